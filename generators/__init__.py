@@ -1,0 +1,2 @@
+"""Generators: pretrained networks cut into an ordered list of levels."""
+

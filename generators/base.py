@@ -1,0 +1,160 @@
+"""What a generator is to the rest of the project: a mapping, and synthesis cut into levels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hpd.checks import check_labels, check_shape
+from hpd.errors import GeneratorError
+from hpd.registry import Registry, Settings
+
+LevelState = tuple[Tensor, ...]
+"""What passes from one level to the next; empty at level 0."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A place where synthesis can be cut: its name and the shapes of its state for one image."""
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class GeneratorSpec:
+    """The facts about a generator that its users need.
+
+    Args:
+        family: registered name of the architecture.
+        resolution: height and width of its images, in pixels.
+        channels: 1 for grey, 3 for colour.
+        z_dim: width of z.
+        w_dim: width of w.
+        num_classes: number of classes, 0 for an unconditional generator.
+        num_ws: number of w vectors per image.
+        levels: every level, from W+ (no state) to pixels.
+        classes: names of the classes, empty where they are not known.
+    """
+
+    family: str
+    resolution: int
+    channels: int
+    z_dim: int
+    w_dim: int
+    num_classes: int
+    num_ws: int
+    levels: tuple[Level, ...]
+    classes: tuple[str, ...] = ()
+
+    @property
+    def last_level(self) -> int:
+        """The level whose state is the image itself."""
+        return len(self.levels) - 1
+
+
+class Generator(nn.Module, ABC):
+    """A pretrained generator cut into levels.
+
+    Level 0 is W+, level k the state after k synthesis layers, the last level the image in
+    [-1, 1]. Synthesis with constant noise is a function of ws alone, so
+    ``advance(advance(s, ws, 0, j), ws, j, k)`` equals ``advance(s, ws, 0, k)`` to the bit.
+    """
+
+    spec: GeneratorSpec
+
+    @abstractmethod
+    def _map(self, z: Tensor, labels: Tensor | None, truncation_psi: float) -> Tensor:
+        """Map checked z and labels to ws [N, num_ws, D]."""
+
+    @abstractmethod
+    def _next(self, state: LevelState, ws: Tensor, level: int) -> LevelState:
+        """Run the layer that leads from `level` to ``level + 1``."""
+
+    def map(self, z: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
+        """Map z to ws.
+
+        Args:
+            z: [N, z_dim], drawn from N(0, I).
+            labels: class indices [N], int64; None only for an unconditional generator.
+            truncation_psi: 1 for none, 0 for the average w.
+
+        Returns:
+            ws [N, num_ws, D].
+
+        Raises:
+            ShapeError: for a wrong shape or a label out of range.
+            GeneratorError: if labels are missing, or given to an unconditional generator.
+        """
+        check_shape(z, "N Z", "z", Z=self.spec.z_dim)
+        if (labels is None) != (self.spec.num_classes == 0):
+            raise GeneratorError(
+                "labels do not fit the generator",
+                got="no labels" if labels is None else "labels",
+                expected=f"class indices below {self.spec.num_classes}"
+                if self.spec.num_classes
+                else "none: it is unconditional",
+            )
+        if labels is not None:
+            check_labels(check_shape(labels, "N", "labels", N=len(z)), self.spec.num_classes)
+        return self._map(z, labels, truncation_psi)
+
+    def advance(self, state: LevelState, ws: Tensor, start: int, stop: int) -> LevelState:
+        """Run synthesis from level `start` to level `stop`.
+
+        Args:
+            state: the state at `start`; the empty tuple at level 0.
+            ws: [N, num_ws, D].
+            start: level of `state`.
+            stop: level to reach, at least `start`.
+
+        Raises:
+            ShapeError: if ws has the wrong shape.
+            GeneratorError: if the levels are out of order or `state` is not that of `start`.
+        """
+        check_shape(ws, "N M D", "ws", M=self.spec.num_ws, D=self.spec.w_dim)
+        if not 0 <= start <= stop <= self.spec.last_level:
+            raise GeneratorError(
+                "levels out of order",
+                got=f"{start} to {stop}",
+                expected=f"0 <= start <= stop <= {self.spec.last_level}",
+            )
+        expected = self.spec.levels[start].shapes
+        got = tuple(tuple(part.shape[1:]) for part in state)
+        if got != expected:
+            raise GeneratorError(f"not the state of level {start}", got=got, expected=expected)
+        for level in range(start, stop):
+            state = self._next(state, ws, level)
+        return state
+
+    def images(self, state: LevelState, ws: Tensor, level: int) -> Tensor:
+        """Run the rest of synthesis from `level`: images [N, C, H, W], nominally in [-1, 1]."""
+        return self.advance(state, ws, level, self.spec.last_level)[0]
+
+    def forward(self, ws: Tensor) -> Tensor:
+        """Synthesise images [N, C, H, W] in [-1, 1] from ws [N, num_ws, D]."""
+        return self.images((), ws, 0)
+
+    def class_average(
+        self, label: int | None, draws: int, rng: torch.Generator, truncation_psi: float = 1.0
+    ) -> Tensor:
+        """Return the mean of `draws` ws of one class: [num_ws, D]."""
+        device = next(self.parameters()).device
+        z = torch.randn(draws, self.spec.z_dim, generator=rng).to(device)
+        labels = None if label is None else torch.full((draws,), label, device=device)
+        with torch.no_grad():
+            return self.map(z, labels, truncation_psi).mean(dim=0)
+
+
+class FamilySettings(Settings):
+    """Constructor arguments of a family of generators."""
+
+    def build(self, classes: tuple[str, ...] = ()) -> Generator:
+        """Return the network with uninitialised weights."""
+        raise NotImplementedError
+
+
+FAMILIES: Registry[FamilySettings] = Registry("generator family")

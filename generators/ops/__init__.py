@@ -1,0 +1,6 @@
+"""Operations of StyleGAN networks in plain torch, differentiable to any order."""
+
+from generators.ops.bias_act import bias_act
+from generators.ops.upfirdn2d import lowpass_filter, upfirdn2d, upsample2d
+
+__all__ = ["bias_act", "lowpass_filter", "upfirdn2d", "upsample2d"]

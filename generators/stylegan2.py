@@ -1,0 +1,361 @@
+"""StyleGAN2 with class conditioning, cut into levels.
+
+Source: Karras et al., Analyzing and Improving the Image Quality of StyleGAN, CVPR 2020, and
+Training Generative Adversarial Networks with Limited Data, NeurIPS 2020. Parameter names are
+those of the official checkpoints, so their state dicts load as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from generators.base import (
+    FAMILIES,
+    FamilySettings,
+    Generator,
+    GeneratorSpec,
+    Level,
+    LevelState,
+)
+from generators.layers import DenseLayer, normalise_second_moment, up_convolve
+from generators.ops import bias_act, lowpass_filter, upsample2d
+
+Architecture = Literal["skip", "resnet", "orig"]
+NoiseMode = Literal["const", "random", "none"]
+
+
+@FAMILIES.register("stylegan2")
+class StyleGAN2Settings(FamilySettings):
+    """Constructor arguments of a StyleGAN2 generator."""
+
+    resolution: int = Field(32, ge=4, description="pixels, a power of two")
+    channels: int = Field(3, ge=1)
+    z_dim: int = Field(512, ge=1)
+    w_dim: int = Field(512, ge=1)
+    num_classes: int = Field(0, ge=0, description="0 for an unconditional generator")
+    mapping_layers: int = Field(8, ge=1)
+    mapping_lr_multiplier: float = Field(0.01, gt=0)
+    channel_base: int = Field(32768, ge=1, description="features times resolution")
+    channel_max: int = Field(512, ge=1, description="most features of any layer")
+    architecture: Architecture = "skip"
+    conv_clamp: float | None = Field(None, description="clamp of layer outputs, as trained")
+
+    @field_validator("resolution")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError("a power of two")
+        return value
+
+    def features(self, resolution: int) -> int:
+        """Return the number of feature maps at `resolution`."""
+        return min(self.channel_base // resolution, self.channel_max)
+
+    def build(self, classes: tuple[str, ...] = ()) -> StyleGAN2:
+        """Return the network with uninitialised weights."""
+        return StyleGAN2(self, classes)
+
+
+class MappingNetwork(nn.Module):
+    """z and class to w: normalise, embed the class, eight (or so) dense layers."""
+
+    w_avg: Tensor
+
+    def __init__(self, settings: StyleGAN2Settings, num_ws: int) -> None:
+        super().__init__()
+        s = settings
+        self.num_ws, self.num_classes, self.depth = num_ws, s.num_classes, s.mapping_layers
+        if s.num_classes:
+            self.embed = DenseLayer(s.num_classes, s.w_dim)
+        width = s.z_dim + (s.w_dim if s.num_classes else 0)
+        for i in range(self.depth):
+            layer = DenseLayer(
+                width, s.w_dim, activation="lrelu", lr_multiplier=s.mapping_lr_multiplier
+            )
+            self.add_module(f"fc{i}", layer)
+            width = s.w_dim
+        self.register_buffer("w_avg", torch.zeros(s.w_dim))
+
+    def forward(self, z: Tensor, labels: Tensor | None, truncation_psi: float = 1.0) -> Tensor:
+        """Map z [N, z_dim] and class indices [N] to ws [N, num_ws, D]."""
+        x = normalise_second_moment(z)
+        if labels is not None:
+            one_hot = F.one_hot(labels, self.num_classes).to(z.dtype)
+            x = torch.cat([x, normalise_second_moment(self.embed(one_hot))], dim=1)
+        for i in range(self.depth):
+            x = self.get_submodule(f"fc{i}")(x)
+        ws = x[:, None].expand(-1, self.num_ws, -1)
+        return ws if truncation_psi == 1 else self.w_avg.lerp(ws, truncation_psi)
+
+
+def modulated_convolution(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    *,
+    demodulate: bool = True,
+    up_kernel: Tensor | None = None,
+) -> Tensor:
+    """Convolve [N, I, H, W] with weights that each image scales by its own styles.
+
+    Scaling the activations before and after the one shared convolution gives what a copy of the
+    weights per image gives, without the copies:
+    ``y[n, o] = d[n, o] * sum_i w[o, i] * (s[n, i] x[n, i])`` with
+    ``d[n, o] = (sum_i s[n, i]^2 sum_kk w[o, i]^2 + 1e-8)^(-1/2)``.
+
+    Args:
+        x: [N, I, H, W].
+        weight: [O, I, k, k].
+        styles: [N, I].
+        demodulate: whether to divide by the norm of the scaled weights.
+        up_kernel: low-pass filter of an upsampling layer, or None to keep the size.
+
+    Source: Karras et al., 2020, equations 1 and 3.
+    """
+    x = x * styles[:, :, None, None]
+    if up_kernel is None:
+        x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+    else:
+        x = up_convolve(x, weight, up_kernel)
+    if demodulate:
+        energy = styles.square() @ weight.square().sum(dim=(2, 3)).t()
+        x = x * (energy + 1e-8).rsqrt()[:, :, None, None]
+    return x
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3x3 convolution, noise, bias, leaky ReLU; optionally doubles the size."""
+
+    noise_const: Tensor
+    resample_filter: Tensor
+
+    def __init__(
+        self, in_channels: int, out_channels: int, resolution: int, settings: StyleGAN2Settings,
+        *, up: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.up, self.resolution, self.clamp = up, resolution, settings.conv_clamp
+        self.affine = DenseLayer(settings.w_dim, in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.empty(out_channels))
+        self.noise_strength = nn.Parameter(torch.empty(()))
+        self.register_buffer("noise_const", torch.empty(resolution, resolution))
+        self.register_buffer("resample_filter", lowpass_filter())
+
+    @torch.no_grad()
+    def initialise(self, rng: torch.Generator) -> None:
+        """Draw fresh weights and a fresh constant noise."""
+        self.weight.normal_(generator=rng)
+        self.noise_const.normal_(generator=rng)
+        self.bias.zero_()
+        self.noise_strength.zero_()
+
+    def forward(
+        self, x: Tensor, w: Tensor, noise: NoiseMode, rng: torch.Generator | None, gain: float = 1.0
+    ) -> Tensor:
+        """Map [N, I, h, h] and w [N, D] to [N, O, H, H]; `gain` scales the result."""
+        kernel = self.resample_filter if self.up else None
+        x = modulated_convolution(x, self.weight, self.affine(w), up_kernel=kernel)
+        if noise == "random":
+            drawn = torch.randn(len(x), 1, *self.noise_const.shape, generator=rng)
+            x = x + drawn.to(x) * self.noise_strength
+        elif noise == "const":
+            x = x + self.noise_const * self.noise_strength
+        clamp = None if self.clamp is None else self.clamp * gain
+        return bias_act(x, self.bias, activation="lrelu", gain=gain, clamp=clamp)
+
+
+class ToRGBLayer(nn.Module):
+    """Modulated 1x1 convolution from features to image channels, without demodulation."""
+
+    def __init__(self, in_channels: int, settings: StyleGAN2Settings) -> None:
+        super().__init__()
+        self.clamp = settings.conv_clamp
+        self.affine = DenseLayer(settings.w_dim, in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.empty(settings.channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.empty(settings.channels))
+
+    @torch.no_grad()
+    def initialise(self, rng: torch.Generator) -> None:
+        """Draw fresh weights."""
+        self.weight.normal_(generator=rng)
+        self.bias.zero_()
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Map [N, I, H, W] and w [N, D] to [N, C, H, W]."""
+        styles = self.affine(w) / math.sqrt(self.weight.shape[1])
+        x = modulated_convolution(x, self.weight, styles, demodulate=False)
+        return bias_act(x, self.bias, clamp=self.clamp)
+
+
+class ResidualLayer(nn.Module):
+    """Upsampling 1x1 convolution beside a block of the ``resnet`` architecture."""
+
+    resample_filter: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, 1))
+        self.register_buffer("resample_filter", lowpass_filter())
+
+    @torch.no_grad()
+    def initialise(self, rng: torch.Generator) -> None:
+        """Draw fresh weights."""
+        self.weight.normal_(generator=rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, I, H, W] to [N, O, 2H, 2W], scaled by sqrt(1/2)."""
+        weight = self.weight / math.sqrt(self.weight.shape[1])
+        return up_convolve(x, weight, self.resample_filter) * math.sqrt(0.5)
+
+
+class SynthesisBlock(nn.Module):
+    """The layers of one resolution: a container that gives parameters their official names."""
+
+    resample_filter: Tensor
+
+    def __init__(self, resolution: int, settings: StyleGAN2Settings) -> None:
+        super().__init__()
+        s, out = settings, settings.features(resolution)
+        self.register_buffer("resample_filter", lowpass_filter())
+        if resolution == 4:
+            self.const = nn.Parameter(torch.empty(out, 4, 4))
+        else:
+            before = s.features(resolution // 2)
+            self.conv0 = SynthesisLayer(before, out, resolution, s, up=True)
+            if s.architecture == "resnet":
+                self.skip = ResidualLayer(before, out)
+        self.conv1 = SynthesisLayer(out, out, resolution, s)
+        if s.architecture == "skip" or resolution == s.resolution:
+            self.torgb = ToRGBLayer(out, s)
+
+    @torch.no_grad()
+    def initialise(self, rng: torch.Generator) -> None:
+        """Draw the learnt constant of the first block."""
+        if hasattr(self, "const"):
+            self.const.normal_(generator=rng)
+
+
+class SynthesisNetwork(nn.Module):
+    """All blocks, run layer by layer.
+
+    Layer i takes w i. The layer that turns a block's features into colours takes the next w and
+    runs at the head of the step that follows, so that at every level the features, and not only
+    a finished image, still decide what comes out.
+    """
+
+    def __init__(self, settings: StyleGAN2Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.layers: list[tuple[int, str]] = []
+        resolution = 4
+        while resolution <= settings.resolution:
+            self.add_module(f"b{resolution}", SynthesisBlock(resolution, settings))
+            names = ("conv1",) if resolution == 4 else ("conv0", "conv1")
+            self.layers += [(resolution, name) for name in names]
+            resolution *= 2
+
+    def block(self, resolution: int) -> SynthesisBlock:
+        """Return the block of one resolution."""
+        block = self.get_submodule(f"b{resolution}")
+        assert isinstance(block, SynthesisBlock)
+        return block
+
+    def run_layer(
+        self, state: LevelState, ws: Tensor, index: int,
+        *, noise: NoiseMode = "const", rng: torch.Generator | None = None,
+    ) -> LevelState:  # fmt: skip
+        """Run layer `index` (the last index: the final colours) on the state before it."""
+        if index == len(self.layers):
+            return (self._colours(state, ws, index),)
+        resolution, name = self.layers[index]
+        block, w = self.block(resolution), ws[:, index]
+        if index == 0:
+            x = block.const.expand(len(ws), -1, -1, -1)
+            return (block.conv1(x, w, noise, rng),)
+        x, *carried = state
+        if name == "conv0":
+            if self.settings.architecture == "skip":
+                carried = [self._colours(state, ws, index)]
+            elif self.settings.architecture == "resnet":
+                carried = [block.skip(x)]
+            return (block.conv0(x, w, noise, rng), *carried)
+        if self.settings.architecture == "resnet":
+            return (block.conv1(x, w, noise, rng, gain=math.sqrt(0.5)) + carried[0],)
+        return (block.conv1(x, w, noise, rng), *carried)
+
+    def _colours(self, state: LevelState, ws: Tensor, index: int) -> Tensor:
+        """Finish the block before layer `index`: its colours, on top of the image so far."""
+        block = self.block(self.layers[index - 1][0])
+        colours: Tensor = block.torgb(state[0], ws[:, index])
+        if len(state) == 1:
+            return colours
+        return upsample2d(state[1], block.resample_filter) + colours
+
+    def level_shapes(self, index: int) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes, for one image, of the state after layer ``index - 1``."""
+        s = self.settings
+        if index == 0:
+            return ()
+        if index > len(self.layers):
+            return ((s.channels, s.resolution, s.resolution),)
+        resolution, name = self.layers[index - 1]
+        features = (s.features(resolution), resolution, resolution)
+        if s.architecture == "skip" and resolution > 4:
+            return (features, (s.channels, resolution // 2, resolution // 2))
+        if s.architecture == "resnet" and name == "conv0":
+            return (features, features)
+        return (features,)
+
+
+class StyleGAN2(Generator):
+    """A StyleGAN2 generator: mapping and synthesis.
+
+    Levels: 0 is W+; level k is the output of the first k convolutions, with the image of the
+    finished blocks beside it (``skip``) or the block's residual (``resnet``); the last is pixels.
+
+    Args:
+        settings: constructor arguments.
+        classes: names of the classes, if known.
+    """
+
+    def __init__(self, settings: StyleGAN2Settings, classes: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.settings = s = settings
+        self.synthesis = SynthesisNetwork(s)
+        num_ws = len(self.synthesis.layers) + 1
+        self.mapping = MappingNetwork(s, num_ws)
+        names = ["ws", *(f"b{r}.{name}" for r, name in self.synthesis.layers), "pixels"]
+        shapes = [self.synthesis.level_shapes(i) for i in range(len(names))]
+        self.spec = GeneratorSpec(
+            family="stylegan2", resolution=s.resolution, channels=s.channels, z_dim=s.z_dim,
+            w_dim=s.w_dim, num_classes=s.num_classes, num_ws=num_ws, classes=classes,
+            levels=tuple(Level(*pair) for pair in zip(names, shapes, strict=True)),
+        )  # fmt: skip
+
+    def initialise(self, rng: torch.Generator) -> None:
+        """Draw all weights afresh, for training from scratch."""
+        for module in self.modules():
+            if module is not self and hasattr(module, "initialise"):
+                module.initialise(rng)
+
+    def _map(self, z: Tensor, labels: Tensor | None, truncation_psi: float) -> Tensor:
+        return self.mapping(z, labels, truncation_psi)
+
+    def _next(self, state: LevelState, ws: Tensor, level: int) -> LevelState:
+        return self.synthesis.run_layer(state, ws, level)
+
+    def synthesise(
+        self, ws: Tensor, *, noise: NoiseMode = "const", rng: torch.Generator | None = None
+    ) -> Tensor:
+        """Synthesise images [N, C, H, W] with constant, random (from `rng`) or no noise."""
+        state: LevelState = ()
+        for index in range(self.spec.num_ws):
+            state = self.synthesis.run_layer(state, ws, index, noise=noise, rng=rng)
+        return state[0]

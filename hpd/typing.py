@@ -1,0 +1,129 @@
+"""The letters, and the protocols by which the parts meet.
+
+Letters in docstrings, comments and `hpd.checks.check_shape`:
+
+====== =============================================================
+N      images (synthetic or real)
+C H W  channels, height, width
+K      classes
+L      levels of a generator
+D      width of w, the generator's intermediate latent
+F      features of a student's embedding
+P      positions of a feature map (height times width)
+====== =============================================================
+
+Image ranges: generators give [-1, 1]; sources, data and artefacts hold [0, 1] (nominally: an
+optimised image may leave it); students see images normalised with the data's mean and std.
+
+The seam: an objective never sees a source and a source never sees an objective. Images go one
+way, the image gradient the other::
+
+    images, pullback = source.render(indices)
+    matched = objective(images, labels, step)
+    pullback(matched.image_grad)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+Pullback = Callable[[Tensor], None]
+"""Takes the image gradient [N, C, H, W] and adds to the `.grad` of the source's parameters."""
+
+State = dict[str, Tensor]
+"""Named tensors that restore a component to the bit."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where in a run a draw or a loss belongs: the stage, and the step within it, from 0."""
+
+    stage: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of `steps` optimiser steps on one set of parameters."""
+
+    name: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Tensors that share a learning rate.
+
+    Args:
+        name: what they are: ``"ws"``, ``"features"``, ``"pixels"``.
+        tensors: leaf tensors that require grad.
+        lr: the learning rate, absolute or a fraction of each tensor's RMS as the optimiser says.
+    """
+
+    name: str
+    tensors: Sequence[Tensor]
+    lr: float
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What an objective returns: loss, its gradient to the images [N, C, H, W], and metrics."""
+
+    loss: float
+    image_grad: Tensor
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """What is optimised, and how images come out of it."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Class of each image [N], int64."""
+        ...
+
+    @property
+    def stored_floats(self) -> int:
+        """Number of floats that must be kept to have the images again."""
+        ...
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """The stages, in order."""
+        ...
+
+    def enter(self, stage: int) -> Sequence[ParameterGroup]:
+        """Move to `stage` from the one before it, and return what is optimised in it."""
+        ...
+
+    def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
+        """Return images [len(indices), C, H, W] in [0, 1], detached, and their pullback."""
+        ...
+
+    def state(self) -> State:
+        """Return clones of all that `load_state` needs."""
+        ...
+
+    def load_state(self, state: State) -> None:
+        """Restore what `state` returned, in the stage in which it was taken."""
+        ...
+
+
+class Objective(Protocol):
+    """How far synthetic images are from the real set."""
+
+    def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
+        """Match images [N, C, H, W] in [0, 1] with labels [N] to the real data at `step`."""
+        ...
+
+
+class Selector(Protocol):
+    """Scores a synthetic set, so that the best state of a run can be kept."""
+
+    def __call__(self, images: Tensor, labels: Tensor) -> float | None:
+        """Return the score of images [N, C, H, W] in [0, 1], lower is better; None: keep last."""
+        ...

@@ -1,0 +1,95 @@
+"""Cutting synthesis into levels changes nothing, for every architecture."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from generators.stylegan2 import StyleGAN2Settings
+from hpd.errors import ConfigError, GeneratorError, ShapeError
+
+
+def tiny(architecture="skip", **options):
+    options = {"resolution": 16, "channels": 2, "z_dim": 8, "w_dim": 8, "num_classes": 3} | options
+    settings = StyleGAN2Settings.read(
+        {"mapping_layers": 2, "channel_base": 128, "channel_max": 12, "architecture": architecture}
+        | options
+    )
+    network = settings.build()
+    network.initialise(torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.fill_(0.3)
+    return network.requires_grad_(False)
+
+
+@pytest.fixture(params=["skip", "resnet", "orig"])
+def network(request):
+    return tiny(request.param)
+
+
+@pytest.fixture
+def ws(network, rng):
+    return torch.randn(2, network.spec.num_ws, network.spec.w_dim, generator=rng)
+
+
+def test_advance_composes_to_the_bit(network, ws):
+    last = network.spec.last_level
+    whole = [network.advance((), ws, 0, k) for k in range(last + 1)]
+    for j in range(last + 1):
+        for k in range(j, last + 1):
+            parts = network.advance(whole[j], ws, j, k)
+            assert all(torch.equal(a, b) for a, b in zip(parts, whole[k], strict=True))
+    assert torch.equal(network.images(whole[2], ws, 2), network(ws))
+
+
+def test_every_state_tensor_decides_the_image(network, ws):
+    """Optimising a level optimises something: no part of a state is without gradient."""
+    for level in range(1, network.spec.last_level + 1):
+        state = tuple(
+            part.clone().requires_grad_() for part in network.advance((), ws, 0, level)
+        )
+        grads = torch.autograd.grad(network.images(state, ws, level).square().sum(), state)
+        assert all(float(grad.abs().max()) > 0 for grad in grads)
+
+
+def test_images_do_not_mix(network, ws):
+    alone = torch.cat([network(ws[i : i + 1]) for i in range(2)])
+    torch.testing.assert_close(alone, network(ws), rtol=1e-4, atol=1e-5)
+
+
+def test_modulation_equals_a_weight_copy_per_image(rng):
+    from generators.stylegan2 import modulated_convolution
+    from reference import modulated_convolution_per_image
+
+    x, weight = (torch.randn(*s, generator=rng).double() for s in ((3, 4, 6, 6), (5, 4, 3, 3)))
+    styles = torch.randn(3, 4, generator=rng).double()
+    for demodulate in (True, False):
+        got = modulated_convolution(x, weight, styles, demodulate=demodulate)
+        want = modulated_convolution_per_image(x, weight, styles, demodulate=demodulate)
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+
+
+def test_random_noise_comes_from_the_given_generator(network, ws):
+    def draw(seed):
+        rng = torch.Generator().manual_seed(seed)
+        return network.synthesise(ws, noise="random", rng=rng)
+
+    assert torch.equal(draw(0), draw(0))
+    assert not torch.equal(draw(0), draw(1))
+
+
+def test_bad_calls_are_refused(network, ws):
+    with pytest.raises(ShapeError, match="ws has the wrong shape"):
+        network(ws[:, :2])
+    with pytest.raises(GeneratorError, match="levels out of order"):
+        network.advance((), ws, 2, 1)
+    with pytest.raises(GeneratorError, match="not the state of level 2"):
+        network.advance((), ws, 2, 3)
+    with pytest.raises(GeneratorError, match="labels do not fit"):
+        network.map(torch.zeros(2, 8))
+    with pytest.raises(ShapeError, match="labels out of range"):
+        network.map(torch.zeros(2, 8), torch.tensor([0, 3]))
+    with pytest.raises(ConfigError, match="power of two"):
+        tiny(resolution=12)
