@@ -1,2 +1,17 @@
 """Generators: pretrained networks cut into an ordered list of levels."""
 
+from generators.base import FAMILIES, FamilySettings, Generator, GeneratorSpec, Level, LevelState
+from generators.store import StoredGenerator, bundled_generators, read_generator, save_generator
+
+__all__ = [
+    "FAMILIES",
+    "FamilySettings",
+    "Generator",
+    "GeneratorSpec",
+    "Level",
+    "LevelState",
+    "StoredGenerator",
+    "bundled_generators",
+    "read_generator",
+    "save_generator",
+]
