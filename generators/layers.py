@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from generators.ops import bias_act, upfirdn2d
 from generators.ops.bias_act import Activation
 
+
 def normalise_second_moment(x: Tensor) -> Tensor:
     """Scale each row of [N, F] to a mean square of 1."""
     return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
@@ -58,6 +59,14 @@ class DenseLayer(nn.Module):
         if self.activation == "linear":
             return torch.addmm(bias[None], x, weight.t())
         return bias_act(x @ weight.t(), bias, activation=self.activation)
+
+
+def initialise_layers(network: nn.Module, rng: torch.Generator) -> None:
+    """Call `initialise` of every layer below `network` that has one, in a fixed order."""
+    for layer in network.modules():
+        draw = getattr(layer, "initialise", None)
+        if layer is not network and callable(draw):
+            draw(rng)
 
 
 def up_convolve(x: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:

@@ -23,7 +23,12 @@ from generators.base import (
     Level,
     LevelState,
 )
-from generators.layers import DenseLayer, normalise_second_moment, up_convolve
+from generators.layers import (
+    DenseLayer,
+    initialise_layers,
+    normalise_second_moment,
+    up_convolve,
+)
 from generators.ops import bias_act, lowpass_filter, upsample2d
 
 Architecture = Literal["skip", "resnet", "orig"]
@@ -341,9 +346,7 @@ class StyleGAN2(Generator):
 
     def initialise(self, rng: torch.Generator) -> None:
         """Draw all weights afresh, for training from scratch."""
-        for module in self.modules():
-            if module is not self and hasattr(module, "initialise"):
-                module.initialise(rng)
+        initialise_layers(self, rng)
 
     def _map(self, z: Tensor, labels: Tensor | None, truncation_psi: float) -> Tensor:
         return self.mapping(z, labels, truncation_psi)

@@ -65,7 +65,7 @@ def check_labels(labels: Tensor, num_classes: int, name: str = "labels") -> Tens
     check_shape(labels, "N", name)
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise ShapeError(f"{name} must be class indices", got=labels.dtype, expected="torch.int64")
-    if labels.numel() and not (0 <= int(labels.min()) and int(labels.max()) < num_classes):
+    if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < num_classes):
         raise ShapeError(
             f"{name} out of range",
             got=f"{int(labels.min())}..{int(labels.max())}",

@@ -60,7 +60,9 @@ class Settings(BaseModel):
             raise ConfigError(
                 f"{where or 'options'} in {cls.section()} is not valid",
                 got=repr(first["input"]),
-                expected=first["msg"].removeprefix("Input should be ").removeprefix("Value error, "),
+                expected=first["msg"]
+                .removeprefix("Input should be ")
+                .removeprefix("Value error, "),
             ) from None
 
 
@@ -114,7 +116,7 @@ class Registry(Generic[SettingsType]):
             ConfigError: if `kind` is missing or unknown, or an option is.
         """
         if any(isinstance(values, cls) for cls in self._classes.values()):
-            return values  # type: ignore[no-any-return]
+            return values
         if isinstance(values, str):
             values = {"kind": values}
         if not isinstance(values, Mapping) or not isinstance(values.get("kind"), str):

@@ -1,0 +1,17 @@
+"""The progressive loop: stages, fresh optimisers, keep-best selection."""
+
+from hpd.engine.loop import Outcome, optimise
+from hpd.engine.observer import Observer, StageReport, StepReport
+from hpd.engine.optimizer import OptimizerSettings
+from hpd.engine.selection import SELECTORS, SelectorSettings
+
+__all__ = [
+    "SELECTORS",
+    "Observer",
+    "OptimizerSettings",
+    "Outcome",
+    "SelectorSettings",
+    "StageReport",
+    "StepReport",
+    "optimise",
+]

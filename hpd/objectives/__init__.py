@@ -1,0 +1,7 @@
+"""Objectives: how far the synthetic images are from the real set."""
+
+from hpd.objectives import distribution, gradient
+from hpd.objectives.base import OBJECTIVES, ObjectiveSettings
+
+__all__ = ["OBJECTIVES", "ObjectiveSettings"]
+_REGISTERED = (distribution, gradient)

@@ -1,0 +1,17 @@
+"""Students: the small classifiers that an objective matches through or an evaluation trains."""
+
+from hpd.students import convnet
+from hpd.students.base import STUDENTS, Student, StudentSettings
+from hpd.students.means import class_means
+from hpd.students.training import TrainingSettings, accuracy, train_student
+
+__all__ = [
+    "STUDENTS",
+    "Student",
+    "StudentSettings",
+    "TrainingSettings",
+    "accuracy",
+    "class_means",
+    "train_student",
+]
+_REGISTERED = (convnet,)

@@ -1,0 +1,38 @@
+"""The registry of sources, and what all sources share."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from hpd.data import ImageSet
+from hpd.registry import Registry, Settings
+from hpd.rng import Streams
+from hpd.typing import Source
+
+
+class SourceSettings(Settings):
+    """Options that every source has."""
+
+    images_per_class: int = Field(1, ge=1)
+    chunk_images: int = Field(
+        64, ge=1, description="most images rendered with a graph at a time; bounds the memory"
+    )
+
+    def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Source:
+        """Return the source, initialised.
+
+        Args:
+            train: the real training images.
+            device: where the parameters live.
+            streams: randomness of the initialisation.
+        """
+        raise NotImplementedError
+
+    def labels(self, train: ImageSet) -> Tensor:
+        """Return the labels [K * images_per_class], ordered by class."""
+        return torch.arange(train.num_classes).repeat_interleave(self.images_per_class)
+
+
+SOURCES: Registry[SourceSettings] = Registry("source")

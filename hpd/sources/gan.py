@@ -1,0 +1,257 @@
+"""The levels of a pretrained generator as the source: H-PD, and GLaD as one stage of it.
+
+Source: Zhong et al., Hierarchical Features Matter, CVPR 2025 (H-PD); Cazenavette et al.,
+Generalizing Dataset Distillation via Deep Generative Prior, CVPR 2023 (GLaD).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from generators import Generator, GeneratorSpec, LevelState, read_generator
+from hpd.checks import check_finite
+from hpd.data import ImageSet
+from hpd.errors import ConfigError, GeneratorError, RunError, nearest
+from hpd.rng import Streams
+from hpd.sources.base import SOURCES, SourceSettings
+from hpd.sources.rendering import render_in_chunks
+from hpd.typing import ParameterGroup, Pullback, Source, Stage, State
+
+_FLOAT_GUARD = "The learning rate of the level before is probably too high."
+
+
+@SOURCES.register("gan")
+class GanSettings(SourceSettings):
+    """Latents of a generator, optimised level by level.
+
+    At level 0 these are the ws; at level k the ws and the features after k synthesis layers; at
+    the last level the pixels.
+    """
+
+    generator: str = Field(description="bundled name, or folder of a generator")
+    generator_classes: list[int] | None = Field(
+        None, description="the generator's index for each class; null: by the names of the classes"
+    )
+    levels: list[int] | Literal["all"] = Field(
+        "all", description="levels to optimise, ascending; one level is GLaD"
+    )
+    init: Literal["average", "sample"] | None = Field(
+        None,
+        description="average: mean w of each class; sample: a draw per image; "
+        "null: average at one image a class, else sample",
+    )
+    average_draws: int = Field(1000, ge=1, description="draws in the mean w of a class")
+    truncation_psi: float = Field(1.0, ge=0, le=1, description="1 for no truncation")
+    steps: int | list[int] = Field(100, description="steps per level, one number or one per level")
+    lr_ws: float = Field(0.02, gt=0)
+    lr_features: float = Field(0.02, gt=0)
+    lr_pixels: float = Field(0.02, gt=0)
+    feature_limit: float | None = Field(
+        None, gt=0, description="clip features to +-this between levels; H-PD's code uses 10"
+    )
+
+    def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Source:
+        """Return the source, initialised; see `SourceSettings.build`.
+
+        Raises:
+            GeneratorError: if the generator does not exist or does not fit the data.
+            ConfigError: if levels, steps or init do not fit.
+        """
+        generator = read_generator(self.generator).generator.to(device)
+        check_fit(generator.spec, train, self.generator)
+        classes = match_classes(generator.spec, train.classes, self.generator_classes)
+        plan = self._plan(generator.spec)
+        ws = self._initial_ws(generator, classes, streams)
+        return GanSource(generator, ws, self.labels(train).to(device), plan, self)
+
+    def _plan(self, spec: GeneratorSpec) -> list[tuple[int, int]]:
+        """Return (level, steps) for each stage."""
+        levels = list(range(spec.last_level + 1)) if self.levels == "all" else self.levels
+        ascending = all(a < b for a, b in pairwise(levels))
+        if not levels or not ascending or levels[0] < 0 or levels[-1] > spec.last_level:
+            raise ConfigError(
+                "levels must be ascending levels of the generator",
+                got=levels,
+                expected=f"0 to {spec.last_level}",
+            )
+        steps = [self.steps] * len(levels) if isinstance(self.steps, int) else self.steps
+        if len(steps) != len(levels) or min(steps) < 0:
+            raise ConfigError(
+                "steps must be one number or one for each level",
+                got=steps,
+                expected=f"{len(levels)} numbers, not negative",
+            )
+        return list(zip(levels, steps, strict=True))
+
+    def _initial_ws(
+        self, generator: Generator, classes: list[int | None], streams: Streams
+    ) -> Tensor:
+        """Return ws [N, num_ws, D], ordered by class."""
+        init = self.init or ("average" if self.images_per_class == 1 else "sample")
+        if init == "average" and self.images_per_class > 1:
+            raise ConfigError(
+                "init=average would make all images of a class alike",
+                got=f"{self.images_per_class} images per class",
+                fix="Use source.init=sample.",
+            )
+        draws = self.average_draws if init == "average" else 1
+        rows = []
+        for c, label in enumerate(classes):
+            for i in range(self.images_per_class):
+                rng = streams.generator("gan init", c, i)
+                rows.append(generator.class_average(label, draws, rng, self.truncation_psi))
+        return torch.stack(rows)
+
+
+def check_fit(spec: GeneratorSpec, train: ImageSet, name: str) -> None:
+    """Check that a generator makes images of the data's shape.
+
+    Raises:
+        GeneratorError: with both shapes.
+    """
+    made = (spec.channels, spec.resolution, spec.resolution)
+    if made != train.image_shape:
+        raise GeneratorError(
+            f"generator {name} does not fit the data",
+            got=f"images {list(made)}",
+            expected=f"{list(train.image_shape)} as in the data",
+            fix="Choose another generator, or bring the data to its size.",
+        )
+
+
+def match_classes(
+    spec: GeneratorSpec, classes: Sequence[str], given: Sequence[int] | None
+) -> list[int | None]:
+    """Return the generator's class index for each class of the data.
+
+    Args:
+        spec: facts about the generator.
+        classes: names of the data's classes.
+        given: the indices, if the user gave them.
+
+    Raises:
+        GeneratorError: for a class that the generator does not have.
+    """
+    if spec.num_classes == 0:
+        return [None] * len(classes)
+    if given is not None:
+        if len(given) != len(classes) or not all(0 <= i < spec.num_classes for i in given):
+            raise GeneratorError(
+                "generator_classes must name a class of the generator for each class of the data",
+                got=list(given),
+                expected=f"{len(classes)} numbers in 0..{spec.num_classes - 1}",
+            )
+        return list(given)
+    for name in classes:
+        if name not in spec.classes:
+            hint = nearest(name, spec.classes) if spec.classes else "Its classes have no names."
+            raise GeneratorError(
+                f"the generator has no class {name!r}",
+                fix=f"{hint} Choose data.classes to fit, or set source.generator_classes.",
+            )
+    return [spec.classes.index(name) for name in classes]
+
+
+class GanSource:
+    """Images of a frozen generator; ws and the features of one level are the parameters.
+
+    Args:
+        generator: on the device, frozen.
+        ws: initial latents [N, num_ws, D].
+        labels: [N].
+        plan: (level, steps) of each stage, levels ascending.
+        settings: options.
+    """
+
+    def __init__(
+        self, generator: Generator, ws: Tensor, labels: Tensor, plan: Sequence[tuple[int, int]],
+        settings: GanSettings,
+    ) -> None:  # fmt: skip
+        self.generator, self.labels = generator, labels
+        self.ws = ws.clone().requires_grad_()
+        self.level = 0
+        self.features: LevelState = ()
+        self._plan, self._settings = list(plan), settings
+        self._stage = -1
+
+    @property
+    def stored_floats(self) -> int:
+        """Number of pixel values: the images are kept, the generator is not needed again."""
+        spec = self.generator.spec
+        return len(self.labels) * spec.channels * spec.resolution**2
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """One stage per level."""
+        names = [level.name for level in self.generator.spec.levels]
+        return [Stage(f"{level} {names[level]}", steps) for level, steps in self._plan]
+
+    def enter(self, stage: int) -> Sequence[ParameterGroup]:
+        """Advance the features to the level of `stage`, and return what is optimised there.
+
+        Raises:
+            RunError: if `stage` is not the one after the current.
+            NumericError: if features are not finite.
+        """
+        if stage != self._stage + 1 or stage >= len(self._plan):
+            raise RunError("stages must be entered in order", got=stage, expected=self._stage + 1)
+        self._stage = stage
+        self._advance(self._plan[stage][0])
+        s, spec = self._settings, self.generator.spec
+        if self.level == spec.last_level:
+            return (ParameterGroup("pixels", self.features, s.lr_pixels),)
+        ws = ParameterGroup("ws", (self.ws,), s.lr_ws)
+        if self.level == 0:
+            return (ws,)
+        return (ws, ParameterGroup("features", self.features, s.lr_features))
+
+    @torch.no_grad()
+    def _advance(self, level: int) -> None:
+        def forward(indices: Tensor) -> LevelState:
+            return self.generator.advance(
+                self._features_of(indices), self.ws[indices], self.level, level
+            )
+
+        everything = torch.arange(len(self.labels), device=self.labels.device)
+        parts = [forward(part) for part in everything.split(self._settings.chunk_images)]
+        joined = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+        limit, name = self._settings.feature_limit, self.generator.spec.levels[level].name
+        self.level = level
+        self.features = tuple(
+            _guard(tensor, limit, f"features at level {level} ({name})").requires_grad_()
+            for tensor in joined
+        )
+
+    def _features_of(self, indices: Tensor) -> LevelState:
+        return tuple(tensor[indices] for tensor in self.features)
+
+    def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
+        """Return images in [0, 1] (nominally) and their pullback."""
+        return render_in_chunks(self._decode, indices, self._settings.chunk_images)
+
+    def _decode(self, indices: Tensor) -> Tensor:
+        images = self.generator.images(self._features_of(indices), self.ws[indices], self.level)
+        return (images + 1) / 2
+
+    def state(self) -> State:
+        """Return clones of ws and the features of the current level."""
+        tensors = {f"features.{i}": tensor for i, tensor in enumerate(self.features)}
+        return {name: t.detach().clone() for name, t in {"ws": self.ws, **tensors}.items()}
+
+    @torch.no_grad()
+    def load_state(self, state: State) -> None:
+        """Restore ws and features in the stage they were taken in."""
+        self.ws.copy_(state["ws"])
+        for i, tensor in enumerate(self.features):
+            tensor.copy_(state[f"features.{i}"])
+
+
+def _guard(tensor: Tensor, limit: float | None, name: str) -> Tensor:
+    check_finite(tensor, name, _FLOAT_GUARD)
+    return tensor if limit is None else tensor.clamp(-limit, limit)

@@ -1,0 +1,88 @@
+"""Pixels as the source: every value of every image is a parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from hpd.data import ImageSet, Normalisation
+from hpd.errors import RunError
+from hpd.rng import Streams
+from hpd.sources.base import SOURCES, SourceSettings
+from hpd.sources.rendering import render_in_chunks
+from hpd.typing import ParameterGroup, Pullback, Source, Stage, State
+
+
+@SOURCES.register("pixel")
+class PixelSettings(SourceSettings):
+    """Free pixels, in normalised space as in DC, DSA, DM and MTT."""
+
+    init: Literal["real", "noise"] = Field(
+        "real", description="random real images of each class, or N(0, 1)"
+    )
+    steps: int = Field(1000, ge=0)
+    lr: float = Field(0.02, gt=0)
+
+    def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Source:
+        """Return the source, initialised; see `SourceSettings.build`."""
+        rng = streams.generator("pixel init")
+        labels = self.labels(train)
+        if self.init == "real":
+            pixels = train.normalised(train.draw_per_class(self.images_per_class, rng))
+        else:
+            pixels = torch.randn(len(labels), *train.image_shape, generator=rng)
+        return PixelSource(pixels.to(device), labels.to(device), train.normalisation, self)
+
+
+class PixelSource:
+    """Images whose normalised pixels are the parameters.
+
+    Args:
+        pixels: normalised initial images [N, C, H, W].
+        labels: [N].
+        normalisation: how pixels relate to images in [0, 1].
+        settings: options.
+    """
+
+    def __init__(
+        self, pixels: Tensor, labels: Tensor, normalisation: Normalisation, settings: PixelSettings
+    ) -> None:
+        self.pixels = pixels.clone().requires_grad_()
+        self.labels = labels
+        self._normalisation, self._settings = normalisation, settings
+
+    @property
+    def stored_floats(self) -> int:
+        """Number of pixel values."""
+        return self.pixels.numel()
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """One stage."""
+        return (Stage("pixels", self._settings.steps),)
+
+    def enter(self, stage: int) -> Sequence[ParameterGroup]:
+        """Return the pixels."""
+        if stage:
+            raise RunError("pixels have a single stage", got=stage, expected=0)
+        return (ParameterGroup("pixels", (self.pixels,), self._settings.lr),)
+
+    def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
+        """Return images in [0, 1] and their pullback."""
+        return render_in_chunks(self._decode, indices, self._settings.chunk_images)
+
+    def _decode(self, indices: Tensor) -> Tensor:
+        return self._normalisation.undo(self.pixels[indices])
+
+    def state(self) -> State:
+        """Return a clone of the pixels."""
+        return {"pixels": self.pixels.detach().clone()}
+
+    @torch.no_grad()
+    def load_state(self, state: State) -> None:
+        """Restore the pixels."""
+        self.pixels.copy_(state["pixels"])
