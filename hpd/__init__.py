@@ -1,0 +1,58 @@
+"""hpd: dataset distillation with pretrained GANs.
+
+Names load on first use, so that importing the package is instant and has no side effect.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpd.api import (
+        Run,
+        distill,
+        evaluate,
+        load_dataset,
+        load_distilled,
+        load_generator,
+        load_run,
+    )
+    from hpd.artifacts import DistilledSet, export
+    from hpd.errors import HpdError
+
+_HOMES = {
+    "DistilledSet": "hpd.artifacts",
+    "HpdError": "hpd.errors",
+    "Run": "hpd.api",
+    "distill": "hpd.api",
+    "evaluate": "hpd.api",
+    "export": "hpd.artifacts",
+    "load_dataset": "hpd.api",
+    "load_distilled": "hpd.api",
+    "load_generator": "hpd.api",
+    "load_run": "hpd.api",
+}
+
+__all__ = [
+    "DistilledSet",
+    "HpdError",
+    "Run",
+    "distill",
+    "evaluate",
+    "export",
+    "load_dataset",
+    "load_distilled",
+    "load_generator",
+    "load_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hpd' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -57,6 +57,8 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "missing":
+                raise ConfigError(f"missing key {where!r} in {cls.section()}") from None
             raise ConfigError(
                 f"{where or 'options'} in {cls.section()} is not valid",
                 got=repr(first["input"]),

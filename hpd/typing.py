@@ -92,6 +92,11 @@ class Source(Protocol):
         ...
 
     @property
+    def provenance(self) -> Mapping[str, object]:
+        """What the images come from besides the data, as JSON: generator, hash, licence."""
+        ...
+
+    @property
     def stages(self) -> Sequence[Stage]:
         """The stages, in order."""
         ...

@@ -28,6 +28,8 @@ _BATCH = 512
 class SelectorSettings(Settings):
     """Options of a selector."""
 
+    every: int = Field(10, ge=1, description="steps between scores")
+
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Selector:
         """Return the selector.
 

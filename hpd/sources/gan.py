@@ -6,7 +6,7 @@ Generalizing Dataset Distillation via Deep Generative Prior, CVPR 2023 (GLaD).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -14,7 +14,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from generators import Generator, GeneratorSpec, LevelState, read_generator
+from generators import (
+    Generator,
+    GeneratorSpec,
+    LevelState,
+    StoredGenerator,
+    read_generator,
+)
 from hpd.checks import check_finite
 from hpd.data import ImageSet
 from hpd.errors import ConfigError, GeneratorError, RunError, nearest
@@ -63,12 +69,13 @@ class GanSettings(SourceSettings):
             GeneratorError: if the generator does not exist or does not fit the data.
             ConfigError: if levels, steps or init do not fit.
         """
-        generator = read_generator(self.generator).generator.to(device)
+        stored = read_generator(self.generator)
+        generator = stored.generator.to(device)
         check_fit(generator.spec, train, self.generator)
         classes = match_classes(generator.spec, train.classes, self.generator_classes)
         plan = self._plan(generator.spec)
         ws = self._initial_ws(generator, classes, streams)
-        return GanSource(generator, ws, self.labels(train).to(device), plan, self)
+        return GanSource(stored, ws, self.labels(train).to(device), plan, self)
 
     def _plan(self, spec: GeneratorSpec) -> list[tuple[int, int]]:
         """Return (level, steps) for each stage."""
@@ -162,7 +169,7 @@ class GanSource:
     """Images of a frozen generator; ws and the features of one level are the parameters.
 
     Args:
-        generator: on the device, frozen.
+        stored: the generator, frozen, on the device.
         ws: initial latents [N, num_ws, D].
         labels: [N].
         plan: (level, steps) of each stage, levels ascending.
@@ -170,10 +177,11 @@ class GanSource:
     """
 
     def __init__(
-        self, generator: Generator, ws: Tensor, labels: Tensor, plan: Sequence[tuple[int, int]],
+        self, stored: StoredGenerator, ws: Tensor, labels: Tensor, plan: Sequence[tuple[int, int]],
         settings: GanSettings,
     ) -> None:  # fmt: skip
-        self.generator, self.labels = generator, labels
+        self.generator, self.labels = stored.generator, labels
+        self._stored = stored
         self.ws = ws.clone().requires_grad_()
         self.level = 0
         self.features: LevelState = ()
@@ -185,6 +193,18 @@ class GanSource:
         """Number of pixel values: the images are kept, the generator is not needed again."""
         spec = self.generator.spec
         return len(self.labels) * spec.channels * spec.resolution**2
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """Name, hash and licence of the generator."""
+        return {
+            "generator": {
+                "name": self._stored.name,
+                "family": self.generator.spec.family,
+                "sha256": self._stored.sha256,
+                "licence": self._stored.licence,
+            }
+        }
 
     @property
     def stages(self) -> Sequence[Stage]:

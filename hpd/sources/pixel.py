@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -59,6 +59,11 @@ class PixelSource:
     def stored_floats(self) -> int:
         """Number of pixel values."""
         return self.pixels.numel()
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """Nothing but the data."""
+        return {}
 
     @property
     def stages(self) -> Sequence[Stage]:

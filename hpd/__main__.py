@@ -1,0 +1,5 @@
+"""`python -m hpd` is `hpd`."""
+
+from hpd.cli import main
+
+main()

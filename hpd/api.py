@@ -1,0 +1,234 @@
+"""The Python API: what the command line does, as functions."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from generators import Generator, read_generator
+from hpd.artifacts import DistilledSet, RunFolder, check_free
+from hpd.config import RunSettings, load_config, parse_yaml
+from hpd.data import DATASETS, Dataset
+from hpd.device import open_device
+from hpd.engine import Observer, StageReport, StepReport, optimise
+from hpd.engine.recorder import Recorder
+from hpd.errors import ConfigError
+from hpd.evaluation import Evaluation, evaluate_sets
+from hpd.rng import Streams
+from hpd.typing import Source, Stage
+
+SetupHook = Callable[[Sequence[Stage]], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished distillation.
+
+    Args:
+        config: what was run.
+        distilled: the result.
+        initial: the images of the source before its first step.
+        folder: where it was written, None if it was not.
+    """
+
+    config: RunSettings
+    distilled: DistilledSet
+    initial: DistilledSet
+    folder: Path | None
+
+
+def load_dataset(name: str | Path, **options: Any) -> Dataset:
+    """Load a data set: a registered name, or a folder of images.
+
+    Args:
+        name: ``"digits"``, ``"cifar10"``, ..., or the path of a folder with a subfolder per class.
+        options: options of that data set: ``root``, ``classes``, ``resolution``, ...
+
+    Raises:
+        ConfigError: for an unknown name or option.
+        DataError: if the data are missing or broken.
+
+    >>> len(load_dataset("digits", classes=["3", "8"]).test)
+    100
+    """
+    if str(name) not in DATASETS and Path(name).expanduser().is_dir():
+        return DATASETS.parse({"kind": "folder", "root": str(name), **options}).build()
+    return DATASETS.parse({"kind": str(name), **options}).build()
+
+
+def load_generator(name_or_folder: str | Path) -> Generator:
+    """Load a generator: a bundled name, or a folder.
+
+    Raises:
+        GeneratorError: if there is none, or it is broken.
+
+    >>> load_generator("digits16").spec.classes[:3]
+    ('0', '1', '2')
+    """
+    return read_generator(name_or_folder).generator
+
+
+def load_distilled(path: str | Path) -> DistilledSet:
+    """Load a distilled set from a run folder or a safetensors file.
+
+    Raises:
+        RunError: if there is none, or it is broken.
+    """
+    return DistilledSet.load(path)
+
+
+def distill(
+    config: str | Path | Mapping[str, Any] | RunSettings,
+    *overrides: str,
+    out: str | Path | None = None,
+    seed: int | None = None,
+    observers: Sequence[Observer] = (),
+    on_setup: SetupHook | None = None,
+) -> Run:
+    """Distil a data set.
+
+    Args:
+        config: name of a bundled configuration, path of a YAML file, a mapping, or settings.
+        overrides: ``"key.sub=value"`` each.
+        out: folder to write the run to; None writes nothing.
+        seed: replaces the configuration's.
+        observers: hear of every step and stage.
+        on_setup: hears the stages when all is ready and before the first step.
+
+    Raises:
+        HpdError: for what is wrong with configuration, data, generator or folder, before anything
+            is written; `NumericError` if the optimisation diverges.
+    """
+    settings = config if isinstance(config, RunSettings) else load_config(config, overrides, seed)
+    if isinstance(config, RunSettings) and (overrides or seed is not None):
+        raise ConfigError("overrides and seed belong in the settings", got="both")
+    if out is not None:
+        check_free(Path(out).expanduser())
+    device, streams = open_device(settings.device), Streams(settings.seed)
+    train = settings.data.build().train
+    source = settings.source.build(train, device, streams.fork("source"))
+    objective = settings.objective.build(train, device, streams.fork("objective"))
+    folder = None if out is None else RunFolder.create(out, settings.to_yaml())
+    selector = settings.selection.build(train, device, streams.fork("selection"))
+    listeners = _Listeners([*observers, *([Recorder(folder)] if folder else [])])
+    if on_setup is not None:
+        on_setup(source.stages)
+    outcome = optimise(
+        source, objective, selector, settings.optimizer, listeners,
+        select_every=settings.selection.every,
+    )  # fmt: skip
+
+    def as_set(images: torch.Tensor) -> DistilledSet:
+        return DistilledSet(
+            images.float(), outcome.labels, train.classes, train.normalisation, source.stored_floats
+        )
+
+    run = Run(
+        settings,
+        as_set(outcome.images),
+        as_set(outcome.initial_images),
+        None if folder is None else folder.path,
+    )
+    if folder is not None:
+        best = outcome.stages[outcome.best_stage]
+        folder.write_result(run.distilled, run.initial, _manifest(run, source, best))
+    return run
+
+
+class _Listeners:
+    """Passes reports on to several observers."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def on_step(self, report: StepReport) -> None:
+        for observer in self._observers:
+            observer.on_step(report)
+
+    def on_stage(self, report: StageReport) -> None:
+        for observer in self._observers:
+            observer.on_stage(report)
+
+
+def _manifest(run: Run, source: Source, best: StageReport) -> dict[str, Any]:
+    images = run.distilled.images
+    return {
+        "classes": run.distilled.classes,
+        "images": len(images),
+        "image_shape": list(images.shape[1:]),
+        "image_range": {
+            "nominal": [0, 1],
+            "min": float(images.min()),
+            "max": float(images.max()),
+            "share_outside": float(((images < 0) | (images > 1)).double().mean()),
+        },
+        "normalisation": {
+            "mean": run.distilled.normalisation.mean,
+            "std": run.distilled.normalisation.std,
+        },
+        "stored_floats": run.distilled.stored_floats,
+        "seed": run.config.seed,
+        "best_stage": {"name": best.stage.name, "step": best.best_step, "score": best.score},
+        **source.provenance,
+        "versions": {
+            "hpd": version("hpd"),
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def load_run(path: str | Path) -> Run:
+    """Load a finished run from its folder.
+
+    Raises:
+        RunError: if the folder holds none.
+    """
+    folder = RunFolder(path)
+    values = parse_yaml(folder.read("config.yaml"), str(folder.path / "config.yaml"))
+    return Run(
+        config=RunSettings.read(values),
+        distilled=DistilledSet.load(folder.path),
+        initial=DistilledSet.load(folder.path / "initial.safetensors"),
+        folder=folder.path,
+    )
+
+
+def evaluate(
+    run: Run | str | Path,
+    *overrides: str,
+    report: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> Evaluation:
+    """Train fresh students on a run's distilled set and on its baselines, and test them.
+
+    Args:
+        run: a run, or its folder; `evaluation.json` is written to the folder if there is one.
+        overrides: ``"seeds=3"``, ``"training.epochs=100"``, ...: options of the evaluation.
+        report: hears (row name, students done, students in all) after each student.
+
+    Raises:
+        RunError: if the folder holds no finished run.
+        HpdError: if the data cannot be read, or an override is wrong.
+    """
+    if not isinstance(run, Run):
+        run = load_run(run)
+    prefixed = [f"evaluation.{override}" for override in overrides]
+    config = load_config(run.config.model_dump(mode="json"), prefixed)
+    evaluation = evaluate_sets(
+        run.distilled,
+        run.initial,
+        config.data.build(),
+        config.evaluation,
+        device=open_device(config.device),
+        streams=Streams(config.seed).fork("evaluation"),
+        report=report,
+    )
+    if run.folder is not None:
+        RunFolder(run.folder).write_evaluation(evaluation.as_json())
+    return evaluation

@@ -1,0 +1,96 @@
+"""The distilled set: images, labels and all that a user needs to train on them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from hpd.data import Normalisation
+from hpd.errors import RunError
+from hpd.files import write_tensors
+
+FILE_NAME = "distilled.safetensors"
+
+
+@dataclass(frozen=True)
+class DistilledSet:
+    """Synthetic images with labels.
+
+    Args:
+        images: [N, C, H, W], float32, in [0, 1] nominally: optimised values may lie outside.
+        labels: [N], int64.
+        classes: name of each class.
+        normalisation: mean and std with which students were trained; apply them as
+            ``(x - mean) / std``, or take `normalised`.
+        stored_floats: number of floats that the set counts for in comparisons.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    normalisation: Normalisation
+    stored_floats: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def images_per_class(self) -> float:
+        """Mean number of images in a class."""
+        return len(self) / len(self.classes)
+
+    def normalised(self) -> Tensor:
+        """Return the images as students expect them [N, C, H, W]."""
+        return self.normalisation.apply(self.images)
+
+    def tensor_dataset(self) -> TensorDataset:
+        """Return (normalised image, label) pairs, ready for a torch `DataLoader`."""
+        return TensorDataset(self.normalised(), self.labels)
+
+    def uint8(self) -> Tensor:
+        """Return the images as stored in pictures: rounded and clipped to 0..255."""
+        return (self.images * 255).round().clamp(0, 255).to(torch.uint8)
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file; equal sets give equal bytes."""
+        write_tensors(
+            path,
+            {"images": self.images, "labels": self.labels},
+            classes=json.dumps(self.classes),
+            mean=json.dumps(self.normalisation.mean),
+            std=json.dumps(self.normalisation.std),
+            stored_floats=str(self.stored_floats),
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> DistilledSet:
+        """Read a distilled set from its file, or from the run folder that holds it.
+
+        Raises:
+            RunError: if it is not there or not whole.
+        """
+        path = Path(path).expanduser()
+        if path.is_dir():
+            path = path / FILE_NAME
+        if not path.is_file():
+            raise RunError(f"no distilled set at {path}", fix="Give a finished run folder.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+                return cls(
+                    images=file.get_tensor("images"),
+                    labels=file.get_tensor("labels"),
+                    classes=tuple(json.loads(about["classes"])),
+                    normalisation=Normalisation(
+                        tuple(json.loads(about["mean"])), tuple(json.loads(about["std"]))
+                    ),
+                    stored_floats=int(about["stored_floats"]),
+                )
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise RunError(f"cannot read {path}", got=f"{type(error).__name__}: {error}") from None

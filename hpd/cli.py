@@ -1,0 +1,139 @@
+"""The command line: a thin shell over `hpd.api`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hpd.errors import HpdError
+
+_EXIT_BAD_INPUT = 2
+
+
+class _Commands(click.Group):
+    """Turns errors that the user can mend into one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except HpdError as error:
+            message = " ".join(str(error).split())
+            click.echo(f"hpd: {type(error).__name__}: {message}", err=True)
+            sys.exit(_EXIT_BAD_INPUT)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="hpd")
+def main() -> None:
+    """Distil an image data set into a few synthetic images per class.
+
+    \b
+    Example:
+      hpd distill digits --out runs/digits
+      hpd export runs/digits --format imagefolder --out digits-distilled
+    """
+
+
+@main.command()
+@click.argument("config")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run. [runs/NAME-SEED]")
+@click.option("--seed", type=click.IntRange(min=0), help="Root of all randomness.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved config and stop.")
+def distill(
+    config: str, overrides: tuple[str, ...], out: Path | None, seed: int | None, dry_run: bool
+) -> None:
+    """Distil by CONFIG (a bundled name or a YAML file), then evaluate the result.
+
+    \b
+    Example:
+      hpd distill digits source.steps=20 --seed 1 --out runs/quick
+    """
+    from rich.console import Console
+
+    from hpd import api
+    from hpd.config import load_config
+    from hpd.console import ProgressBar
+
+    settings = load_config(config, overrides, seed)
+    if dry_run:
+        click.echo(settings.to_yaml(), nl=False)
+        return
+    console = Console()
+    folder = out or Path("runs") / f"{Path(config).stem}-{settings.seed}"
+    started = time.perf_counter()
+    with ProgressBar(console, "distilling") as bar:
+        run = api.distill(settings, out=folder, observers=[bar], on_setup=bar.expect)
+    seconds = time.perf_counter() - started
+    console.print(f"distilled {len(run.distilled)} images in {seconds:.0f} s", highlight=False)
+    _evaluate_and_show(run, ())
+    console.print(
+        f"images, grid.png and evaluation.json: {folder}", highlight=False, soft_wrap=True
+    )
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def evaluate(run: Path, overrides: tuple[str, ...]) -> None:
+    """Train fresh students on the distilled set of RUN and on its baselines.
+
+    KEY=VALUE sets options of the evaluation for this once.
+
+    \b
+    Example:
+      hpd evaluate runs/digits-0 seeds=10 training.epochs=100
+    """
+    _evaluate_and_show(run, overrides)
+
+
+def _evaluate_and_show(run: Any, overrides: tuple[str, ...]) -> None:
+    from rich.console import Console
+
+    from hpd import api
+    from hpd.console import ProgressBar, table
+
+    console = Console()
+    with ProgressBar(console, "evaluating") as bar:
+        evaluation = api.evaluate(run, *overrides, report=bar.on_student)
+    console.print(table(evaluation))
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--format", "format_name", required=True, help="imagefolder, npz or safetensors.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+def export(run: Path, format_name: str, out: Path) -> None:
+    """Write the distilled set of RUN in a format that anyone can train on.
+
+    \b
+    Example:
+      hpd export runs/digits-0 --format imagefolder --out digits-distilled
+    """
+    from hpd.artifacts import DistilledSet
+    from hpd.artifacts import export as write
+
+    distilled = DistilledSet.load(run)
+    write(distilled, format_name, out)
+    click.echo(f"{len(distilled)} images as {format_name}: {out}")
+
+
+@main.command()
+def configs() -> None:
+    """List the bundled configs.
+
+    \b
+    Example:
+      hpd configs
+      hpd distill digits --dry-run
+    """
+    from hpd.config import bundled_configs, parse_yaml
+
+    for name, path in bundled_configs().items():
+        description = parse_yaml(path.read_text(), str(path)).get("description", "")
+        click.echo(f"{name:<20} {description}")

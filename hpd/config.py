@@ -1,0 +1,135 @@
+"""Configurations: one YAML file an experiment, typed, frozen, complete.
+
+The only module that knows which sources, objectives, students, data sets and selectors exist.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field
+
+from hpd.data import DATASETS, DatasetSettings
+from hpd.engine import SELECTORS, OptimizerSettings, SelectorSettings
+from hpd.engine.selection import ClassRelevantSettings
+from hpd.errors import ConfigError, nearest
+from hpd.evaluation import EvaluationSettings
+from hpd.objectives import OBJECTIVES, ObjectiveSettings
+from hpd.objectives.distribution import DistributionSettings
+from hpd.registry import Settings
+from hpd.sources import SOURCES, SourceSettings
+
+_PACKAGE = Path(__file__).parent
+
+
+class RunSettings(Settings):
+    """Everything that decides a run."""
+
+    description: str = ""
+    seed: int = Field(0, ge=0, description="root of every random stream")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    data: Annotated[DatasetSettings, DATASETS]
+    source: Annotated[SourceSettings, SOURCES]
+    objective: Annotated[ObjectiveSettings, OBJECTIVES] = Field(DistributionSettings())
+    optimizer: OptimizerSettings = Field(OptimizerSettings())
+    selection: Annotated[SelectorSettings, SELECTORS] = Field(ClassRelevantSettings())
+    evaluation: EvaluationSettings = Field(EvaluationSettings())
+
+    @classmethod
+    def section(cls) -> str:
+        """Return how messages name the top level."""
+        return "the config"
+
+    def to_yaml(self) -> str:
+        """Return the configuration with every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, but a number such as 1e-3 is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML without running anything.
+
+    Raises:
+        ConfigError: naming place and problem.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{where} is not valid YAML", got=reason) from None
+
+
+def bundled_configs() -> dict[str, Path]:
+    """Return the configurations that come with the package, by name."""
+    # in a wheel they lie inside the package, in a checkout beside it
+    folder = _PACKAGE / "configs"
+    if not folder.is_dir():
+        folder = _PACKAGE.parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_config(
+    config: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), seed: int | None = None
+) -> RunSettings:
+    """Resolve a configuration.
+
+    Args:
+        config: name of a bundled one, path of a YAML file, or a mapping.
+        overrides: ``"key.sub=value"`` each, the value as in YAML.
+        seed: replaces the configuration's.
+
+    Raises:
+        ConfigError: for an unknown name, an unknown key (with the nearest) or a wrong type.
+    """
+    values = dict(config) if isinstance(config, Mapping) else _read(config)
+    for override in overrides:
+        _apply(values, override)
+    if seed is not None:
+        values["seed"] = seed
+    return RunSettings.read(values)
+
+
+def _read(config: str | Path) -> dict[str, Any]:
+    bundled = bundled_configs()
+    path = bundled.get(str(config), Path(config).expanduser())
+    if not path.is_file():
+        raise ConfigError(
+            f"no config {str(config)!r}",
+            expected="the name of a bundled one or a YAML file",
+            fix=nearest(str(config), bundled),
+        )
+    values = parse_yaml(path.read_text(), str(path))
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} is not a config", got=type(values).__name__, expected="keys")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one dotted key in nested mappings."""
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise ConfigError("cannot read override", got=repr(override), expected="key=value")
+    *parents, last = dotted.split(".")
+    for key in parents:
+        inner = values.get(key)
+        # `student: convnet` is short for `student: {kind: convnet}`
+        inner = {"kind": inner} if isinstance(inner, str) else inner or {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"cannot set {dotted!r}: {key!r} holds no options", got=inner)
+        values[key] = dict(inner)
+        values = values[key]
+    values[last] = parse_yaml(text, f"the value of {dotted}")

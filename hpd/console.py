@@ -1,0 +1,97 @@
+"""What the command line shows: progress with time left, and the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from typing_extensions import Self
+
+from hpd.engine import StageReport, StepReport
+from hpd.evaluation import Evaluation
+from hpd.typing import Stage
+
+_LABELS = {
+    "distilled": "distilled",
+    "initial": "source before its first step",
+    "random_real": "random real images",
+    "full": "whole training set",
+}
+
+
+class ProgressBar:
+    """A progress bar over all steps of a run, or over all students of an evaluation.
+
+    Args:
+        console: where to draw; a console that is no terminal gets no bar.
+        title: what is going on.
+    """
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task(title, total=None, note="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def expect(self, stages: Sequence[Stage]) -> None:
+        """Take the number of steps from the stages."""
+        self._progress.update(self._task, total=sum(stage.steps for stage in stages))
+
+    def on_step(self, report: StepReport) -> None:
+        """Move on by a step."""
+        note = f"level {report.stage.name}, loss {report.loss:.4g}"
+        self._progress.update(self._task, advance=1, note=note)
+
+    def on_stage(self, report: StageReport) -> None:
+        """Print what the stage came to."""
+        score = "" if report.score is None else f", class-relevant distance {report.score:.4g}"
+        self._console.print(
+            f"stage {report.stage.name:<12} best after {report.best_step:>4} steps{score}",
+            highlight=False,
+        )
+
+    def on_student(self, name: str, done: int, total: int) -> None:
+        """Move on by a student."""
+        note = _LABELS.get(name, name)
+        self._progress.update(self._task, completed=done, total=total, note=note)
+
+
+def table(evaluation: Evaluation) -> Table:
+    """Return the table of an evaluation."""
+    result = Table(title="accuracy on real test images, mean and standard deviation over students")
+    for heading in ("trained on", "student", "images a class", "floats", "accuracy %", "students"):
+        align = "left" if heading in ("trained on", "student") else "right"
+        result.add_column(heading, justify=align)  # type: ignore[arg-type]
+    for row in evaluation.rows:
+        result.add_row(
+            _LABELS.get(row.name, row.name),
+            row.network,
+            f"{row.images_per_class:g}",
+            f"{row.stored_floats:,}",
+            f"{row.accuracy_mean:.1f} \u00b1 {row.accuracy_std:.1f}",
+            str(len(row.seeds)),
+        )
+    return result
