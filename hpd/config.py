@@ -127,7 +127,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     for key in parents:
         inner = values.get(key)
         # `student: convnet` is short for `student: {kind: convnet}`
-        inner = {"kind": inner} if isinstance(inner, str) else inner or {}
+        inner = {"kind": inner} if isinstance(inner, str) else {} if inner is None else inner
         if not isinstance(inner, dict):
             raise ConfigError(f"cannot set {dotted!r}: {key!r} holds no options", got=inner)
         values[key] = dict(inner)

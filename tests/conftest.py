@@ -7,7 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-GOLDEN = Path(__file__).parent / "golden"
+from generators import save_generator
+from generators.stylegan2 import StyleGAN2, StyleGAN2Settings
+from hpd.data import ImageSet, Normalisation
+from hpd.rng import Streams
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+GOLDEN = TESTS / "golden"
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +31,14 @@ def rng():
     return torch.Generator().manual_seed(0)
 
 
+@pytest.fixture
+def float64():
+    """Compute in float64 for the length of a test."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 class Golden:
     """Numbers of the official code for one tiny network."""
 
@@ -30,3 +46,54 @@ class Golden:
         self.config = json.loads((folder / "config.json").read_text())
         self.weights = load_file(folder / "state_dict.safetensors")
         self.values = load_file(folder / "golden.safetensors")
+
+
+def tiny_generator(architecture="skip", **options) -> StyleGAN2:
+    """A random StyleGAN2 of 8 px with three classes, in which every term is active."""
+    settings = StyleGAN2Settings.read(
+        {
+            "resolution": 8, "channels": 1, "z_dim": 8, "w_dim": 8, "num_classes": 3,
+            "mapping_layers": 2, "channel_base": 64, "channel_max": 12,
+            "architecture": architecture, **options,
+        }
+    )  # fmt: skip
+    network = settings.build(("a", "b", "c")[: settings.num_classes])
+    network.initialise(torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.fill_(0.3)
+    return network.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def generator_folder(tmp_path_factory) -> str:
+    """A stored generator that fits `images`."""
+    folder = tmp_path_factory.mktemp("generators") / "tiny"
+    network = tiny_generator()
+    save_generator(network, network.settings, folder, licence="MIT", provenance={})
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def images() -> ImageSet:
+    """Random images of 8 px, three classes of different brightness, 12 images each."""
+    rng = torch.Generator().manual_seed(2)
+    labels = torch.arange(3).repeat_interleave(12)
+    values = torch.rand(36, 1, 8, 8, generator=rng) * 0.4 + 0.2 * labels[:, None, None, None]
+    pixels = (values * 255).to(torch.uint8)
+    return ImageSet(pixels, labels, ("a", "b", "c"), Normalisation.of(pixels))
+
+
+@pytest.fixture
+def streams() -> Streams:
+    return Streams(0)
+
+
+@pytest.fixture(scope="session")
+def source_options(generator_folder) -> dict[str, dict]:
+    """Options that a source cannot do without; sources with defaults need no entry."""
+    return {"gan": {"generator": generator_folder}}
+
+
+SMALL_STUDENT = {"kind": "convnet", "width": 4, "depth": 2}

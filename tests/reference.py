@@ -36,3 +36,64 @@ def upfirdn_loops(x, kernel, *, up, down, padding, gain):
                     taken = wide[:, :, i * down + k - 1 - a, j * down + k - 1 - b]
                     y[:, :, i, j] += gain * kernel[a, b] * taken
     return y
+
+
+def distribution_distance(real, real_labels, synthetic, synthetic_labels):
+    """DM from its definition: one class at a time, one feature at a time."""
+    total = 0.0
+    for c in sorted(set(synthetic_labels.tolist())):
+        mine = [row for row, y in zip(synthetic, synthetic_labels, strict=True) if y == c]
+        theirs = [row for row, y in zip(real, real_labels, strict=True) if y == c]
+        for feature in range(real.shape[1]):
+            a = sum(row[feature] for row in mine) / len(mine)
+            b = sum(row[feature] for row in theirs) / len(theirs)
+            total = total + (a - b) ** 2
+    return total
+
+
+def cosine_gradient_distance(real, synthetic):
+    """DC from its definition: one output channel at a time."""
+    total = 0.0
+    for r, s in zip(real, synthetic, strict=True):
+        if r.ndim == 1:
+            continue
+        for a, b in zip(r, s, strict=True):
+            a, b = a.reshape(-1), b.reshape(-1)
+            dot = sum(x * y for x, y in zip(a, b, strict=True))
+            norms = sum(x * x for x in a) ** 0.5 * sum(y * y for y in b) ** 0.5
+            total = total + 1 - dot / (norms + 1e-6)
+    return total
+
+
+def class_relevant_distance(student, real, real_labels, synthetic, synthetic_labels, *, weighted):
+    """The class-relevant feature distance, one image and one position at a time."""
+
+    def feature_of(image, label):
+        maps = student.features(image[None]).detach().requires_grad_()
+        logit = student.head(student.pool(maps))[0, label]
+        slope = torch.autograd.grad(logit, maps)[0][0]
+        maps = maps.detach()[0]
+        channels, height, width = maps.shape
+        activation = torch.zeros(height, width, dtype=maps.dtype)
+        for f in range(channels):
+            activation += slope[f].mean() * maps[f]
+        activation = activation.clamp(min=0)
+        if activation.max() > 0:
+            activation = activation / activation.max()
+        if not weighted:
+            activation = torch.ones_like(activation)
+        total = torch.zeros(channels, dtype=maps.dtype)
+        for i in range(height):
+            for j in range(width):
+                total += activation[i, j] * maps[:, i, j]
+        return total / (height * width)
+
+    distance = 0.0
+    for c in sorted(set(real_labels.tolist())):
+        mine = [
+            feature_of(x, c) for x, y in zip(synthetic, synthetic_labels, strict=True) if y == c
+        ]
+        theirs = [feature_of(x, c) for x, y in zip(real, real_labels, strict=True) if y == c]
+        gap = sum(mine) / len(mine) - sum(theirs) / len(theirs)
+        distance += float((gap**2).sum())
+    return distance

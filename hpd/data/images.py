@@ -94,11 +94,11 @@ class ImageSet:
         return tuple((self.labels == c).nonzero().flatten() for c in range(self.num_classes))
 
     def unit(self, indices: Tensor | slice = slice(None)) -> Tensor:
-        """Return images in [0, 1], float32 [n, C, H, W]."""
-        return self.images[indices].float().div_(255)
+        """Return images in [0, 1], [n, C, H, W] of torch's default dtype."""
+        return self.images[indices].to(torch.get_default_dtype()).div_(255)
 
     def normalised(self, indices: Tensor | slice = slice(None)) -> Tensor:
-        """Return normalised images, float32 [n, C, H, W]."""
+        """Return normalised images, [n, C, H, W] of torch's default dtype."""
         return self.normalisation.apply(self.unit(indices))
 
     def draw(self, label: int, count: int, rng: torch.Generator) -> Tensor:

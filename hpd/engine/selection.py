@@ -22,7 +22,7 @@ from hpd.students import (
 from hpd.students.convnet import ConvNetSettings
 from hpd.typing import Selector
 
-_BATCH = 512
+_BATCH = 128
 
 
 class SelectorSettings(Settings):

@@ -12,7 +12,7 @@ from hpd.data import ImageSet
 from hpd.objectives.base import OBJECTIVES
 from hpd.objectives.matching import MatchingSettings, RealSide
 from hpd.rng import Streams
-from hpd.students import class_means
+from hpd.students import class_means, embed_all
 from hpd.typing import Matched, Objective, Step
 
 
@@ -43,8 +43,7 @@ class DistributionMatching:
         augment = real.augmentation(step) or _unchanged
         batches = [real.batch(int(c), step) for c in classes]
         sizes = torch.tensor([len(batch) for batch in batches], device=labels.device)
-        with torch.no_grad():
-            embedded = student.embed(augment(torch.cat(batches)))
+        embedded = embed_all(student, augment(torch.cat(batches)))
         real_means = class_means(embedded, classes.repeat_interleave(sizes), real.train.num_classes)
         leaf = images.detach().requires_grad_()
         synthetic = student.embed(augment(real.normalise(leaf)))

@@ -74,7 +74,7 @@ def train_student(
 
 
 @torch.no_grad()
-def accuracy(student: Student, images: Tensor, labels: Tensor, batch_size: int = 512) -> float:
+def accuracy(student: Student, images: Tensor, labels: Tensor, batch_size: int = 128) -> float:
     """Return the share of normalised images [N, C, H, W] whose label [N] is predicted."""
     student.eval()
     right = [

@@ -47,9 +47,7 @@ def test_advance_composes_to_the_bit(network, ws):
 def test_every_state_tensor_decides_the_image(network, ws):
     """Optimising a level optimises something: no part of a state is without gradient."""
     for level in range(1, network.spec.last_level + 1):
-        state = tuple(
-            part.clone().requires_grad_() for part in network.advance((), ws, 0, level)
-        )
+        state = tuple(part.clone().requires_grad_() for part in network.advance((), ws, 0, level))
         grads = torch.autograd.grad(network.images(state, ws, level).square().sum(), state)
         assert all(float(grad.abs().max()) > 0 for grad in grads)
 
@@ -60,8 +58,9 @@ def test_images_do_not_mix(network, ws):
 
 
 def test_modulation_equals_a_weight_copy_per_image(rng):
-    from generators.stylegan2 import modulated_convolution
     from reference import modulated_convolution_per_image
+
+    from generators.stylegan2 import modulated_convolution
 
     x, weight = (torch.randn(*s, generator=rng).double() for s in ((3, 4, 6, 6), (5, 4, 3, 3)))
     styles = torch.randn(3, 4, generator=rng).double()

@@ -1,0 +1,158 @@
+"""The loop: the best state is kept, as a clone, and nothing that is broken goes on."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conftest import CPU
+
+from hpd.engine import OptimizerSettings, optimise
+from hpd.engine.loop import render_all
+from hpd.errors import NumericError
+from hpd.sources import SOURCES
+from hpd.typing import Matched
+
+
+class Quiet:
+    def __init__(self):
+        self.steps, self.stages = [], []
+
+    def on_step(self, report):
+        self.steps.append(report)
+
+    def on_stage(self, report):
+        self.stages.append(report)
+
+
+def brighten(images, labels, step):
+    """An objective that wants every pixel brighter, without end."""
+    return Matched(-float(images.mean()), -torch.ones_like(images) / images.numel())
+
+
+def distance_to(target):
+    """A selector that wants images of this mean."""
+    return lambda images, labels: abs(float(images.mean()) - target)
+
+
+def keep_last(images, labels):
+    return None
+
+
+@pytest.fixture
+def source(images, streams):
+    return SOURCES.parse({"kind": "pixel", "steps": 20, "lr": 0.1}).build(images, CPU, streams)
+
+
+@pytest.fixture
+def levels(images, streams, generator_folder):
+    options = {"kind": "gan", "generator": generator_folder, "steps": 6, "lr_ws": 0.05}
+    return SOURCES.parse(options).build(images, CPU, streams)
+
+
+def run(source, selector, objective=brighten, select_every=1, observer=None):
+    observer = observer or Quiet()
+    settings = OptimizerSettings()
+    return optimise(source, objective, selector, settings, observer, select_every=select_every)
+
+
+def test_the_best_is_a_clone_and_not_the_last(source):
+    """The last step is worse than an earlier one; what comes back is the earlier one."""
+    seen = []
+
+    def selector(images, labels):
+        seen.append((abs(float(images.mean()) - 0.6), images.clone()))
+        return seen[-1][0]
+
+    outcome = run(source, selector)
+    best = min(range(len(seen)), key=lambda i: seen[i][0])
+    assert 0 < best < len(seen) - 1
+    assert outcome.stages[0].best_step == best
+    assert torch.equal(outcome.images, seen[best][1])
+    assert not torch.equal(outcome.images, seen[-1][1])
+    assert torch.equal(render_all(source), seen[best][1])
+
+
+def test_without_selection_the_last_is_kept(source):
+    outcome = run(source, keep_last)
+    assert outcome.stages[0].best_step == 20
+    assert outcome.images.mean() > 0.8
+
+
+def test_a_stage_that_makes_things_worse_changes_nothing(source):
+    outcome = run(source, distance_to(-1.0))
+    assert outcome.stages[0].best_step == 0
+    assert torch.equal(outcome.images, outcome.initial_images)
+
+
+def test_the_best_stage_wins_and_scores_never_rise(levels):
+    target = float(render_all(levels).mean()) + 0.02
+    outcome = run(levels, distance_to(target))
+    scores = [report.score for report in outcome.stages]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[outcome.best_stage] == min(scores)
+    assert scores.index(min(scores)) == outcome.best_stage
+    assert abs(float(outcome.images.mean()) - target) == pytest.approx(min(scores), abs=1e-6)
+
+
+def test_each_stage_starts_where_the_best_of_the_last_ended(levels):
+    firsts, lasts = [], []
+
+    class Look(Quiet):
+        def on_step(self, report):
+            if report.step.index == 0:
+                firsts.append(report.score)
+
+        def on_stage(self, report):
+            lasts.append(report.score)
+
+    run(levels, distance_to(0.5), observer=Look())
+    assert firsts[1:] == lasts[:-1]
+
+
+def test_scores_come_every_so_many_steps(source):
+    observer = Quiet()
+    run(source, distance_to(0.6), select_every=8, observer=observer)
+    scored = [r.step.index for r in observer.steps if r.score is not None]
+    assert scored == [0, 8, 16]
+    assert len(observer.steps) == 20
+    assert len(observer.stages) == 1
+
+
+def test_each_stage_has_a_fresh_optimiser(levels, monkeypatch):
+    built = []
+    original = OptimizerSettings.build
+
+    def build(self, groups):
+        built.append(original(self, groups))
+        return built[-1]
+
+    monkeypatch.setattr(OptimizerSettings, "build", build)
+    run(levels, keep_last)
+    assert len({id(optimizer) for optimizer in built}) == len(levels.stages)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_stops_the_run(levels, where):
+    """The stages before are reported, and so written, by then."""
+
+    def objective(images, labels, step):
+        broken = step.stage == 1 and step.index == 2
+        loss = math.nan if broken and where == "loss" else 0.0
+        grad = torch.full_like(images, math.inf if broken and where == "gradient" else 0.0)
+        return Matched(loss, grad)
+
+    observer = Quiet()
+    with pytest.raises(NumericError, match=r"at step 2 of stage '1 b4.conv1'.*learning rate"):
+        run(levels, keep_last, objective, observer=observer)
+    assert len(observer.stages) == 1
+
+
+def test_images_that_are_not_finite_stop_the_run(source):
+    def objective(images, labels, step):
+        source.pixels.data.fill_(math.inf)
+        return Matched(0.0, torch.zeros_like(images))
+
+    with pytest.raises(NumericError):
+        run(source, keep_last, objective)

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hpd.engine import OptimizerSettings
+from hpd.engine.optimizer import root_mean_square
+from hpd.typing import ParameterGroup
+
+
+def test_relative_rates_are_a_share_of_the_rms(rng):
+    """The same lr moves features of any scale by the same share of themselves."""
+    for kind in ("adam", "sgd"):
+        for scale in (1e-3, 1.0, 1e3):
+            x = (torch.randn(1000, generator=rng) * scale).requires_grad_()
+            optimizer = OptimizerSettings(kind=kind).build([ParameterGroup("x", [x], 0.02)])
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(0.02 * root_mean_square(x))
+    before = x.detach().clone()
+    x.grad = torch.ones_like(x)
+    OptimizerSettings().build([ParameterGroup("x", [x], 0.02)]).step()
+    moved = (x.detach() - before).square().mean().sqrt()
+    assert float(moved) == pytest.approx(0.02 * root_mean_square(before), rel=1e-3)
+
+
+def test_absolute_rates_are_taken_as_they_are():
+    x, y = (torch.full((3,), 5.0).requires_grad_() for _ in range(2))
+    groups = [ParameterGroup("x", [x], 0.1), ParameterGroup("y", [y], 10.0)]
+    optimizer = OptimizerSettings(kind="sgd", rates="absolute").build(groups)
+    assert [g["lr"] for g in optimizer.param_groups] == [0.1, 10.0]
+    assert optimizer.param_groups[0]["momentum"] == 0.5
+
+
+def test_zeros_have_no_scale():
+    assert root_mean_square(torch.zeros(3)) == 1.0

@@ -1,0 +1,131 @@
+"""Generators as the source: what is initialised, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import CPU, tiny_generator
+
+from generators import read_generator, save_generator
+from hpd.engine.loop import render_all
+from hpd.errors import ConfigError, GeneratorError, NumericError, RunError
+from hpd.rng import Streams
+from hpd.sources import SOURCES
+
+
+@pytest.fixture
+def build(images, generator_folder, streams):
+    def make(train=images, **options):
+        given = {"kind": "gan", "generator": generator_folder, **options}
+        return SOURCES.parse(given).build(train, CPU, streams)
+
+    return make
+
+
+def test_average_is_the_mean_of_its_draws(build, generator_folder):
+    source = build(init="average", average_draws=50)
+    rng = Streams(0).generator("gan init", 1, 0)
+    z = torch.randn(50, 8, generator=rng)
+    ws = read_generator(generator_folder).generator.map(z, torch.full((50,), 1))
+    torch.testing.assert_close(source.ws[1], ws.mean(dim=0))
+
+
+def test_sampled_images_differ_within_a_class(build):
+    rendered = render_all(build(images_per_class=2))
+    assert not torch.equal(rendered[0], rendered[1])
+
+
+def test_truncation_pulls_to_the_average(build):
+    ws = build(images_per_class=2, truncation_psi=0.0).ws
+    torch.testing.assert_close(ws[0], ws[1])
+
+
+def test_classes_are_matched_by_name_in_any_order(build, images):
+    turned = images.only([2, 0])
+    assert turned.classes == ("c", "a")
+    both, alone = build(init="average"), build(train=turned, init="average")
+    generator = both.generator
+    assert not torch.equal(both.ws[2], alone.ws[0])  # other streams, the same class:
+    by_index = build(train=turned, init="average", generator_classes=[2, 0])
+    assert torch.equal(by_index.ws, alone.ws)
+    assert generator.spec.classes == ("a", "b", "c")
+
+
+def test_a_level_is_one_stage(build):
+    source = build(levels=[2], steps=5)
+    assert [(s.name, s.steps) for s in source.stages] == [("2 b8.conv0", 5)]
+    groups = source.enter(0)
+    assert [group.name for group in groups] == ["ws", "features"]
+    assert len(groups[1].tensors) == 2  # features, and the image so far
+
+
+def test_steps_per_level(build):
+    source = build(levels=[0, 4], steps=[3, 0])
+    assert [s.steps for s in source.stages] == [3, 0]
+    assert [group.name for group in source.enter(0)] == ["ws"]
+    assert [group.name for group in source.enter(1)] == ["pixels"]
+
+
+def test_provenance_names_the_generator(build):
+    about = build().provenance["generator"]
+    assert about["licence"] == "MIT"
+    assert len(about["sha256"]) == 64
+
+
+def test_features_can_be_limited_between_levels(build):
+    source = build(levels=[1], feature_limit=0.01)
+    source.enter(0)
+    assert float(source.features[0].abs().max().detach()) <= 0.01
+
+
+def test_features_that_are_not_finite_stop_the_run(build):
+    source = build()
+    source.enter(0)
+    with torch.no_grad():
+        source.ws.fill_(float("nan"))
+    with pytest.raises(NumericError, match=r"features at level 1 \(b4.conv1\)"):
+        source.enter(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"generator": "nowhere"}, GeneratorError, "no generator 'nowhere'"),
+        ({"levels": [2, 1]}, ConfigError, "ascending levels"),
+        ({"levels": [5]}, ConfigError, "expected 0 to 4"),
+        ({"levels": []}, ConfigError, "ascending levels"),
+        ({"steps": [1, 2]}, ConfigError, "one for each level"),
+        ({"steps": -1}, ConfigError, "one for each level"),
+        ({"generator_classes": [0, 1]}, GeneratorError, "expected 3 numbers in 0..2"),
+        ({"generator_classes": [0, 1, 3]}, GeneratorError, "expected 3 numbers in 0..2"),
+        ({"init": "average", "images_per_class": 2}, ConfigError, "alike"),
+    ],
+)
+def test_what_does_not_fit_is_refused(build, options, kind, message):
+    with pytest.raises(kind, match=message):
+        build(**options)
+
+
+def test_classes_that_the_generator_does_not_have_are_named(build, images):
+    with pytest.raises(GeneratorError, match=r"no class 'dog'.*set source.generator_classes"):
+        build(train=replace(images, classes=("a", "b", "dog")))
+
+
+def test_images_of_another_size_are_refused(build, images):
+    large = replace(images, images=images.images.repeat(1, 1, 2, 2))
+    with pytest.raises(GeneratorError, match=r"got images \[1, 8, 8\], expected \[1, 16, 16\]"):
+        build(train=large)
+
+
+def test_stages_go_in_order(build):
+    source = build()
+    with pytest.raises(RunError, match="in order"):
+        source.enter(1)
+
+
+def test_an_unconditional_generator_serves_any_class(build, tmp_path):
+    network = tiny_generator(num_classes=0)
+    save_generator(network, network.settings, tmp_path / "g", licence="MIT", provenance={})
+    assert render_all(build(generator=str(tmp_path / "g"), init="sample")).shape == (3, 1, 8, 8)

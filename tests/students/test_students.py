@@ -1,0 +1,123 @@
+"""What every student promises, run over the registry, and how they train."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import SMALL_STUDENT
+
+from hpd.errors import ConfigError
+from hpd.rng import Streams
+from hpd.students import (
+    STUDENTS,
+    TrainingSettings,
+    accuracy,
+    class_means,
+    embed_all,
+    train_student,
+)
+from hpd.students.base import initialise
+
+NORMS = ["instance", "batch", "group", "layer", "none"]
+
+
+@pytest.fixture(params=STUDENTS)
+def student(request, rng):
+    return STUDENTS.parse(request.param).build((3, 16, 16), 5, rng)
+
+
+def test_one_protocol(student, rng):
+    x = torch.randn(4, 3, 16, 16, generator=rng)
+    features = student.features(x)
+    embedding = student.pool(features)
+    torch.testing.assert_close(student.embed(x), embedding)
+    torch.testing.assert_close(student(x), student.head(embedding))
+    assert student(x).shape == (4, 5)
+    activation = student.class_activation(features, torch.tensor([0, 1, 2, 3]))
+    assert activation.shape == (4, *features.shape[2:])
+    assert float(activation.min()) >= 0
+    assert float(activation.max()) == 1
+    assert not activation.requires_grad
+
+
+def test_weights_come_from_the_given_generator(student):
+    def weights(seed):
+        built = STUDENTS.parse("convnet").build((1, 8, 8), 3, torch.Generator().manual_seed(seed))
+        return torch.cat([p.flatten() for p in built.parameters()])
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+
+
+def test_weights_are_distributed_as_torch_does(rng):
+    layer = torch.nn.Conv2d(8, 64, 3, device="meta").to_empty(device="cpu")
+    initialise(layer, rng)
+    bound = 1 / (8 * 9) ** 0.5
+    assert float(layer.weight.detach().abs().max()) <= bound
+    assert float(layer.weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.05)
+    assert float(layer.bias.detach().abs().max()) <= bound
+
+
+def test_a_layer_without_known_weights_is_named(rng):
+    with pytest.raises(TypeError, match="Bilinear"):
+        initialise(torch.nn.Bilinear(2, 2, 2, device="meta").to_empty(device="cpu"), rng)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_norms_of_convnet(norm, rng):
+    student = STUDENTS.parse(SMALL_STUDENT | {"norm": norm}).build((1, 8, 8), 3, rng)
+    x = torch.randn(6, 1, 8, 8, generator=rng)
+    assert torch.isfinite(student(x)).all()
+    # only batch norm lets images see each other
+    alone = student(x[:1])
+    mixes = not torch.allclose(alone, student(x)[:1], atol=1e-5)
+    assert mixes == (norm == "batch")
+
+
+def test_images_too_small_are_refused(rng):
+    with pytest.raises(ConfigError, match="expected depth of at most 2"):
+        STUDENTS.parse({"kind": "convnet", "depth": 3}).build((1, 4, 4), 3, rng)
+
+
+def test_class_activation_of_a_pooled_head_is_cam(rng):
+    """With one position left, Grad-CAM is relu(w_c . f), scaled to 1."""
+    student = STUDENTS.parse(SMALL_STUDENT | {"depth": 3}).build((1, 8, 8), 3, rng)
+    features = student.features(torch.randn(5, 1, 8, 8, generator=rng))
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    spoken = (student.head.weight[labels] * features[:, :, 0, 0]).sum(dim=1).relu()
+    want = (spoken > 0).float()
+    torch.testing.assert_close(student.class_activation(features, labels)[:, 0, 0], want)
+
+
+def test_training_learns_and_is_repeatable(images, rng):
+    def trained(seed, **options):
+        student = STUDENTS.parse(SMALL_STUDENT).build(images.image_shape, 3, Streams(1).generator())
+        settings = TrainingSettings(epochs=30, batch_size=12, lr=0.05, **options)
+        train_student(student, images.normalised(), images.labels, settings, Streams(seed))
+        return student
+
+    first, again, other = trained(0), trained(0), trained(1)
+    assert accuracy(first, images.normalised(), images.labels) > 0.9
+    for a, b in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert any(
+        not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True)
+    )
+    augmented = trained(0, augment=["crop", "cutout", "flip"], schedule="cosine")
+    assert accuracy(augmented, images.normalised(), images.labels) > 0.8
+
+
+def test_rates_follow_the_schedules():
+    step = TrainingSettings(epochs=10, lr=1.0)
+    assert [step.rate(e) for e in (0, 5, 6, 9)] == [1.0, 1.0, 0.1, 0.1]
+    cosine = TrainingSettings(epochs=10, lr=1.0, schedule="cosine")
+    assert cosine.rate(0) == 1.0
+    assert cosine.rate(5) == pytest.approx(0.5)
+    assert 0 < cosine.rate(9) < 0.1
+
+
+def test_embedding_in_parts_is_embedding(rng):
+    student = STUDENTS.parse(SMALL_STUDENT).build((1, 8, 8), 3, rng)
+    x = torch.randn(150, 1, 8, 8, generator=rng)
+    torch.testing.assert_close(embed_all(student, x), student.embed(x).detach())
+    assert class_means(torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), 3).shape == (3, 2)

@@ -1,0 +1,73 @@
+"""Configurations: complete, checked, and the same after a round trip."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpd.config import RunSettings, bundled_configs, load_config, parse_yaml
+from hpd.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", bundled_configs())
+def test_bundled_configs_survive_a_round_trip(name):
+    settings = load_config(name)
+    assert settings.description
+    again = RunSettings.read(parse_yaml(settings.to_yaml(), "yaml"))
+    assert again == settings
+    assert again.to_yaml() == settings.to_yaml()
+
+
+@pytest.mark.parametrize("name", bundled_configs())
+def test_bundled_configs_tell_command_cost_and_result(name):
+    text = bundled_configs()[name].read_text()
+    header = "".join(line for line in text.splitlines(True) if line.startswith("#"))
+    for heading in ("Command:", "Cost:", "Result:"):
+        assert heading in header, f"{name}.yaml needs a comment with {heading}"
+
+
+def test_overrides_set_nested_values():
+    settings = load_config(
+        "digits", ["source.steps=7", "source.lr_ws=1e-3", "objective.student=convnet", "seed=3"]
+    )
+    assert (settings.source.steps, settings.source.lr_ws, settings.seed) == (7, 1e-3, 3)
+    assert load_config("digits", ["seed=3"], seed=4).seed == 4
+    assert load_config("digits", ["data.classes=[1, '2']"]).data.classes == [1, "2"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["source.stepps=7"], "unknown key 'stepps' in source 'gan'. Did you mean 'steps'?"),
+        (["sourc.steps=7"], "unknown key 'sourc' in the config. Did you mean 'source'?"),
+        (["seed=zero"], "seed in the config is not valid: got 'zero'"),
+        (["seed"], "expected key=value"),
+        (["=3"], "expected key=value"),
+        (["seed.x=3"], "'seed' holds no options"),
+        (["data.classes=[1"], "the value of data.classes is not valid YAML"),
+        (["objective.student.kind=convnett"], "Did you mean 'convnet'?"),
+        (["objective.augment=[colour]"], "objective 'distribution'"),
+    ],
+)
+def test_wrong_overrides_are_named(overrides, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config("digits", ["seed=0", *overrides])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_configs_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"Did you mean 'digits'\?"):
+        load_config("digist")
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(tmp_path / "broken.yaml")
+    (tmp_path / "list.yaml").write_text("- a")
+    with pytest.raises(ConfigError, match="is not a config"):
+        load_config(tmp_path / "list.yaml")
+
+
+def test_yaml_runs_nothing(tmp_path):
+    (tmp_path / "attack.yaml").write_text(f"a: !!python/object/apply:os.mkdir [{tmp_path}/ran]")
+    with pytest.raises(ConfigError):
+        load_config(tmp_path / "attack.yaml")
+    assert not (tmp_path / "ran").exists()
