@@ -12,6 +12,8 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
+_ABOUT = "about"
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file by way of a temporary one beside it, so that no reader sees half of it."""
@@ -36,7 +38,26 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
-    """Write named tensors as safetensors; the same tensors give the same bytes."""
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None
+) -> None:
+    """Write named tensors as safetensors; the same content gives the same bytes.
+
+    Args:
+        path: the file.
+        tensors: what to write.
+        about: JSON to keep beside the tensors, read back by `read_about`.
+    """
     ready = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    write_bytes(path, save(ready, metadata=dict(sorted(metadata.items())) or None))
+    # safetensors writes several metadata keys in random order, so there is only one
+    metadata = None if about is None else {_ABOUT: json.dumps(about, sort_keys=True)}
+    write_bytes(path, save(ready, metadata=metadata))
+
+
+def read_about(metadata: Mapping[str, str] | None) -> Any:
+    """Return what was given to `write_tensors` as `about`.
+
+    Raises:
+        KeyError: if nothing was.
+    """
+    return json.loads((metadata or {})[_ABOUT])

@@ -7,6 +7,7 @@ that class; tests run over the registries, so a new file is tested without touch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -55,17 +56,32 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "missing":
-                raise ConfigError(f"missing key {where!r} in {cls.section()}") from None
-            raise ConfigError(
-                f"{where or 'options'} in {cls.section()} is not valid",
-                got=repr(first["input"]),
-                expected=first["msg"]
-                .removeprefix("Input should be ")
-                .removeprefix("Value error, "),
-            ) from None
+            raise _explain(error, cls.section()) from None
+
+
+def _explain(error: ValidationError, section: str) -> ConfigError:
+    """Turn pydantic's report into one line about the first option that is wrong."""
+    found = error.errors(include_url=False)
+    where = _option(found[0]["loc"])
+    if found[0]["type"] == "missing":
+        return ConfigError(f"missing key {where!r} in {section}")
+    # an option of several types has one entry for each
+    wanted = [
+        entry["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        for entry in found
+        if _option(entry["loc"]) == where
+    ]
+    return ConfigError(
+        f"{where or 'options'} in {section} is not valid",
+        got=repr(found[0]["input"]),
+        expected=" or ".join(dict.fromkeys(wanted)),
+    )
+
+
+def _option(location: tuple[int | str, ...]) -> str:
+    """Return the dotted name of an option, without pydantic's names of the types it may have."""
+    parts = [str(part) for part in location]
+    return ".".join(p for p in parts if not re.fullmatch(r"int|float|str|(list|literal)\[.*\]", p))
 
 
 SettingsType = TypeVar("SettingsType", bound=Settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 from hpd.data import Normalisation
 from hpd.errors import RunError
-from hpd.files import write_tensors
+from hpd.files import read_about, write_tensors
 
 FILE_NAME = "distilled.safetensors"
 
@@ -62,10 +61,12 @@ class DistilledSet:
         write_tensors(
             path,
             {"images": self.images, "labels": self.labels},
-            classes=json.dumps(self.classes),
-            mean=json.dumps(self.normalisation.mean),
-            std=json.dumps(self.normalisation.std),
-            stored_floats=str(self.stored_floats),
+            {
+                "classes": self.classes,
+                "mean": self.normalisation.mean,
+                "std": self.normalisation.std,
+                "stored_floats": self.stored_floats,
+            },
         )
 
     @classmethod
@@ -82,15 +83,13 @@ class DistilledSet:
             raise RunError(f"no distilled set at {path}", fix="Give a finished run folder.")
         try:
             with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
+                about = read_about(file.metadata())
                 return cls(
                     images=file.get_tensor("images"),
                     labels=file.get_tensor("labels"),
-                    classes=tuple(json.loads(about["classes"])),
-                    normalisation=Normalisation(
-                        tuple(json.loads(about["mean"])), tuple(json.loads(about["std"]))
-                    ),
-                    stored_floats=int(about["stored_floats"]),
+                    classes=tuple(about["classes"]),
+                    normalisation=Normalisation(tuple(about["mean"]), tuple(about["std"])),
+                    stored_floats=about["stored_floats"],
                 )
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"cannot read {path}", got=f"{type(error).__name__}: {error}") from None

@@ -1,0 +1,228 @@
+"""A whole run, small: Python API and command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from conftest import SMALL_STUDENT
+from PIL import Image
+
+import hpd
+from hpd.artifacts import RunFolder
+from hpd.cli import main
+from hpd.data.digits import DigitsSettings
+from hpd.data.images import Dataset
+
+SMALL = {
+    "data": "digits",
+    "source": {"kind": "gan", "generator": "digits16", "steps": 2, "average_draws": 10},
+    "objective": {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 8},
+    "selection": {
+        "kind": "class_relevant", "every": 1, "student": SMALL_STUDENT, "training": {"epochs": 1},
+    },
+    "evaluation": {
+        "students": [SMALL_STUDENT], "seeds": 2, "training": {"epochs": 2},
+        "full_training": {"epochs": 1},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    path = tmp_path_factory.mktemp("configs") / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def finished(small, tmp_path_factory):
+    """A run made by the command line, and what it printed."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    result = CliRunner().invoke(main, ["distill", small, "--out", str(out), "--seed", "3"])
+    assert result.exit_code == 0, result.output
+    return out, result.output
+
+
+def test_the_run_folder_is_complete(finished):
+    out, printed = finished
+    names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert names >= {
+        "config.yaml", "metrics.jsonl", "manifest.json", "grid.png", "evaluation.json",
+        "distilled.safetensors", "initial.safetensors", "checkpoints/stage-00.safetensors",
+        "images/7/000.png",
+    }  # fmt: skip
+    assert not [name for name in names if Path(name).name.startswith(".")]
+    assert len(list((out / "images").rglob("*.png"))) == 10
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["generator"]["name"] == "digits16"
+    assert manifest["stored_floats"] == 2560
+    assert manifest["seed"] == 3
+    steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert len(steps) == 14
+    assert all(step["score"] is not None for step in steps)
+    for word in ("random real", "source before", "whole training", "distilled"):
+        assert word in printed
+
+
+def test_the_final_images_are_written(finished):
+    """What lies in the folder is the distilled set, not an earlier state of it."""
+    out, _ = finished
+    distilled = hpd.load_distilled(out)
+    for image, label in zip(distilled.uint8(), distilled.labels.tolist(), strict=True):
+        drawn = np.array(Image.open(out / "images" / str(label) / "000.png"))
+        assert np.array_equal(drawn, image[0].numpy())
+
+
+def test_the_evaluation_has_the_promised_rows(finished):
+    out, _ = finished
+    rows = json.loads((out / "evaluation.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["distilled", "initial", "random_real", "full"]
+    assert set(rows[0]) == {
+        "name", "network", "images_per_class", "stored_floats", "accuracy_mean", "accuracy_std",
+        "seeds",
+    }  # fmt: skip
+
+
+def test_python_does_what_the_command_does(finished, small, tmp_path):
+    out, _ = finished
+    run = hpd.distill(small, seed=3, out=tmp_path / "again")
+    again = (tmp_path / "again" / "distilled.safetensors").read_bytes()
+    assert again == (out / "distilled.safetensors").read_bytes()
+    in_memory = hpd.evaluate(hpd.distill(small, seed=3)).as_json()
+    assert in_memory == json.loads((out / "evaluation.json").read_text())
+    assert hpd.evaluate(run).as_json() == in_memory
+    assert torch.equal(hpd.load_run(out).distilled.images, run.distilled.images)
+
+
+def test_another_seed_gives_another_set(finished, small):
+    out, _ = finished
+    other = hpd.distill(small, seed=4).distilled
+    assert not torch.equal(other.images, hpd.load_distilled(out).images)
+
+
+def test_the_test_part_is_never_looked_at(small, monkeypatch):
+    original = DigitsSettings.build
+
+    class TrainOnly:
+        def __init__(self, dataset: Dataset) -> None:
+            self.train = dataset.train
+
+    monkeypatch.setattr(DigitsSettings, "build", lambda self: TrainOnly(original(self)))
+    assert len(hpd.distill(small).distilled) == 10
+
+
+def test_export_and_evaluate_a_run(finished, tmp_path):
+    out, _ = finished
+    for name in ("imagefolder", "npz", "safetensors"):
+        arguments = ["export", str(out), "--format", name, "--out", str(tmp_path / name)]
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0, result.output
+        assert any((tmp_path / name).iterdir())
+    result = CliRunner().invoke(main, ["evaluate", str(out), "seeds=1", "full_training=null"])
+    assert result.exit_code == 0, result.output
+    assert "whole training" not in result.output
+    assert hpd.load_run(out).config.evaluation.seeds == 2
+
+
+def test_dry_run_prints_the_whole_config_and_writes_nothing(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["distill", small, "source.lr_ws=0.5", "--dry-run"])
+    assert result.exit_code == 0
+    values = yaml.safe_load(result.output)
+    assert values["source"]["lr_ws"] == 0.5
+    assert values["optimizer"]["kind"] == "adam"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bundled_configs_are_listed_and_help_shows_examples():
+    listed = CliRunner().invoke(main, ["configs"]).output
+    assert "digits " in listed
+    for command in ((), ("distill",), ("evaluate",), ("export",), ("configs",)):
+        shown = CliRunner().invoke(main, [*command, "--help"])
+        assert shown.exit_code == 0
+        assert "Example:" in shown.output
+
+
+def broken_folder(root: Path) -> str:
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("L", (16, 16), i).save(root / name / f"{i}.png")
+    (root / "dog" / "1.png").write_bytes(b"not a picture")
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digitz"], "Did you mean 'digits'?"),
+        (["digits", "source.stpes=3"], "Did you mean 'steps'?"),
+        (["digits", "source.steps=many"], "steps in source 'gan'"),
+        (["digits", "data={kind: folder, root: nowhere}"], "no such data folder: nowhere"),
+        (["digits", "data={kind: folder, root: broken, channels: 1}"], "dog/1.png"),
+        (["digits", "data={kind: cifar10, root: .}"], "is not in"),
+        (["digits", "source.generator=nowhere"], "no generator 'nowhere'"),
+        (["digits", "source.levels=[9]"], "levels must be ascending"),
+        (["digits", "device=quantum"], "no device 'quantum'"),
+        (["digits", "source.generator_classes=[0]"], "expected 10 numbers"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    broken_folder(tmp_path / "broken")
+    result = CliRunner().invoke(main, ["distill", *arguments, "--out", "out"])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["broken"]
+
+
+def test_classes_that_the_generator_lacks_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("3", "cat"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("L", (16, 16), i).save(tmp_path / "data" / name / f"{i}.png")
+    data = "data={kind: folder, root: data, channels: 1}"
+    result = CliRunner().invoke(main, ["distill", "digits", data, "--out", "out"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "the generator has no class 'cat'" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(finished, small):
+    out, _ = finished
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    result = CliRunner().invoke(main, ["distill", small, "--out", str(out)])
+    assert result.exit_code == 2
+    assert "already holds a run" in result.stderr
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
+def test_commands_on_what_is_no_run(tmp_path):
+    RunFolder.create(tmp_path / "unfinished", "seed: 0\n")
+    for path, message in (("nowhere", "not a run folder"), ("unfinished", "not finished")):
+        result = CliRunner().invoke(main, ["evaluate", str(tmp_path / path)])
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+        assert message in result.stderr
+    arguments = ["export", str(tmp_path), "--format", "npz", "--out", str(tmp_path / "x")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "no distilled set" in result.stderr
+
+
+def test_a_run_that_diverges_keeps_its_checkpoints(small, tmp_path):
+    out = tmp_path / "run"
+    overrides = ["source.lr_features=1e38", "source.levels=[0, 2]", "selection=last"]
+    result = CliRunner().invoke(main, ["distill", small, *overrides, "--out", str(out)])
+    assert result.exit_code == 2
+    assert "NumericError" in result.stderr
+    assert (out / "checkpoints" / "stage-00.safetensors").is_file()
+    assert not (out / "manifest.json").exists()
