@@ -1,0 +1,269 @@
+"""The discriminator that StyleGAN2 is trained against, conditional on the class.
+
+Source: Karras et al., Analyzing and Improving the Image Quality of StyleGAN, CVPR 2020 (residual
+architecture), and Training Generative Adversarial Networks with Limited Data, NeurIPS 2020
+(projection of the class). All operations can be differentiated twice, as R1 needs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from generators.layers import DenseLayer, initialise_layers, normalise_second_moment
+from generators.ops import bias_act, lowpass_filter, upfirdn2d
+from generators.ops.bias_act import Activation
+from hpd.checks import check_labels, check_shape
+from hpd.errors import GeneratorError, ShapeError
+from hpd.registry import Settings
+
+_HALF = math.sqrt(0.5)
+
+
+class DiscriminatorSettings(Settings):
+    """Constructor arguments of a discriminator."""
+
+    resolution: int = Field(32, ge=8, description="pixels, a power of two")
+    channels: int = Field(3, ge=1)
+    num_classes: int = Field(0, ge=0, description="0 for an unconditional discriminator")
+    channel_base: int = Field(32768, ge=1, description="features times resolution")
+    channel_max: int = Field(512, ge=1, description="most features of any layer")
+    mapping_layers: int = Field(2, ge=0, description="dense layers between class and projection")
+    group_size: int = Field(4, ge=1, description="neighbours in the batch that are compared")
+
+    @field_validator("resolution")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError("a power of two")
+        return value
+
+    def features(self, resolution: int) -> int:
+        """Return the number of feature maps at `resolution`."""
+        return min(self.channel_base // resolution, self.channel_max)
+
+    def build(self) -> Discriminator:
+        """Return the network with uninitialised weights."""
+        return Discriminator(self)
+
+
+def down_convolve(x: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:
+    """Low-pass filter [N, I, H, W], then halve its size with a convolution [O, I, k, k].
+
+    The filter removes what the stride would alias. The result is [N, O, H/2, W/2].
+    """
+    k, filter_size = weight.shape[-1], kernel.shape[-1]
+    before, after = k // 2 + (filter_size - 1) // 2, k // 2 + (filter_size - 2) // 2
+    padding = (before, after, before, after)
+    if k == 1:
+        # a 1x1 convolution sees single pixels, so only those that stay need the filter
+        return F.conv2d(upfirdn2d(x, kernel, down=2, padding=padding), weight)
+    return F.conv2d(upfirdn2d(x, kernel, padding=padding), weight, stride=2)
+
+
+def add_group_deviation(x: Tensor, group_size: int) -> Tensor:
+    """Append a feature map with the mean standard deviation inside groups of the batch.
+
+    ``s[g] = mean_chw sqrt(var_{n in g} x[n, c, h, w] + 1e-8)``, constant over the map and the
+    same for all images of a group, so that a generator whose images are all alike is found out.
+    A group is `group_size` neighbours: a batch sorted by class compares images of one class.
+
+    Args:
+        x: [N, C, H, W].
+        group_size: images in a group; all of the batch where it is smaller.
+
+    Returns:
+        [N, C + 1, H, W].
+
+    Raises:
+        ShapeError: if the batch cannot be divided into groups.
+
+    Source: Karras et al., Progressive Growing of GANs, ICLR 2018, section 3.
+    """
+    n, c, h, w = x.shape
+    size = min(group_size, n)
+    if n % size:
+        raise ShapeError(
+            "the batch cannot be divided into groups", got=n, expected=f"a multiple of {size}"
+        )
+    groups = x.reshape(n // size, size, c, h, w)
+    variance = groups.var(dim=1, unbiased=False)
+    deviation = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3)).repeat_interleave(size)
+    return torch.cat([x, deviation[:, None, None, None].expand(n, 1, h, w)], dim=1)
+
+
+class ConvolutionLayer(nn.Module):
+    """Convolution with an equalised learning rate, bias and activation.
+
+    Args:
+        in_channels: feature maps of the input.
+        out_channels: feature maps of the output.
+        size: height and width of the weights.
+        activation: ``"linear"`` or ``"lrelu"``.
+        bias: whether there is one.
+        down: whether to halve the image.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        size: int,
+        *,
+        activation: Activation = "lrelu",
+        bias: bool = True,
+        down: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, size, size))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.activation: Activation = activation
+        self.resample_filter: Tensor | None
+        self.register_buffer("resample_filter", lowpass_filter() if down else None)
+
+    @torch.no_grad()
+    def initialise(self, rng: torch.Generator) -> None:
+        """Draw fresh weights."""
+        self.weight.normal_(generator=rng)
+        if self.bias is not None:
+            self.bias.zero_()
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """Map [N, I, H, W] to [N, O, H, W] or, with `down`, to [N, O, H/2, W/2]."""
+        weight = self.weight / math.sqrt(self.weight[0].numel())
+        if self.resample_filter is None:
+            x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        else:
+            x = down_convolve(x, weight, self.resample_filter)
+        return bias_act(x, self.bias, activation=self.activation, gain=gain)
+
+
+class DownBlock(nn.Module):
+    """The layers of one resolution, with a linear path beside them; halves the image.
+
+    Args:
+        resolution: height and width of the input.
+        settings: the discriminator's.
+    """
+
+    def __init__(self, resolution: int, settings: DiscriminatorSettings) -> None:
+        super().__init__()
+        inside, out = settings.features(resolution), settings.features(resolution // 2)
+        if resolution == settings.resolution:
+            self.fromrgb = ConvolutionLayer(settings.channels, inside, 1)
+        self.conv0 = ConvolutionLayer(inside, inside, 3)
+        self.conv1 = ConvolutionLayer(inside, out, 3, down=True)
+        self.skip = ConvolutionLayer(inside, out, 1, activation="linear", bias=False, down=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, I, H, W] (the first block: the image) to [N, O, H/2, W/2]."""
+        if hasattr(self, "fromrgb"):
+            x = self.fromrgb(x)
+        # sqrt(1/2) on both paths keeps the variance of their sum
+        return self.conv1(self.conv0(x), _HALF) + self.skip(x, _HALF)
+
+
+class Head(nn.Module):
+    """The layers at 4 px: group deviation, one convolution, two dense layers.
+
+    Args:
+        settings: the discriminator's.
+        width: features that come out.
+    """
+
+    def __init__(self, settings: DiscriminatorSettings, width: int) -> None:
+        super().__init__()
+        inside = settings.features(4)
+        self.group_size = settings.group_size
+        self.conv = ConvolutionLayer(inside + 1, inside, 3)
+        self.fc = DenseLayer(inside * 16, inside, activation="lrelu")
+        self.out = DenseLayer(inside, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, I, 4, 4] to [N, width]."""
+        x = self.conv(add_group_deviation(x, self.group_size))
+        return self.out(self.fc(x.flatten(1)))
+
+
+class ClassEmbedding(nn.Module):
+    """The vector of each class onto which the final features are projected.
+
+    Args:
+        num_classes: number of classes.
+        width: width of the vectors.
+        depth: dense layers after the embedding.
+    """
+
+    def __init__(self, num_classes: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.num_classes, self.depth = num_classes, depth
+        self.embed = DenseLayer(num_classes, width)
+        for i in range(depth):
+            layer = DenseLayer(width, width, activation="lrelu", lr_multiplier=0.01)
+            self.add_module(f"fc{i}", layer)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Map class indices [N] to vectors [N, width]."""
+        one_hot = F.one_hot(labels, self.num_classes).to(self.embed.weight.dtype)
+        x = normalise_second_moment(self.embed(one_hot))
+        for i in range(self.depth):
+            x = self.get_submodule(f"fc{i}")(x)
+        return x
+
+
+class Discriminator(nn.Module):
+    """How real an image looks for its class, as a logit.
+
+    Args:
+        settings: constructor arguments.
+    """
+
+    def __init__(self, settings: DiscriminatorSettings) -> None:
+        super().__init__()
+        self.settings = s = settings
+        self.resolutions: list[int] = []
+        resolution = s.resolution
+        while resolution > 4:
+            self.add_module(f"b{resolution}", DownBlock(resolution, s))
+            self.resolutions.append(resolution)
+            resolution //= 2
+        width = s.features(4) if s.num_classes else 1
+        self.b4 = Head(s, width)
+        if s.num_classes:
+            self.mapping = ClassEmbedding(s.num_classes, width, s.mapping_layers)
+
+    def initialise(self, rng: torch.Generator) -> None:
+        """Draw all weights afresh."""
+        initialise_layers(self, rng)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return logits [N], high for images that look real.
+
+        Args:
+            images: [N, C, H, W] in [-1, 1].
+            labels: class indices [N], int64; None only for an unconditional discriminator.
+
+        Raises:
+            ShapeError: for a wrong shape, a label out of range or a batch without whole groups.
+            GeneratorError: if labels are missing, or given to an unconditional discriminator.
+        """
+        s = self.settings
+        check_shape(images, "N C H W", "images", C=s.channels, H=s.resolution, W=s.resolution)
+        if (labels is None) != (s.num_classes == 0):
+            raise GeneratorError(
+                "labels do not fit the discriminator",
+                got="no labels" if labels is None else "labels",
+                expected=f"class indices below {s.num_classes}" if s.num_classes else "none",
+            )
+        x = images
+        for resolution in self.resolutions:
+            x = self.get_submodule(f"b{resolution}")(x)
+        x = self.b4(x)
+        if labels is None:
+            return x[:, 0]
+        check_labels(check_shape(labels, "N", "labels", N=len(images)), s.num_classes)
+        return (x * self.mapping(labels)).sum(dim=1) / math.sqrt(x.shape[1])
