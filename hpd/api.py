@@ -14,9 +14,9 @@ import torch
 from generators import Generator, read_generator
 from hpd.artifacts import DistilledSet, RunFolder, check_free
 from hpd.config import RunSettings, load_config, parse_yaml
-from hpd.data import DATASETS, Dataset
+from hpd.data import DATASETS, Dataset, ImageSet
 from hpd.device import open_device
-from hpd.engine import Observer, StageReport, StepReport, optimise
+from hpd.engine import Observer, Outcome, StageReport, StepReport, optimise
 from hpd.engine.recorder import Recorder
 from hpd.errors import ConfigError
 from hpd.evaluation import Evaluation, evaluate_sets
@@ -55,7 +55,7 @@ def load_dataset(name: str | Path, **options: Any) -> Dataset:
         DataError: if the data are missing or broken.
 
     >>> len(load_dataset("digits", classes=["3", "8"]).test)
-    100
+    99
     """
     if str(name) not in DATASETS and Path(name).expanduser().is_dir():
         return DATASETS.parse({"kind": "folder", "root": str(name), **options}).build()
@@ -116,13 +116,24 @@ def distill(
     objective = settings.objective.build(train, device, streams.fork("objective"))
     folder = None if out is None else RunFolder.create(out, settings.to_yaml())
     selector = settings.selection.build(train, device, streams.fork("selection"))
-    listeners = _Listeners([*observers, *([Recorder(folder)] if folder else [])])
     if on_setup is not None:
         on_setup(source.stages)
+    listeners = _Listeners([*observers, *([Recorder(folder)] if folder else [])])
+    every = settings.selection.every
     outcome = optimise(
-        source, objective, selector, settings.optimizer, listeners,
-        select_every=settings.selection.every,
-    )  # fmt: skip
+        source, objective, selector, settings.optimizer, listeners, select_every=every
+    )
+    return _finish(settings, train, source, outcome, folder)
+
+
+def _finish(
+    settings: RunSettings,
+    train: ImageSet,
+    source: Source,
+    outcome: Outcome,
+    folder: RunFolder | None,
+) -> Run:
+    """Turn what the loop came to into a run, and write it if there is a folder."""
 
     def as_set(images: torch.Tensor) -> DistilledSet:
         return DistilledSet(
@@ -130,10 +141,10 @@ def distill(
         )
 
     run = Run(
-        settings,
-        as_set(outcome.images),
-        as_set(outcome.initial_images),
-        None if folder is None else folder.path,
+        config=settings,
+        distilled=as_set(outcome.images),
+        initial=as_set(outcome.initial_images),
+        folder=None if folder is None else folder.path,
     )
     if folder is not None:
         best = outcome.stages[outcome.best_stage]

@@ -21,7 +21,8 @@ class _Commands(click.Group):
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except HpdError as error:
+        # OSError: a full disk, a folder that may not be written to
+        except (HpdError, OSError) as error:
             message = " ".join(str(error).split())
             click.echo(f"hpd: {type(error).__name__}: {message}", err=True)
             sys.exit(_EXIT_BAD_INPUT)

@@ -67,7 +67,7 @@ class ProgressBar:
 
     def on_stage(self, report: StageReport) -> None:
         """Print what the stage came to."""
-        score = "" if report.score is None else f", class-relevant distance {report.score:.4g}"
+        score = "" if report.score is None else f", score {report.score:.4g}"
         self._console.print(
             f"stage {report.stage.name:<12} best after {report.best_step:>4} steps{score}",
             highlight=False,

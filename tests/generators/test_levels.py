@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import tiny_generator
 
-from generators.stylegan2 import StyleGAN2Settings
 from hpd.errors import ConfigError, GeneratorError, ShapeError
 
 
 def tiny(architecture="skip", **options):
-    options = {"resolution": 16, "channels": 2, "z_dim": 8, "w_dim": 8, "num_classes": 3} | options
-    settings = StyleGAN2Settings.read(
-        {"mapping_layers": 2, "channel_base": 128, "channel_max": 12, "architecture": architecture}
-        | options
-    )
-    network = settings.build()
-    network.initialise(torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name.endswith("noise_strength"):
-                parameter.fill_(0.3)
-    return network.requires_grad_(False)
+    larger = {"resolution": 16, "channels": 2, "channel_base": 128}
+    return tiny_generator(architecture, **larger | options)
 
 
 @pytest.fixture(params=["skip", "resnet", "orig"])
