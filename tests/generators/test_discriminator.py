@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+import generators
+from generators import bundled_generators, read_generator
 from generators.discriminator import DiscriminatorSettings, add_group_deviation, down_convolve
 from generators.ops import lowpass_filter
 from hpd.errors import ConfigError, GeneratorError, ShapeError
@@ -161,3 +165,32 @@ def test_wrong_input_is_refused(rng):
         tiny(num_classes=0)(images, labels)
     with pytest.raises(ConfigError, match="power of two"):
         tiny(resolution=24)
+
+
+def test_digits16_is_bundled():
+    assert "digits16" in bundled_generators()
+    stored = read_generator("digits16")
+    spec = stored.generator.spec
+    assert spec.classes == tuple("0123456789")
+    assert (spec.family, spec.resolution, spec.channels) == ("stylegan2", 16, 1)
+    assert stored.licence == "MIT"
+    assert stored.provenance["data_part"] == "train"
+
+
+def test_digits16_is_small():
+    folder = Path(generators.__file__).parent / "zoo" / "digits16"
+    assert (folder / "model.safetensors").stat().st_size < 3_000_000
+    assert (folder / "README.md").is_file()
+    assert (folder / "samples.png").is_file()
+
+
+def test_digits16_varies_within_a_class(rng):
+    generator = read_generator("digits16").generator
+    labels = torch.arange(10).repeat_interleave(20)
+    z = torch.randn(200, generator.spec.z_dim, generator=rng)
+    images = generator(generator.map(z, labels)).reshape(10, 20, -1)
+    assert float(images.abs().max()) < 3
+    inside = images.var(dim=1).sum(dim=1).sqrt()
+    between = images.mean(dim=1).var(dim=0).sum().sqrt()
+    # in the data the two are about as large
+    assert float(inside.min()) > 0.3 * float(between)
