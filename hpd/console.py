@@ -42,7 +42,7 @@ class ProgressBar:
             disable=not console.is_terminal,
             transient=True,
         )
-        self._task = self._progress.add_task(title, total=None, note="")
+        self._task = self._progress.add_task(title, total=None, note="preparing")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -62,7 +62,7 @@ class ProgressBar:
 
     def on_step(self, report: StepReport) -> None:
         """Move on by a step."""
-        note = f"level {report.stage.name}, loss {report.loss:.4g}"
+        note = f"stage {report.stage.name}, loss {report.loss:.4g}"
         self._progress.update(self._task, advance=1, note=note)
 
     def on_stage(self, report: StageReport) -> None:
