@@ -1,0 +1,147 @@
+"""Projection: the latents whose images come closest to given real images.
+
+Source: Karras et al., CVPR 2020, section 5, and Abdal et al., Image2StyleGAN, ICCV 2019, for
+optimising one w per layer (W+).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from generators.base import Generator
+from hpd.checks import check_shape
+from hpd.errors import GeneratorError
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""Takes two batches of images in [0, 1], [N, C, H, W], and gives [N]."""
+
+_SMALLEST = 64
+_WEIGHTS = "alexnet-owt-7be5be79.pth"
+
+
+def squared_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Return the mean squared difference of each pair of images: [N]."""
+    return (a - b).square().mean(dim=(1, 2, 3))
+
+
+def perceptual_distance(device: torch.device) -> Distance:
+    """Return LPIPS with its AlexNet backbone.
+
+    Grey images count as colour; images under 64 px are enlarged, for the backbone needs as much.
+
+    Raises:
+        GeneratorError: if the backbone's weights are not at hand and cannot be fetched.
+
+    Source: Zhang et al., The Unreasonable Effectiveness of Deep Features, CVPR 2018.
+    """
+    network = _load_lpips().to(device).requires_grad_(False)
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        return network(_prepare(a), _prepare(b), normalize=True).flatten()
+
+    return distance
+
+
+def _load_lpips() -> torch.nn.Module:
+    import lpips
+
+    # its constructor draws weights from the global generator before it loads the real ones,
+    # and goes through a deprecated argument of torchvision
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            network: torch.nn.Module = lpips.LPIPS(net="alex", verbose=False)
+        except (URLError, OSError, RuntimeError) as error:
+            folder = Path(torch.hub.get_dir()) / "checkpoints"
+            raise GeneratorError(
+                "LPIPS needs AlexNet's weights, which are not at hand",
+                got=f"{type(error).__name__}: {error}",
+                fix=f"Put torchvision's {_WEIGHTS} into {folder}, or use distance='squared'.",
+            ) from None
+    return network.eval()
+
+
+def _prepare(images: Tensor) -> Tensor:
+    if images.shape[1] == 1:
+        images = images.expand(-1, 3, -1, -1)
+    scale = -(-_SMALLEST // images.shape[-1])
+    return images if scale == 1 else F.interpolate(images, scale_factor=scale, mode="bilinear")
+
+
+def project(
+    generator: Generator,
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    distance: Distance,
+    rng: torch.Generator,
+    steps: int = 200,
+    lr: float = 0.05,
+    average_draws: int = 1000,
+    chunk_images: int = 16,
+) -> Tensor:
+    """Find ws whose images are close to given ones.
+
+    Each image starts at the average w of its class and is optimised by itself with Adam, whose
+    rate is `lr` times the RMS of that start and falls along a cosine; the best state is kept.
+
+    Args:
+        generator: frozen.
+        images: [N, C, H, W] in [0, 1].
+        labels: the generator's class of each image [N]; None for an unconditional generator.
+        distance: what close means.
+        rng: for the draws behind the average w.
+        steps: optimiser steps.
+        lr: share of the RMS of the start by which a step moves.
+        average_draws: draws in the average w of a class.
+        chunk_images: images optimised at a time.
+
+    Returns:
+        ws [N, num_ws, D].
+
+    Raises:
+        ShapeError: if the images are not of the generator's shape.
+    """
+    spec = generator.spec
+    check_shape(images, "N C H W", "images", C=spec.channels, H=spec.resolution, W=spec.resolution)
+    chosen = [None] * len(images) if labels is None else labels.tolist()
+    starts = {
+        label: generator.class_average(label, average_draws, rng)
+        for label in sorted(set(chosen), key=lambda label: -1 if label is None else label)
+    }
+    ws = torch.stack([starts[label] for label in chosen])
+    pairs = zip(ws.split(chunk_images), images.to(ws.device).split(chunk_images), strict=True)
+    return torch.cat([_descend(generator, *pair, distance, steps, lr) for pair in pairs])
+
+
+def _descend(
+    generator: Generator, start: Tensor, target: Tensor, distance: Distance, steps: int, lr: float
+) -> Tensor:
+    """Optimise one chunk and return the best ws of each image."""
+    # Adam moves the offset by its rate, so each image by its own share of its own start
+    scale = start.square().mean(dim=(1, 2), keepdim=True).sqrt()
+    offset = torch.zeros_like(start, requires_grad=True)
+    optimizer = torch.optim.Adam([offset], lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps + 1)
+    best, lowest = start.clone(), torch.full((len(start),), torch.inf, device=start.device)
+    for step in range(steps + 1):
+        ws = start + scale * offset
+        gaps = distance((generator(ws) + 1) / 2, target)
+        with torch.no_grad():
+            better = gaps < lowest
+            best[better], lowest = ws[better], torch.minimum(gaps, lowest)
+        if step == steps:
+            break
+        optimizer.zero_grad()
+        # images do not see each other, so the sum optimises each by itself
+        gaps.sum().backward()
+        optimizer.step()
+        schedule.step()
+    return best
