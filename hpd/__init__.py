@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         load_distilled,
         load_generator,
         load_run,
+        project,
     )
     from hpd.artifacts import DistilledSet, export
     from hpd.errors import HpdError
@@ -32,6 +33,7 @@ _HOMES = {
     "load_distilled": "hpd.api",
     "load_generator": "hpd.api",
     "load_run": "hpd.api",
+    "project": "hpd.api",
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "load_distilled",
     "load_generator",
     "load_run",
+    "project",
 ]
 
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
-from generators import Generator, read_generator
+from generators import Generator, projection, read_generator
+from generators.projection import Distance
 from hpd.artifacts import DistilledSet, RunFolder, check_free
 from hpd.config import RunSettings, load_config, parse_yaml
 from hpd.data import DATASETS, Dataset, ImageSet
@@ -72,6 +74,41 @@ def load_generator(name_or_folder: str | Path) -> Generator:
     ('0', '1', '2')
     """
     return read_generator(name_or_folder).generator
+
+
+def project(
+    generator: Generator,
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    distance: Distance | Literal["lpips", "squared"] = "lpips",
+    seed: int = 0,
+    steps: int = 200,
+) -> Tensor:
+    """Project real images into W+: find the ws whose images come closest.
+
+    Args:
+        generator: from `load_generator`.
+        images: [N, C, H, W] in [0, 1], of the generator's size.
+        labels: the generator's class of each image [N]; None for an unconditional generator.
+        distance: ``"lpips"`` (Zhang et al., CVPR 2018; needs AlexNet's weights), ``"squared"``,
+            or a function of two batches of images that gives [N].
+        seed: for the draws behind the average w, at which each image starts.
+        steps: optimiser steps.
+
+    Returns:
+        ws [N, num_ws, D]; ``generator(ws)`` are the images in [-1, 1].
+
+    Raises:
+        GeneratorError: if LPIPS lacks its weights, saying what to put where.
+        ShapeError: if the images are not of the generator's shape.
+    """
+    if distance == "lpips":
+        distance = projection.perceptual_distance(next(generator.parameters()).device)
+    elif distance == "squared":
+        distance = projection.squared_distance
+    rng = Streams(seed).generator("project")
+    return projection.project(generator, images, labels, distance=distance, rng=rng, steps=steps)
 
 
 def load_distilled(path: str | Path) -> DistilledSet:

@@ -21,6 +21,7 @@ from generators import (
     StoredGenerator,
     read_generator,
 )
+from generators.projection import perceptual_distance, project, squared_distance
 from hpd.checks import check_finite
 from hpd.data import ImageSet
 from hpd.errors import ConfigError, GeneratorError, RunError, nearest
@@ -47,10 +48,14 @@ class GanSettings(SourceSettings):
     levels: list[int] | Literal["all"] = Field(
         "all", description="levels to optimise, ascending; one level is GLaD"
     )
-    init: Literal["average", "sample"] | None = Field(
+    init: Literal["average", "sample", "project"] | None = Field(
         None,
-        description="average: mean w of each class; sample: a draw per image; "
-        "null: average at one image a class, else sample",
+        description="average: mean w of each class; sample: a draw per image; project: random "
+        "real images, projected into W+; null: average at one image a class, else sample",
+    )
+    project_steps: int = Field(200, ge=0, description="steps of init=project")
+    project_distance: Literal["lpips", "squared"] = Field(
+        "lpips", description="what init=project makes small; LPIPS needs AlexNet's weights"
     )
     average_draws: int = Field(1000, ge=1, description="draws in the mean w of a class")
     truncation_psi: float = Field(1.0, ge=0, le=1, description="1 for no truncation")
@@ -74,7 +79,10 @@ class GanSettings(SourceSettings):
         check_fit(generator.spec, train, self.generator)
         classes = match_classes(generator.spec, train.classes, self.generator_classes)
         plan = self._plan(generator.spec)
-        ws = self._initial_ws(generator, classes, streams)
+        if self.init == "project":
+            ws = self._projected_ws(generator, classes, train, streams)
+        else:
+            ws = self._drawn_ws(generator, classes, streams)
         return GanSource(stored, ws, self.labels(train).to(device), plan, self)
 
     def _plan(self, spec: GeneratorSpec) -> list[tuple[int, int]]:
@@ -96,7 +104,30 @@ class GanSettings(SourceSettings):
             )
         return list(zip(levels, steps, strict=True))
 
-    def _initial_ws(
+    def _projected_ws(
+        self, generator: Generator, classes: list[int | None], train: ImageSet, streams: Streams
+    ) -> Tensor:
+        """Return the ws of random real images [N, num_ws, D], ordered by class."""
+        rng = streams.generator("gan init")
+        device = next(generator.parameters()).device
+        real = train.unit(train.draw_per_class(self.images_per_class, rng)).to(device)
+        labels = None
+        if generator.spec.num_classes:
+            labels = torch.tensor(classes, device=device).repeat_interleave(self.images_per_class)
+        return project(
+            generator,
+            real,
+            labels,
+            distance=perceptual_distance(device)
+            if self.project_distance == "lpips"
+            else squared_distance,
+            rng=rng,
+            steps=self.project_steps,
+            average_draws=self.average_draws,
+            chunk_images=self.chunk_images,
+        )
+
+    def _drawn_ws(
         self, generator: Generator, classes: list[int | None], streams: Streams
     ) -> Tensor:
         """Return ws [N, num_ws, D], ordered by class."""

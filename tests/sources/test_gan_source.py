@@ -42,6 +42,14 @@ def test_truncation_pulls_to_the_average(build):
     torch.testing.assert_close(ws[0], ws[1])
 
 
+def test_projection_starts_at_real_images(build, images):
+    options = {"init": "project", "project_distance": "squared", "images_per_class": 2}
+    near, far = (render_all(build(project_steps=steps, **options)) for steps in (60, 0))
+    rng = Streams(0).generator("gan init")
+    real = images.unit(images.draw_per_class(2, rng))
+    assert (near - real).square().mean() < 0.9 * (far - real).square().mean()
+
+
 def test_classes_are_matched_by_name_in_any_order(build, images):
     turned = images.only([2, 0])
     assert turned.classes == ("c", "a")
