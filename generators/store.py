@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from generators import stylegan2
 from generators.base import FAMILIES, FamilySettings, Generator
@@ -40,6 +40,13 @@ class StoredGenerator:
     licence: str
     sha256: str
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, generator: Generator, licence: str = "unknown") -> StoredGenerator:
+        """Describe a generator that is in memory; its hash is that of its weights."""
+        weights = {name: value.contiguous() for name, value in generator.state_dict().items()}
+        digest = hashlib.sha256(save(dict(sorted(weights.items())))).hexdigest()
+        return cls(generator, generator.spec.family, licence, digest)
 
 
 def bundled_generators() -> list[str]:

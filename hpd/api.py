@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from generators import Generator, projection, read_generator
+from generators import Generator, StoredGenerator, projection, read_generator
 from generators.projection import Distance
 from hpd.artifacts import DistilledSet, RunFolder, check_free
 from hpd.config import RunSettings, load_config, parse_yaml
@@ -23,6 +23,7 @@ from hpd.engine.recorder import Recorder
 from hpd.errors import ConfigError
 from hpd.evaluation import Evaluation, evaluate_sets
 from hpd.rng import Streams
+from hpd.sources import SOURCES, TakesGenerator
 from hpd.typing import Source, Stage
 
 SetupHook = Callable[[Sequence[Stage]], None]
@@ -125,6 +126,7 @@ def distill(
     *overrides: str,
     out: str | Path | None = None,
     seed: int | None = None,
+    generator: Generator | None = None,
     observers: Sequence[Observer] = (),
     on_setup: SetupHook | None = None,
 ) -> Run:
@@ -135,6 +137,7 @@ def distill(
         overrides: ``"key.sub=value"`` each.
         out: folder to write the run to; None writes nothing.
         seed: replaces the configuration's.
+        generator: replaces the one that the source names: a generator of your own.
         observers: hear of every step and stage.
         on_setup: hears the stages when all is ready and before the first step.
 
@@ -149,7 +152,7 @@ def distill(
         check_free(Path(out).expanduser())
     device, streams = open_device(settings.device), Streams(settings.seed)
     train = settings.data.build().train
-    source = settings.source.build(train, device, streams.fork("source"))
+    source = _build_source(settings, generator, train, device, streams.fork("source"))
     objective = settings.objective.build(train, device, streams.fork("objective"))
     folder = None if out is None else RunFolder.create(out, settings.to_yaml())
     selector = settings.selection.build(train, device, streams.fork("selection"))
@@ -161,6 +164,21 @@ def distill(
         source, objective, selector, settings.optimizer, listeners, select_every=every
     )
     return _finish(settings, train, source, outcome, folder)
+
+
+def _build_source(
+    settings: RunSettings,
+    generator: Generator | None,
+    train: ImageSet,
+    device: torch.device,
+    streams: Streams,
+) -> Source:
+    if generator is None:
+        return settings.source.build(train, device, streams)
+    if not isinstance(settings.source, TakesGenerator):
+        kind = SOURCES.kind_of(settings.source)
+        raise ConfigError("the source takes no generator", got=kind, expected="gan")
+    return settings.source.build_from(StoredGenerator.of(generator), train, device, streams)
 
 
 def _finish(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from generators import StoredGenerator
 from hpd.data import ImageSet
 from hpd.registry import Registry, Settings
 from hpd.rng import Streams
@@ -33,6 +36,17 @@ class SourceSettings(Settings):
     def labels(self, train: ImageSet) -> Tensor:
         """Return the labels [K * images_per_class], ordered by class."""
         return torch.arange(train.num_classes).repeat_interleave(self.images_per_class)
+
+
+@runtime_checkable
+class TakesGenerator(Protocol):
+    """Settings of a source that also takes a generator in memory, in place of a stored one."""
+
+    def build_from(
+        self, stored: StoredGenerator, train: ImageSet, device: torch.device, streams: Streams
+    ) -> Source:
+        """Return the source on this generator; see `SourceSettings.build`."""
+        ...
 
 
 SOURCES: Registry[SourceSettings] = Registry("source")

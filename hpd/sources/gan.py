@@ -74,9 +74,14 @@ class GanSettings(SourceSettings):
             GeneratorError: if the generator does not exist or does not fit the data.
             ConfigError: if levels, steps or init do not fit.
         """
-        stored = read_generator(self.generator)
+        return self.build_from(read_generator(self.generator), train, device, streams)
+
+    def build_from(
+        self, stored: StoredGenerator, train: ImageSet, device: torch.device, streams: Streams
+    ) -> Source:
+        """Return the source on a generator in memory; see `build`."""
         generator = stored.generator.to(device)
-        check_fit(generator.spec, train, self.generator)
+        check_fit(generator.spec, train, stored.name)
         classes = match_classes(generator.spec, train.classes, self.generator_classes)
         plan = self._plan(generator.spec)
         if self.init == "project":
