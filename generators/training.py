@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from generators.discriminator import DiscriminatorSettings
+from generators.sampling import tile
 from generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from hpd.data import ImageSet
 from hpd.errors import DataError
@@ -282,14 +283,4 @@ def sample_grid(generator: StyleGAN2, streams: Streams, columns: int = 10) -> Im
     spec = generator.spec
     z = torch.randn(columns * spec.num_classes, spec.z_dim, generator=streams.generator("grid"))
     labels = torch.arange(spec.num_classes).repeat_interleave(columns)
-    images = generator(generator.map(z, labels))
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    pixels = F.pad(pixels, (1, 1, 1, 1), value=255)
-    side = spec.resolution + 2
-    grid = pixels.reshape(spec.num_classes, columns, spec.channels, side, side)
-    grid = grid.permute(0, 3, 1, 4, 2).reshape(spec.num_classes * side, columns * side, -1)
-    picture = Image.fromarray(grid.squeeze(2).numpy())
-    factor = max(1, 64 // spec.resolution)
-    return picture.resize(
-        (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
-    )
+    return tile(generator(generator.map(z, labels)), columns)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from hpd.errors import HpdError
+from hpd.generator_cli import generator
 
 _EXIT_BAD_INPUT = 2
 
@@ -138,3 +139,6 @@ def configs() -> None:
     for name, path in bundled_configs().items():
         description = parse_yaml(path.read_text(), str(path)).get("description", "")
         click.echo(f"{name:<20} {description}")
+
+
+main.add_command(generator)

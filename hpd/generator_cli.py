@@ -1,0 +1,111 @@
+"""The commands of `hpd generator`: look into files, convert, sample, list levels."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import click
+
+from hpd.errors import ConfigError, GeneratorError, nearest
+
+
+@click.group()
+def generator() -> None:
+    """Look into generators, convert and sample them.
+
+    \b
+    Example:
+      hpd generator levels digits16
+      hpd generator convert stylegan2-ada.pkl my-generator
+    """
+
+
+@generator.command()
+@click.argument("name")
+def levels(name: str) -> None:
+    """List the levels of a generator: their names, shapes and floats per image.
+
+    \b
+    Example:
+      hpd generator levels digits16
+    """
+    from generators import read_generator
+
+    spec = read_generator(name).generator.spec
+    click.echo(
+        f"{spec.family}, {spec.channels} x {spec.resolution} x {spec.resolution}, "
+        f"{spec.num_classes or 'no'} classes"
+    )
+    ws = spec.num_ws * spec.w_dim
+    for index, level in enumerate(spec.levels):
+        last = index == spec.last_level
+        floats = (0 if last else ws) + sum(math.prod(shape) for shape in level.shapes)
+        parts = [] if last else [f"ws [{spec.num_ws}, {spec.w_dim}]"]
+        parts += [str(list(shape)) for shape in level.shapes]
+        click.echo(f"{index:>3}  {level.name:<14} {floats:>9,} floats  {' + '.join(parts)}")
+
+
+@generator.command()
+@click.argument("name")
+@click.option("--classes", help="Names or indices, with commas.  [all]")
+@click.option("--seeds", default="0-7", show_default=True, help="Numbers and ranges, with commas.")
+@click.option("--psi", default=1.0, show_default=True, help="Truncation; 1 for none.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A PNG file.")
+def sample(name: str, classes: str | None, seeds: str, psi: float, out: Path) -> None:
+    """Draw samples as a grid: a row per class, a column per seed.
+
+    \b
+    Example:
+      hpd generator sample digits16 --classes 3,8 --seeds 0-9 --out samples.png
+    """
+    import torch
+
+    from generators import read_generator
+    from generators.sampling import draw_samples, tile
+    from hpd.artifacts.pictures import png_bytes
+    from hpd.files import write_bytes
+
+    chosen = _parse_seeds(seeds)
+    network = read_generator(name).generator
+    rows = [
+        draw_samples(network, label, chosen, truncation_psi=psi)
+        for label in _parse_classes(classes, network.spec.classes, network.spec.num_classes)
+    ]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(out, png_bytes(tile(torch.cat(rows), len(chosen))))
+    click.echo(f"{len(rows)} x {len(chosen)} samples: {out}")
+
+
+def _parse_seeds(text: str) -> list[int]:
+    """Turn ``"0-3,7"`` into [0, 1, 2, 3, 7]."""
+    seeds: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            seeds += range(int(first), int(last if dash else first) + 1)
+    except ValueError:
+        seeds = []
+    if not seeds:
+        raise ConfigError("cannot read seeds", got=repr(text), expected="such as 0-7 or 1,5,9")
+    return seeds
+
+
+def _parse_classes(text: str | None, names: tuple[str, ...], count: int) -> list[int | None]:
+    """Turn names or indices into indices; None stands for an unconditional generator."""
+    if count == 0:
+        if text is not None:
+            raise GeneratorError("the generator has no classes", got=text)
+        return [None]
+    if text is None:
+        return list(range(count))
+    chosen: list[int | None] = []
+    for part in text.split(","):
+        if part in names:
+            chosen.append(names.index(part))
+        elif part.isdigit() and int(part) < count:
+            chosen.append(int(part))
+        else:
+            fix = nearest(part, names) if names else f"Give indices below {count}."
+            raise GeneratorError(f"the generator has no class {part!r}", fix=fix)
+    return chosen
