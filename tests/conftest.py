@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from hpd.rng import Streams
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 GOLDEN = TESTS / "golden"
+# real data that may not be passed on lie beside the checkout, or where this variable says
+SHARED = Path(os.environ.get("HPD_SHARED", ROOT.parent / "shared"))
 CPU = torch.device("cpu")
 
 
@@ -43,6 +46,7 @@ class Golden:
     """Numbers of the official code for one tiny network."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.config = json.loads((folder / "config.json").read_text())
         self.weights = load_file(folder / "state_dict.safetensors")
         self.values = load_file(folder / "golden.safetensors")
