@@ -1,0 +1,162 @@
+"""Tensors of a checkpoint, from the calls that would rebuild them.
+
+The storage inside is a second pickle in torch's format from before zip files: five small pickles
+(magic number, version, system, storage, keys), then the length and the values. It goes through
+the same machine; the values are copied as they are.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+
+import torch
+from torch import Tensor
+
+from generators.checkpoints.machine import READABLE, Machine
+from generators.checkpoints.nodes import Call, Global, PersistentId, describe
+from generators.checkpoints.plain import PlainReader, function_name, refuse
+from generators.checkpoints.source import ByteSource
+from hpd.errors import GeneratorError
+
+LOAD_STORAGE = "torch.storage._load_from_bytes"
+_PARAMETER, _TENSOR = "torch._utils._rebuild_parameter", "torch._utils._rebuild_tensor_v2"
+TENSOR_NAMES = frozenset((LOAD_STORAGE, _PARAMETER, _TENSOR))
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
+STORAGE_TYPES = {
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+}
+
+
+def _is_int(value: object, least: int = 0) -> bool:
+    return type(value) is int and value >= least
+
+
+def read_storage(content: bytes) -> Tensor:
+    """Return the values of a nested storage as a tensor of one dimension.
+
+    Args:
+        content: what ``torch.storage._load_from_bytes`` would be given.
+
+    Raises:
+        GeneratorError: if it is not exactly one storage of numbers in torch's older format.
+    """
+    source = ByteSource(io.BytesIO(content), 0, len(content))
+
+    def only_storages(name: Global) -> None:
+        if str(name) not in STORAGE_TYPES:
+            raise refuse(name, "a storage of numbers")
+
+    def next_node(*extra: str) -> object:
+        return Machine(source, allowed=READABLE | set(extra), on_global=only_storages).run()
+
+    if next_node() != _MAGIC or next_node() != _VERSION:
+        raise GeneratorError("a nested storage is not in torch's format")
+    next_node()
+    dtype, key, count = _storage_facts(next_node("BINPERSID"))
+    if next_node() != [key]:
+        raise GeneratorError("a nested storage holds other keys than its own")
+    stated = int.from_bytes(source.read(8), "little")
+    start, itemsize = source.position, dtype.itemsize
+    if stated != count or source.stop - start != count * itemsize:
+        raise GeneratorError(
+            "a nested storage is truncated or damaged",
+            got=f"{source.stop - start} bytes for {stated} values",
+            expected=f"{count} values of {itemsize} bytes",
+        )
+    if not count:
+        return torch.empty(0, dtype=dtype)
+    return torch.frombuffer(bytearray(memoryview(content)[start:]), dtype=dtype)
+
+
+def _storage_facts(node: object) -> tuple[torch.dtype, str, int]:
+    """Return dtype, key and number of values from the persistent id of a storage."""
+    facts = node.value if isinstance(node, PersistentId) else None
+    if not isinstance(facts, tuple) or len(facts) not in (5, 6) or facts[0] != "storage":
+        raise GeneratorError("a nested storage does not describe itself", got=describe(node))
+    _, kind, key, _, count, *view = facts
+    if not isinstance(kind, Global) or not isinstance(key, str) or not _is_int(count):
+        raise GeneratorError("a nested storage does not describe itself", got=describe(kind))
+    if view not in ([], [None]):
+        raise GeneratorError("a nested storage is a view of another")
+    return STORAGE_TYPES[str(kind)], key, count
+
+
+class TensorReader(PlainReader):
+    """Read tensors as well as plain data.
+
+    Args:
+        source: the checkpoint.
+    """
+
+    def __init__(self, source: ByteSource) -> None:
+        super().__init__(source)
+        # in a sane file each storage is there once and each tensor lies within one
+        self._bytes_left = 2 * source.size
+        self._storages: dict[int, Tensor] = {}
+        self._tensors: dict[int, Tensor] = {}
+
+    def tensor(self, node: object, depth: int = 0) -> Tensor:
+        """Return the tensor that a node would rebuild, contiguous, on the CPU.
+
+        Raises:
+            GeneratorError: naming what stands in its place, or saying how it is damaged.
+        """
+        self.count(1, depth)
+        if not isinstance(node, Call):
+            raise refuse(node, "a tensor")
+        if id(node) in self._tensors:
+            return self._tensors[id(node)]
+        name = function_name(node)
+        if name == _PARAMETER:
+            value = self.tensor(self.arguments(node, 3)[0], depth + 1)
+        elif name == _TENSOR:
+            value = self._strided(*self.arguments(node, 6, 7)[:4])
+        else:
+            raise refuse(node, "a tensor")
+        self._tensors[id(node)] = value
+        return value
+
+    def _strided(self, storage: object, offset: object, size: object, stride: object) -> Tensor:
+        values = self._storage(storage)
+        sizes, strides = self.sizes(size), self.sizes(stride)
+        if type(offset) is not int or offset < 0 or len(sizes) != len(strides):
+            raise GeneratorError("a tensor of impossible shape", got=f"size {sizes}")
+        count = math.prod(sizes)
+        last = offset + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True))
+        # more values than the storage has would be one value many times over
+        if count and (last >= len(values) or count > len(values)):
+            raise GeneratorError(
+                "a tensor reaches beyond its storage",
+                got=f"size {sizes}, stride {strides}, offset {offset}",
+                expected=f"within {len(values)} values",
+            )
+        if not count and sizes != (0,):
+            raise GeneratorError("a tensor without values", got=f"size {sizes}")
+        if not count:
+            return torch.empty(0, dtype=values.dtype)
+        self._spend(count * values.itemsize)
+        return values.as_strided(sizes, strides, offset).contiguous()
+
+    def _storage(self, node: object) -> Tensor:
+        if not isinstance(node, Call) or function_name(node) != LOAD_STORAGE:
+            raise refuse(node, LOAD_STORAGE)
+        if id(node) not in self._storages:
+            content = self.data(self.arguments(node, 1)[0])
+            self._spend(len(content))
+            self._storages[id(node)] = read_storage(content)
+        return self._storages[id(node)]
+
+    def _spend(self, count: int) -> None:
+        self._bytes_left -= count
+        if self._bytes_left < 0:
+            raise GeneratorError("the tensors declare more bytes than the file holds")
