@@ -18,6 +18,53 @@ def modulated_convolution_per_image(x, weight, styles, *, demodulate):
     return torch.cat(images)
 
 
+def alias_free_convolution_per_image(x, weight, styles, *, input_gain, demodulate):
+    """Scale a copy of the weights for each image; demodulation is to norm 1, without an epsilon."""
+    images = []
+    for image, style in zip(x, styles, strict=True):
+        scaled = weight * style[None, :, None, None]
+        if demodulate:
+            scaled = scaled / scaled.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
+        wide = F.pad(image[None], [weight.shape[-1] - 1] * 4)
+        images.append(F.conv2d(wide, scaled * input_gain))
+    return torch.cat(images)
+
+
+def filtered_lrelu_loops(x, bias, up_taps, down_taps, *, up, down, padding, gain, slope, clamp):
+    """Raise the rate, activate and lower the rate by the definition, one value at a time."""
+    left, right, top, bottom = padding
+
+    def convolved(rows, columns, value, taps, stride, offset):
+        y = torch.zeros(*x.shape[:2], rows, columns, dtype=x.dtype)
+        k = len(taps)
+        for i in range(rows):
+            for j in range(columns):
+                for a in range(k):
+                    for b in range(k):
+                        at = (i * stride + offset[0] - a, j * stride + offset[1] - b)
+                        y[:, :, i, j] += taps[a] * taps[b] * value(*at)
+        return y
+
+    def stuffed(i, j):
+        inside = 0 <= i < x.shape[2] * up and 0 <= j < x.shape[3] * up
+        if not inside or i % up or j % up:
+            return torch.zeros(x.shape[:2], dtype=x.dtype)
+        return x[:, :, i // up, j // up] + bias
+
+    k, m = len(up_taps), len(down_taps)
+    rows = x.shape[2] * up + top + bottom - k + 1
+    columns = x.shape[3] * up + left + right - k + 1
+    raised = up**2 * convolved(rows, columns, stuffed, up_taps, 1, (k - 1 - top, k - 1 - left))
+    active = gain * torch.where(raised > 0, raised, slope * raised)
+    active = torch.minimum(torch.maximum(active, active * 0 - clamp), active * 0 + clamp)
+    rows, columns = (rows - m) // down + 1, (columns - m) // down + 1
+
+    def taken(i, j):
+        return active[:, :, i, j]
+
+    return convolved(rows, columns, taken, down_taps, down, (m - 1, m - 1))
+
+
 def upfirdn_loops(x, kernel, *, up, down, padding, gain):
     """Resample one pixel at a time."""
     left, right, top, bottom = padding

@@ -1,6 +1,7 @@
 """Operations of StyleGAN networks in plain torch, differentiable to any order."""
 
 from generators.ops.bias_act import bias_act
+from generators.ops.filtered_lrelu import filtered_lrelu
 from generators.ops.upfirdn2d import lowpass_filter, upfirdn2d, upsample2d
 
-__all__ = ["bias_act", "lowpass_filter", "upfirdn2d", "upsample2d"]
+__all__ = ["bias_act", "filtered_lrelu", "lowpass_filter", "upfirdn2d", "upsample2d"]

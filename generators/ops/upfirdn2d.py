@@ -31,7 +31,9 @@ def upfirdn2d(
 
     Args:
         x: [N, C, H, W].
-        kernel: [k, k], applied as a true convolution (flipped against torch's correlation).
+        kernel: [k, k], applied as a true convolution (flipped against torch's correlation), or
+            [k] for the outer product of these taps with themselves, at 2k instead of k^2
+            products a pixel.
         up: each value is followed by ``up - 1`` zeros, in both directions.
         down: stride of the result.
         padding: left, right, top, bottom, in pixels after upsampling; negative values crop.
@@ -39,6 +41,10 @@ def upfirdn2d(
 
     Source: Karras et al., 2020; the algorithm is that of scipy.signal.upfirdn, in two dimensions.
     """
+    if kernel.ndim == 1:
+        left, right, top, bottom = padding
+        x = _resample(x, kernel * gain, 2, up, down, (top, bottom))
+        return _resample(x, kernel, 3, up, down, (left, right))
     n, c, h, w = x.shape
     if up > 1:
         x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1))
@@ -47,6 +53,37 @@ def upfirdn2d(
         x = F.pad(x, tuple(padding))
     weight = (kernel.flip(0, 1) * gain).to(x.dtype)[None, None].expand(c, 1, -1, -1)
     return F.conv2d(x, weight, stride=down, groups=c)
+
+
+def _resample(
+    x: Tensor, taps: Tensor, dim: int, up: int, down: int, padding: tuple[int, int]
+) -> Tensor:
+    """Do along one dimension of [N, C, H, W] what `upfirdn2d` does along both."""
+    before, after = padding
+    channels, k = x.shape[1], len(taps)
+    shape = (-1, 1) if dim == 2 else (1, -1)
+    if up == 1:
+        weight = taps.flip(0).to(x.dtype).reshape(1, 1, *shape).expand(channels, 1, -1, -1)
+        x = _pad(x, dim, before, after)
+        return F.conv2d(x, weight, stride=_along(dim, down), groups=channels)
+    # a transposed convolution skips the products with the inserted zeros; it gives the full
+    # convolution, which runs k - 1 values past either end
+    weight = taps.to(x.dtype).reshape(1, 1, *shape).expand(channels, 1, -1, -1)
+    x = F.conv_transpose2d(x, weight, stride=_along(dim, up), groups=channels)
+    x = _pad(x, dim, before - (k - 1), after + up - k)
+    return x if down == 1 else x[(slice(None),) * dim + (slice(None, None, down),)]
+
+
+def _along(dim: int, value: int) -> tuple[int, int]:
+    """Return a stride of `value` along the height (2) or width (3), and 1 along the other."""
+    return (value, 1) if dim == 2 else (1, value)
+
+
+def _pad(x: Tensor, dim: int, before: int, after: int) -> Tensor:
+    """Add zeros, or crop where negative, at both ends of one dimension."""
+    if before == 0 == after:
+        return x
+    return F.pad(x, (0, 0, before, after) if dim == 2 else (before, after))
 
 
 def upsample2d(x: Tensor, kernel: Tensor, factor: int = 2) -> Tensor:

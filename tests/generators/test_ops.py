@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import upfirdn_loops
+from reference import filtered_lrelu_loops, upfirdn_loops
 from torch.autograd import gradcheck, gradgradcheck
 
 from generators.layers import up_convolve
-from generators.ops import bias_act, lowpass_filter, upfirdn2d, upsample2d
+from generators.ops import bias_act, filtered_lrelu, lowpass_filter, upfirdn2d, upsample2d
 
 
 @pytest.mark.parametrize("up", [1, 2, 3])
@@ -28,6 +28,18 @@ def test_upfirdn2d_equals_loops(up, down, padding, float64, rng):
         )  # fmt: skip
     else:
         want = upfirdn_loops(x, kernel, up=up, down=down, padding=padding, gain=1.7)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("up", [1, 2, 3])
+@pytest.mark.parametrize("down", [1, 2])
+@pytest.mark.parametrize("padding", [(0, 0, 0, 0), (2, 1, 0, 3), (-1, 2, 1, -1)])
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_separable_kernel_equals_its_outer_product(up, down, padding, size, float64, rng):
+    x, taps = torch.randn(2, 3, 6, 5, generator=rng), torch.randn(size, generator=rng)
+    options = {"up": up, "down": down, "padding": padding, "gain": 1.7}
+    got = upfirdn2d(x, taps, **options)
+    want = upfirdn2d(x, torch.outer(taps, taps), **options)
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
@@ -71,6 +83,35 @@ def test_bias_act_in_closed_form():
     torch.testing.assert_close(bias_act(x, gain=2, clamp=5.0), torch.tensor([[-4.0, 5.0]]))
 
 
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 2), (4, 2), (1, 2), (3, 1)])
+@pytest.mark.parametrize("padding", [(2, 2, 2, 2), (4, 3, 2, 5), (-1, 3, 4, -2)])
+def test_filtered_lrelu_equals_loops(up, down, padding, float64, rng):
+    x, bias = torch.randn(2, 2, 6, 5, generator=rng), torch.randn(2, generator=rng)
+    before, after = torch.randn(4, generator=rng), torch.randn(3, generator=rng)
+    options = {"up": up, "down": down, "padding": padding, "gain": 1.5, "slope": 0.3, "clamp": 2.0}
+    want = filtered_lrelu_loops(x, bias, before, after, **options)
+    for kernels in ((before, after), (torch.outer(before, before), torch.outer(after, after))):
+        got = filtered_lrelu(x, bias, up_kernel=kernels[0], down_kernel=kernels[1], **options)
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+def test_filtered_lrelu_in_closed_form():
+    x = torch.tensor([-2.0, 3.0])[None, :, None, None].expand(1, 2, 3, 3)
+    got = filtered_lrelu(x, torch.tensor([1.0, -1.0]), clamp=2.5)
+    assert got[0, :, 1, 1].tolist() == pytest.approx([-0.2 * 2**0.5, 2.5])
+    assert torch.equal(filtered_lrelu(x, slope=1.0, gain=1.0), x)
+    stuffed = filtered_lrelu(x, up=2, padding=(1, 0, 0, 1), slope=1.0, gain=1.0)
+    assert stuffed.shape == (1, 2, 7, 7)
+    assert stuffed[0, 1, 0].tolist() == [0, 12, 0, 12, 0, 12, 0]
+    assert torch.equal(filtered_lrelu(stuffed[:, :, :6, 1:], down=2, slope=1.0, gain=0.25), x)
+    # filters of sum 1 keep a constant away from the borders
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    flat = filtered_lrelu(
+        torch.ones(1, 1, 9, 9), up_kernel=taps, down_kernel=taps, up=2, down=2, padding=(3, 3, 3, 3)
+    )
+    torch.testing.assert_close(flat[:, :, 3:-3, 3:-3], torch.full((1, 1, 3, 3), 2**0.5))
+
+
 def test_second_derivatives(float64, rng):
     x = torch.randn(1, 2, 4, 4, generator=rng).requires_grad_()
     kernel = torch.randn(3, 3, generator=rng)
@@ -82,7 +123,14 @@ def test_second_derivatives(float64, rng):
     def activate(x, bias):
         return bias_act(x, bias, activation="lrelu", clamp=3.0).square()
 
-    for function, inputs in ((resample, (x,)), (activate, (x, bias))):
+    def activate_smoothly(x, bias):
+        taps = {"up_kernel": kernel[0], "down_kernel": kernel}
+        wide = {"up": 2, "down": 2, "padding": (2, 2, 3, 1)}
+        return filtered_lrelu(x, bias, **taps, **wide, clamp=9.0).square()
+
+    for function, inputs in (
+        (resample, (x,)), (activate, (x, bias)), (activate_smoothly, (x, bias))
+    ):  # fmt: skip
         assert gradcheck(function, inputs)
         # gradgradcheck would draw its own from the global generator
         probe = torch.randn(function(*inputs).shape, generator=rng).requires_grad_()

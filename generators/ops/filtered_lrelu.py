@@ -1,0 +1,67 @@
+"""Leaky ReLU at a raised sampling rate, between two low-pass filters."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from generators.ops.upfirdn2d import upfirdn2d
+
+
+def filtered_lrelu(
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    up_kernel: Tensor | None = None,
+    down_kernel: Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    gain: float = math.sqrt(2),
+    slope: float = 0.2,
+    clamp: float | None = None,
+) -> Tensor:
+    """Add a bias, upsample, apply leaky ReLU, scale, clamp, and downsample.
+
+    A pointwise non-linearity makes frequencies above the sampling limit, which then alias. At
+    `up` times the rate they fit, and the second filter removes them before the rate drops:
+
+    ``u = up^2 * (up_kernel * stuff_zeros(x + bias))``, padded before the convolution,
+    ``v = clamp(gain * lrelu(u))``, and ``y = (down_kernel * v)`` at every `down`-th value.
+
+    Args:
+        x: [N, C, H, W], any floating dtype.
+        bias: [C], or None for no bias.
+        up_kernel: [k] (separable) or [k, k]; None for no filter.
+        down_kernel: [k] (separable) or [k, k]; None for no filter.
+        up: each value is followed by ``up - 1`` zeros, in both directions.
+        down: stride of the result.
+        padding: left, right, top, bottom, in pixels after upsampling; negative values crop.
+        gain: factor after the activation; sqrt(2) keeps the variance of the plain activation.
+        slope: factor of negative values; 1 makes the activation linear.
+        clamp: largest magnitude after the gain, or None for no limit.
+
+    Returns:
+        [N, C, H', W'] with ``H' = (H * up + top + bottom - (ku - 1) - (kd - 1) + down - 1) //
+        down``, the width likewise.
+
+    Source: Karras et al., Alias-Free Generative Adversarial Networks, NeurIPS 2021, section 3.2
+    (filtered nonlinearities).
+    """
+    if bias is not None:
+        x = x + bias.to(x.dtype)[:, None, None]
+    if up_kernel is None:
+        up_kernel = x.new_ones(1)
+    if up != 1 or len(up_kernel) != 1 or any(padding):
+        x = upfirdn2d(x, up_kernel, up=up, padding=padding, gain=up**2)
+    if slope != 1:
+        x = F.leaky_relu(x, slope)
+    if gain != 1:
+        x = x * gain
+    if clamp is not None:
+        x = x.clamp(-clamp, clamp)
+    if down_kernel is None:
+        return x if down == 1 else x[:, :, ::down, ::down]
+    return upfirdn2d(x, down_kernel, down=down)
