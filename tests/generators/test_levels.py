@@ -1,22 +1,18 @@
-"""Cutting synthesis into levels changes nothing, for every architecture."""
+"""Cutting synthesis into levels changes nothing, for every family and architecture."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny_generator
+from families import VARIANTS, tiny_network
 
+from generators.base import FAMILIES
 from hpd.errors import ConfigError, GeneratorError, ShapeError
 
 
-def tiny(architecture="skip", **options):
-    larger = {"resolution": 16, "channels": 2, "channel_base": 128}
-    return tiny_generator(architecture, **larger | options)
-
-
-@pytest.fixture(params=["skip", "resnet", "orig"])
+@pytest.fixture(params=VARIANTS)
 def network(request):
-    return tiny(request.param)
+    return tiny_network(request.param)
 
 
 @pytest.fixture
@@ -24,10 +20,15 @@ def ws(network, rng):
     return torch.randn(2, network.spec.num_ws, network.spec.w_dim, generator=rng)
 
 
+def test_every_family_has_a_variant_here():
+    assert {options["kind"] for options in VARIANTS.values()} == set(FAMILIES)
+
+
 def test_advance_composes_to_the_bit(network, ws):
     last = network.spec.last_level
     whole = [network.advance((), ws, 0, k) for k in range(last + 1)]
     for j in range(last + 1):
+        assert tuple(tuple(part.shape[1:]) for part in whole[j]) == network.spec.levels[j].shapes
         for k in range(j, last + 1):
             parts = network.advance(whole[j], ws, j, k)
             assert all(torch.equal(a, b) for a, b in zip(parts, whole[k], strict=True))
@@ -60,7 +61,11 @@ def test_modulation_equals_a_weight_copy_per_image(rng):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
 
 
-def test_random_noise_comes_from_the_given_generator(network, ws):
+@pytest.mark.parametrize("architecture", ["skip", "resnet", "orig"])
+def test_random_noise_comes_from_the_given_generator(architecture, rng):
+    network = tiny_network(f"stylegan2-{architecture}")
+    ws = torch.randn(2, network.spec.num_ws, network.spec.w_dim, generator=rng)
+
     def draw(seed):
         rng = torch.Generator().manual_seed(seed)
         return network.synthesise(ws, noise="random", rng=rng)
@@ -81,4 +86,4 @@ def test_bad_calls_are_refused(network, ws):
     with pytest.raises(ShapeError, match="labels out of range"):
         network.map(torch.zeros(2, 8), torch.tensor([0, 3]))
     with pytest.raises(ConfigError, match="power of two"):
-        tiny(resolution=12)
+        FAMILIES.parse({"kind": network.spec.family, "resolution": 12})

@@ -1,0 +1,246 @@
+"""Synthesis by alias-free layers, which StyleGAN3 and StyleGAN-XL share.
+
+Source: Karras et al., Alias-Free Generative Adversarial Networks, NeurIPS 2021. Parameter names
+are those of the official checkpoints, so their state dicts load as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from generators.alias_free_plan import AliasFreeSettings, LayerSettings
+from generators.base import Generator, GeneratorSpec, Level, LevelState
+from generators.layers import DenseLayer, initialise_layers
+from generators.ops import filtered_lrelu
+
+
+def modulated_convolution(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    *,
+    input_gain: Tensor,
+    demodulate: bool = True,
+) -> Tensor:
+    """Convolve [N, I, H, W] with weights that each image scales by its own styles.
+
+    Scaling the activations before and after the one shared convolution gives what a copy of the
+    weights per image gives, without the copies:
+    ``y[n, o] = d[n, o] * sum_i w[o, i] * (g s[n, i] x[n, i])`` with
+    ``d[n, o] = (sum_i s[n, i]^2 sum_kk w[o, i]^2 + 1e-8)^(-1/2)``, where w and s are first
+    brought to a mean square of 1.
+
+    Args:
+        x: [N, I, H, W].
+        weight: [O, I, k, k].
+        styles: [N, I].
+        input_gain: scalar g that brings the expected magnitude of x to 1.
+        demodulate: whether to normalise w and s and divide by the norm of the scaled weights.
+
+    Returns:
+        [N, O, H + k - 1, W + k - 1]: the borders, where the kernel overlaps x in part, stay.
+
+    Source: Karras et al., 2020, equations 1 and 3; Karras et al., 2021, section 3.1, for the
+    gain from running magnitudes.
+    """
+    if demodulate:
+        weight = weight * weight.square().mean(dim=(1, 2, 3), keepdim=True).rsqrt()
+        # the official code takes this mean over the batch too; the division by the norm cancels
+        # it up to the 1e-8, and one mean per image keeps the images of a batch independent
+        styles = styles * styles.square().mean(dim=1, keepdim=True).rsqrt()
+    scaled = x * (styles * input_gain)[:, :, None, None]
+    y = F.conv2d(scaled, weight, padding=weight.shape[-1] - 1)
+    if demodulate:
+        energy = styles.square() @ weight.square().sum(dim=(2, 3)).t()
+        y = y * (energy + 1e-8).rsqrt()[:, :, None, None]
+    return y
+
+
+class TransformLayer(DenseLayer):
+    """w to (cos, sin, x, y) of a rotation and a translation; fresh weights give the identity."""
+
+    def __init__(self, w_dim: int) -> None:
+        super().__init__(w_dim, 4)
+
+    @torch.no_grad()
+    def initialise(self, rng: torch.Generator) -> None:
+        """Set the identity for every w."""
+        self.weight.zero_()
+        self.bias.zero_()
+        self.bias[0] = 1
+
+
+class SynthesisInput(nn.Module):
+    """Fourier features on a grid that w rotates and moves, mixed by a learnt matrix.
+
+    ``x[c, p] = a_c sin(2 pi (f'_c . p + phi'_c))`` with ``f' = f A`` and ``phi' = phi + f t``,
+    where ``[A | t]`` is the rotation and translation that w gives, times `transform`, which the
+    user may set. The amplitude ``a_c`` falls from 1 at the bandwidth to 0 at half the sampling
+    rate, so that a transform cannot push a feature beyond what the grid can hold.
+
+    Args:
+        channels: number of features C.
+        size: height and width, in pixels.
+        sampling_rate: pixels per image side; the size is larger by the margins.
+        bandwidth: largest frequency, in cycles per image side.
+        w_dim: width of w.
+
+    Source: Karras et al., 2021, sections 3.1 (Fourier features) and 3.2 (their transform).
+    """
+
+    freqs: Tensor
+    phases: Tensor
+    transform: Tensor
+
+    def __init__(
+        self, channels: int, size: int, *, sampling_rate: int, bandwidth: float, w_dim: int
+    ) -> None:
+        super().__init__()
+        self.size, self.sampling_rate, self.bandwidth = size, sampling_rate, bandwidth
+        self.weight = nn.Parameter(torch.empty(channels, channels))
+        self.affine = TransformLayer(w_dim)
+        self.register_buffer("transform", torch.eye(3))
+        self.register_buffer("freqs", torch.empty(channels, 2))
+        self.register_buffer("phases", torch.empty(channels))
+
+    @torch.no_grad()
+    def initialise(self, rng: torch.Generator) -> None:
+        """Draw frequencies, uniform on the disc of the bandwidth, phases and the mixing matrix."""
+        self.freqs.normal_(generator=rng)
+        radius = self.freqs.norm(dim=1, keepdim=True)
+        # 1 - exp(-r^2 / 2) of a normal point is uniform, and its square root is the radius of a
+        # uniform point on the disc
+        uniform = (-torch.expm1(-radius.square() / 2)).sqrt()
+        self.freqs.mul_(self.bandwidth * uniform / radius)
+        self.phases.uniform_(-0.5, 0.5, generator=rng)
+        self.weight.normal_(generator=rng)
+
+    def placed(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Return frequencies [N, C, 2] and phases [N, C] under the transforms of w [N, D]."""
+        t = self.affine(w)
+        cos, sin, x, y = (t / t[:, :2].norm(dim=1, keepdim=True)).unbind(dim=1)
+        turn = torch.stack([cos, -sin, sin, cos], dim=1).reshape(-1, 2, 2)
+        shift = -turn @ torch.stack([x, y], dim=1)[:, :, None]
+        # [turn | shift] times the rows of the user's transform
+        placed = turn @ self.transform[:2] + shift * self.transform[2]
+        moved = self.freqs @ placed
+        return moved[:, :, :2], self.phases + moved[:, :, 2]
+
+    def forward(self, w: Tensor) -> Tensor:
+        """Map w [N, D] to features [N, C, size, size]."""
+        freqs, phases = self.placed(w)
+        room = self.sampling_rate / 2 - self.bandwidth
+        amplitudes = (1 - (freqs.norm(dim=2) - self.bandwidth) / room).clamp(0, 1)
+        steps = torch.arange(self.size, device=w.device, dtype=w.dtype)
+        grid = (steps + 0.5 - self.size / 2) / self.sampling_rate
+        across = freqs[:, :, 0, None, None] * grid
+        along = freqs[:, :, 1, None, None] * grid[:, None]
+        waves = torch.sin((across + along + phases[:, :, None, None]) * (2 * math.pi))
+        mixing = self.weight / math.sqrt(len(self.weight))
+        return F.conv2d(waves * amplitudes[:, :, None, None], mixing[:, :, None, None])
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated convolution, then filtered leaky ReLU (or, to colours, a bias alone)."""
+
+    magnitude_ema: Tensor
+    up_filter: Tensor | None
+    down_filter: Tensor | None
+
+    def __init__(self, layer: LayerSettings, w_dim: int) -> None:
+        super().__init__()
+        self.layer, k = layer, layer.kernel_size
+        self.affine = DenseLayer(w_dim, layer.in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.empty(layer.out_channels, layer.in_channels, k, k))
+        self.bias = nn.Parameter(torch.empty(layer.out_channels))
+        self.register_buffer("magnitude_ema", torch.ones(()))
+        # a buffer that is None has no entry in the state dict, as in official checkpoints
+        self.register_buffer("up_filter", layer.up_filter())
+        self.register_buffer("down_filter", layer.down_filter())
+
+    @torch.no_grad()
+    def initialise(self, rng: torch.Generator) -> None:
+        """Draw fresh weights."""
+        self.weight.normal_(generator=rng)
+        self.bias.zero_()
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Map [N, I, in_size, in_size] and w [N, D] to [N, O, out_size, out_size]."""
+        layer = self.layer
+        styles = self.affine(w)
+        if layer.to_rgb:
+            styles = styles / math.sqrt(layer.in_channels * layer.kernel_size**2)
+        x = modulated_convolution(
+            x, self.weight, styles,
+            input_gain=self.magnitude_ema.rsqrt(), demodulate=not layer.to_rgb,
+        )  # fmt: skip
+        return filtered_lrelu(
+            x, self.bias, up_kernel=self.up_filter, down_kernel=self.down_filter,
+            up=layer.up, down=layer.down, padding=layer.padding,
+            gain=1.0 if layer.to_rgb else math.sqrt(2), slope=1.0 if layer.to_rgb else 0.2,
+            clamp=layer.conv_clamp,
+        )  # fmt: skip
+
+
+class SynthesisNetwork(nn.Module):
+    """Fourier features, then all layers; ws 0 places the features, ws i + 1 feeds layer i."""
+
+    def __init__(self, layers: list[LayerSettings], w_dim: int, output_scale: float) -> None:
+        super().__init__()
+        self.layers, self.output_scale, first = layers, output_scale, layers[0]
+        self.input = SynthesisInput(
+            first.in_channels, first.in_size, sampling_rate=first.in_sampling_rate,
+            bandwidth=first.in_cutoff, w_dim=w_dim,
+        )  # fmt: skip
+        for layer in layers:
+            self.add_module(layer.name, SynthesisLayer(layer, w_dim))
+
+    def run_layer(self, state: LevelState, ws: Tensor, index: int) -> LevelState:
+        """Run layer `index` on the state before it; the first makes its own input."""
+        x = self.input(ws[:, 0]) if index == 0 else state[0]
+        x = self.get_submodule(self.layers[index].name)(x, ws[:, index + 1])
+        return (x * self.output_scale if index == len(self.layers) - 1 else x,)
+
+    def levels(self) -> tuple[Level, ...]:
+        """Return every level: W+, the output of each layer, and pixels for the last."""
+        shapes = [((s.out_channels, s.out_size, s.out_size),) for s in self.layers]
+        names = [*(layer.name for layer in self.layers[:-1]), "pixels"]
+        named = zip(names, shapes, strict=True)
+        return (Level("ws", ()), *(Level(*pair) for pair in named))
+
+
+class AliasFreeGenerator(Generator):
+    """A mapping network in front of alias-free synthesis.
+
+    Levels: 0 is W+, level k the output of the first k synthesis layers, the last is pixels (the
+    output of the last layer times the output scale).
+
+    Args:
+        settings: constructor arguments.
+        classes: names of the classes, if known.
+    """
+
+    family: ClassVar[str]
+
+    def __init__(self, settings: AliasFreeSettings, classes: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        s = settings
+        self.synthesis = SynthesisNetwork(s.plan(), s.w_dim, s.output_scale)
+        levels = self.synthesis.levels()
+        self.spec = GeneratorSpec(
+            family=self.family, resolution=s.resolution, channels=s.channels, z_dim=s.z_dim,
+            w_dim=s.w_dim, num_classes=s.num_classes, num_ws=len(levels), classes=classes,
+            levels=levels,
+        )  # fmt: skip
+
+    def initialise(self, rng: torch.Generator) -> None:
+        """Draw all weights afresh, for training from scratch."""
+        initialise_layers(self, rng)
+
+    def _next(self, state: LevelState, ws: Tensor, level: int) -> LevelState:
+        return self.synthesis.run_layer(state, ws, level)

@@ -1,0 +1,69 @@
+"""Tiny random networks of every family, in which every term is active."""
+
+from __future__ import annotations
+
+import torch
+from conftest import tiny_generator
+
+from generators.base import FAMILIES, Generator
+
+_ALIAS_FREE = {
+    "resolution": 16, "channels": 2, "z_dim": 8, "w_dim": 8, "num_classes": 3,
+    "channel_base": 64, "channel_max": 12, "num_layers": 4, "margin": 2,
+}  # fmt: skip
+_XL = {"num_embeddings": 5, "embedding_dim": 6}
+
+
+def stacked_layers() -> list[dict]:
+    """Layers of a network of 16 px on the first layers of one of 8 px; an index is missing."""
+    stem = FAMILIES.parse({"kind": "stylegan_xl", **_ALIAS_FREE, **_XL, "resolution": 8})
+    before = stem.plan()[1].model_dump()
+    band = {k.removeprefix("out_"): v for k, v in before.items() if k.startswith("out_")}
+    wide = {"channels": 5, "size": 20, "sampling_rate": 16, "cutoff": 8.0, "half_width": 1.8}
+    cropped = {**wide, "size": 16}
+    colours = {**cropped, "channels": 2}
+    layers = [layer.model_dump() for layer in stem.plan()[:2]]
+    for name, given, made in (
+        ("L3_20_5", band, wide), ("L4_16_5", wide, cropped), ("L5_16_2", cropped, colours)
+    ):  # fmt: skip
+        ends = {f"in_{k}": v for k, v in given.items()} | {f"out_{k}": v for k, v in made.items()}
+        layers.append({"name": name, "critically_sampled": True, **ends})
+    layers[-1]["to_rgb"] = True
+    return layers
+
+
+def _stacked() -> dict:
+    shared = {k: _ALIAS_FREE[k] for k in ("resolution", "channels", "z_dim", "w_dim")}
+    return {**shared, **_XL, "num_classes": 3, "layers": stacked_layers()}
+
+
+VARIANTS = {
+    **{
+        f"stylegan2-{name}": {"kind": "stylegan2", "architecture": name}
+        for name in ("skip", "resnet", "orig")
+    },
+    "stylegan3-t": {"kind": "stylegan3", **_ALIAS_FREE},
+    "stylegan3-r": {"kind": "stylegan3", **_ALIAS_FREE, "conv_kernel": 1, "radial_filters": True},
+    "stylegan_xl-stem": {"kind": "stylegan_xl", **_ALIAS_FREE, **_XL},
+    "stylegan_xl-super": {"kind": "stylegan_xl"},
+}
+
+
+def tiny_network(variant: str, **changes) -> Generator:
+    """A network of one of `VARIANTS`, with other options where wanted; 3 classes, z and w of 8."""
+    options = VARIANTS[variant] | changes
+    if variant == "stylegan_xl-super":
+        options = {**_stacked(), **options}
+    if options["kind"] == "stylegan2":
+        larger = {"resolution": 16, "channels": 2, "channel_base": 128}
+        return tiny_generator(**larger | {k: v for k, v in options.items() if k != "kind"})
+    network = FAMILIES.parse(options).build()
+    rng = torch.Generator().manual_seed(1)
+    network.initialise(rng)
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if name.endswith("magnitude_ema"):
+                value.uniform_(0.5, 2, generator=rng)
+            elif name.endswith(("bias", "w_avg", "input.affine.weight")):
+                value.add_(torch.randn(value.shape, generator=rng), alpha=0.3)
+    return network.requires_grad_(False)
