@@ -18,11 +18,12 @@ _SHOWN_CHARACTERS = 200
 def shown(text: str) -> str:
     """Return text from a file in a form that any terminal can print, cut to a readable length.
 
-    >>> shown("a" + chr(0xD800))
-    'a\\\\ud800'
+    >>> shown("a" + chr(27) + chr(0xD800))
+    'a\\\\x1b\\\\ud800'
     """
-    plain = text[:_SHOWN_CHARACTERS].encode("ascii", "backslashreplace").decode()
-    return plain.replace("\n", "\\n") + ("..." if len(text) > _SHOWN_CHARACTERS else "")
+    # also keeps control sequences of terminals and unpaired surrogates out of messages
+    plain = text[:_SHOWN_CHARACTERS].encode("unicode_escape").decode("ascii")
+    return plain + ("..." if len(text) > _SHOWN_CHARACTERS else "")
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -50,6 +50,8 @@ def read_storage(content: bytes) -> Tensor:
     Raises:
         GeneratorError: if it is not exactly one storage of numbers in torch's older format.
     """
+    if not content.startswith(b"\x80"):
+        raise GeneratorError("a nested storage is not in torch's older format")
     source = ByteSource(io.BytesIO(content), 0, len(content))
 
     def only_storages(name: Global) -> None:
@@ -60,7 +62,7 @@ def read_storage(content: bytes) -> Tensor:
         return Machine(source, allowed=READABLE | set(extra), on_global=only_storages).run()
 
     if next_node() != _MAGIC or next_node() != _VERSION:
-        raise GeneratorError("a nested storage is not in torch's format")
+        raise GeneratorError("a nested storage is not in torch's older format")
     next_node()
     dtype, key, count = _storage_facts(next_node("BINPERSID"))
     if next_node() != [key]:
