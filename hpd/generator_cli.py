@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -19,6 +20,69 @@ def generator() -> None:
       hpd generator levels digits16
       hpd generator convert stylegan2-ada.pkl my-generator
     """
+
+
+@generator.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def inspect(file: Path) -> None:
+    """List what is inside a checkpoint file, without unpickling it.
+
+    \b
+    Example:
+      hpd generator inspect stylegan2-ada.pkl
+    """
+    from generators.checkpoints import inspect_checkpoint
+
+    found = inspect_checkpoint(file)
+    protocol = "" if found.protocol is None else f", protocol {found.protocol}"
+    click.echo(f"{found.format}{protocol}, {found.total_bytes:,} bytes")
+    click.echo(f"holds {', '.join(found.keys) or 'no names at the top'}")
+    for classes, size in found.sources.items():
+        click.echo(f"source text of {classes}: {size:,} bytes, never run")
+    for use in found.globals:
+        place = " in a nested pickle" if use.nested else ""
+        click.echo(f"{use.status:<8} {use.name} (named {use.named}, called {use.calls}){place}")
+    if found.problem:
+        click.echo(f"not read to the end: {found.problem}")
+
+
+@generator.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--network", type=click.Choice(["G_ema", "G"]), default="G_ema", show_default=True)
+@click.option("--classes", help="Names of the classes in order, with commas.")
+@click.option("--licence", help="Licence of the weights, kept with them.")
+def convert(
+    file: Path, out: Path, network: Literal["G_ema", "G"], classes: str | None, licence: str | None
+) -> None:
+    """Convert a checkpoint to a folder of safetensors and JSON.
+
+    Reads official StyleGAN2-ADA, StyleGAN3 and StyleGAN-XL pickles and rosinality's .pt files.
+    No code in the file is run.
+
+    \b
+    Example:
+      hpd generator convert stylegan2-ada.pkl my-generator --classes cat,dog
+    """
+    from dataclasses import replace
+
+    from generators import read_generator, save_generator
+    from hpd.artifacts import check_free
+
+    check_free(out)
+    stored = read_generator(file, network)
+    network_spec, settings = stored.generator.spec, stored.settings
+    if settings is None or not stored.provenance.get("original"):
+        raise GeneratorError(f"{file} is no checkpoint file: nothing to convert")
+    names = tuple(classes.split(",")) if classes else ()
+    if names and len(names) != network_spec.num_classes:
+        raise GeneratorError(
+            "wrong number of class names", got=len(names), expected=network_spec.num_classes
+        )
+    stored.generator.spec = replace(network_spec, classes=names)
+    licence = licence or stored.licence
+    save_generator(stored.generator, settings, out, licence=licence, provenance=stored.provenance)
+    click.echo(f"{network_spec.family}, {network_spec.resolution} px: {out}")
 
 
 @generator.command()
