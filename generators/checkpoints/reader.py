@@ -7,6 +7,7 @@ network needs is then turned into data by a short table of functions of this pro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,8 @@ from generators.checkpoints.tensors import TENSOR_NAMES, TensorReader
 from hpd.errors import GeneratorError, HpdError
 
 MAX_FILE_BYTES = 16 * 2**30
-_MAX_NAME_CHARACTERS = 256
+# dots would make two tensors of one name; the rest keeps state dicts small and printable
+_NAME = re.compile(r"[A-Za-z0-9_]{1,128}")
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 _EMBEDDING = "torch.nn.modules.sparse.Embedding"
 KNOWN_NAMES = PLAIN_NAMES | TENSOR_NAMES | {PERSISTENT, _EMBEDDING}
@@ -139,7 +141,7 @@ class _NetworkReader(TensorReader):
         tensors = {**self.named(state.get("_parameters"), "parameters"), **taken}
         children = self.named(state.get("_modules"), "submodules")
         for name in [*tensors, *children]:
-            if not name or "." in name or len(name) > _MAX_NAME_CHARACTERS:
+            if not _NAME.fullmatch(name):
                 raise GeneratorError("a tensor or submodule of impossible name", got=shown(name))
         attributes, unread = self._attributes(state)
         args = self.plain(state.get("_init_args", ()))

@@ -338,6 +338,14 @@ def test_tensors_beyond_their_storage(trap, shape, message):
     trap.check(message)
 
 
+@pytest.mark.parametrize("name", ["", "a.b", "a b", "\x1b[2J", "x" * 200, "\ud800"])
+def test_names_that_no_module_has(trap, name):
+    child = pickles.module("L", pickles.state())
+    for state in (pickles.state({name: pickles.tensor(1)}), pickles.state({}, {}, {name: child})):
+        trap.write(pickles.checkpoint(pickles.module("G", state)))
+        trap.check("impossible name")
+
+
 def test_one_storage_cannot_stand_for_more_than_the_file(trap):
     loaded = Call("torch.storage._load_from_bytes", pickles.storage(torch.ones(10_000)))
     parameters = {
