@@ -65,16 +65,26 @@ def load_dataset(name: str | Path, **options: Any) -> Dataset:
     return DATASETS.parse({"kind": str(name), **options}).build()
 
 
-def load_generator(name_or_folder: str | Path) -> Generator:
-    """Load a generator: a bundled name, or a folder.
+def load_generator(
+    name_or_path: str | Path, *, network: Literal["G_ema", "G"] = "G_ema"
+) -> Generator:
+    """Load a generator: a bundled name, a folder, or a checkpoint file, converted in memory.
+
+    Args:
+        name_or_path: ``"digits16"``, a folder that hpd wrote, an official StyleGAN2-ADA,
+            StyleGAN3 or StyleGAN-XL pickle, or a rosinality ``.pt`` file. No code in it runs.
+        network: which network of a checkpoint file: the averaged one, or ``"G"``.
+
+    Returns:
+        the network, float32, frozen, on the CPU.
 
     Raises:
-        GeneratorError: if there is none, or it is broken.
+        GeneratorError: if there is none, or it is broken or refused.
 
     >>> load_generator("digits16").spec.classes[:3]
     ('0', '1', '2')
     """
-    return read_generator(name_or_folder).generator
+    return read_generator(name_or_path, network).generator
 
 
 def project(

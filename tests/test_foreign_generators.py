@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 from conftest import CPU, GOLDEN, SMALL_STUDENT, Golden
 
+import hpd
 from generators import read_generator
 from generators.checkpoints import inspect_checkpoint
 from hpd.cli import main
@@ -134,6 +135,13 @@ def test_classes_are_named_when_converting(tmp_path):
     result = run("convert", file, str(out))
     assert result.exit_code == 2
     assert "already holds" in result.stderr
+
+
+def test_python_loads_a_file_and_either_of_its_networks():
+    file = GOLDEN / "ada_cond16_orig_gray" / "network.pkl"
+    average, last = (hpd.load_generator(file, network=name) for name in ("G_ema", "G"))
+    assert average.spec == last.spec
+    assert not any(p.requires_grad for p in average.parameters())
 
 
 def test_levels_and_samples_of_a_file(tmp_path):
