@@ -45,7 +45,9 @@ class ProgressBar:
         self._task = self._progress.add_task(title, total=None, note="preparing")
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        # some releases of rich print an empty line for a progress bar that is disabled
+        if self._console.is_terminal:
+            self._progress.start()
         return self
 
     def __exit__(
@@ -54,7 +56,8 @@ class ProgressBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._progress.stop()
 
     def expect(self, stages: Sequence[Stage]) -> None:
         """Take the number of steps from the stages."""
