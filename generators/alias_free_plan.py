@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 import math
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
-from generators.base import FamilySettings
+from generators.base import FamilySettings, Resolution
 from generators.filters import design_lowpass, design_radial_lowpass
 from hpd.errors import ConfigError
 from hpd.registry import Settings
@@ -130,7 +130,7 @@ class LayerSettings(Settings):
 class AliasFreeSettings(FamilySettings):
     """Constructor arguments that StyleGAN3 and StyleGAN-XL share."""
 
-    resolution: int = Field(256, ge=8, description="pixels, a power of two")
+    resolution: Resolution = Field(256, ge=8, description="pixels, a power of two")
     channels: int = Field(3, ge=1)
     z_dim: int = Field(512, ge=1)
     w_dim: int = Field(512, ge=1)
@@ -151,13 +151,6 @@ class AliasFreeSettings(FamilySettings):
     filter_size: int = Field(6, ge=1)
     lrelu_upsampling: int = Field(2, ge=1)
     conv_clamp: float | None = Field(256.0, gt=0, description="clamp of activations, as trained")
-
-    @field_validator("resolution")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if value & (value - 1):
-            raise ValueError("a power of two")
-        return value
 
     @model_validator(mode="after")
     def _bands_fit(self) -> Self:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from hpd.checks import check_labels, check_shape
@@ -147,6 +149,16 @@ class Generator(nn.Module, ABC):
         labels = None if label is None else torch.full((draws,), label, device=device)
         with torch.no_grad():
             return self.map(z, labels, truncation_psi).mean(dim=0)
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError("a power of two")
+    return value
+
+
+Resolution = Annotated[int, AfterValidator(_power_of_two)]
+"""Height and width of images in pixels, a power of two."""
 
 
 class FamilySettings(Settings):

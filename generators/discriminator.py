@@ -11,9 +11,10 @@ import math
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
+from generators.base import Resolution
 from generators.layers import DenseLayer, initialise_layers, normalise_second_moment
 from generators.ops import bias_act, lowpass_filter, upfirdn2d
 from generators.ops.bias_act import Activation
@@ -27,20 +28,13 @@ _HALF = math.sqrt(0.5)
 class DiscriminatorSettings(Settings):
     """Constructor arguments of a discriminator."""
 
-    resolution: int = Field(32, ge=8, description="pixels, a power of two")
+    resolution: Resolution = Field(32, ge=8, description="pixels, a power of two")
     channels: int = Field(3, ge=1)
     num_classes: int = Field(0, ge=0, description="0 for an unconditional discriminator")
     channel_base: int = Field(32768, ge=1, description="features times resolution")
     channel_max: int = Field(512, ge=1, description="most features of any layer")
     mapping_layers: int = Field(2, ge=0, description="dense layers between class and projection")
     group_size: int = Field(4, ge=1, description="neighbours in the batch that are compared")
-
-    @field_validator("resolution")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if value & (value - 1):
-            raise ValueError("a power of two")
-        return value
 
     def features(self, resolution: int) -> int:
         """Return the number of feature maps at `resolution`."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from generators.base import (
@@ -22,6 +22,7 @@ from generators.base import (
     GeneratorSpec,
     Level,
     LevelState,
+    Resolution,
 )
 from generators.layers import (
     DenseLayer,
@@ -39,7 +40,7 @@ NoiseMode = Literal["const", "random", "none"]
 class StyleGAN2Settings(FamilySettings):
     """Constructor arguments of a StyleGAN2 generator."""
 
-    resolution: int = Field(32, ge=4, description="pixels, a power of two")
+    resolution: Resolution = Field(32, ge=4, description="pixels, a power of two")
     channels: int = Field(3, ge=1)
     z_dim: int = Field(512, ge=1)
     w_dim: int = Field(512, ge=1)
@@ -50,13 +51,6 @@ class StyleGAN2Settings(FamilySettings):
     channel_max: int = Field(512, ge=1, description="most features of any layer")
     architecture: Architecture = "skip"
     conv_clamp: float | None = Field(None, description="clamp of layer outputs, as trained")
-
-    @field_validator("resolution")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if value & (value - 1):
-            raise ValueError("a power of two")
-        return value
 
     def features(self, resolution: int) -> int:
         """Return the number of feature maps at `resolution`."""

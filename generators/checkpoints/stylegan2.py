@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from generators.base import FamilySettings
 from generators.checkpoints.nodes import shown
 from generators.checkpoints.records import ModuleRecord
 from generators.stylegan2 import StyleGAN2Settings
@@ -157,7 +158,7 @@ def _is_huge(value: object) -> bool:
     return isinstance(value, int | float) and not abs(value) < _MAX_NUMBER
 
 
-def check_weights(settings: StyleGAN2Settings, weights: Mapping[str, Tensor]) -> None:
+def check_weights(settings: FamilySettings, weights: Mapping[str, Tensor]) -> None:
     """Check that tensors are those of the network that `settings` describe.
 
     Raises:

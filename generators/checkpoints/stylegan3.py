@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor
 
+from generators.base import FamilySettings
 from generators.checkpoints.nodes import shown
 from generators.checkpoints.records import ModuleRecord
 from generators.checkpoints.stylegan2 import check_weights
@@ -223,7 +224,7 @@ def _read(family: Any, options: Options) -> Any:
         raise GeneratorError(f"the generator's options are damaged: {error}") from None
 
 
-def _weights(record: ModuleRecord, settings: Any) -> dict[str, Tensor]:
+def _weights(record: ModuleRecord, settings: FamilySettings) -> dict[str, Tensor]:
     weights = record.state_dict()
     check_weights(settings, weights)
     return weights
