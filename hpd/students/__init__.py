@@ -3,7 +3,7 @@
 from hpd.students import convnet
 from hpd.students.base import STUDENTS, Student, StudentSettings
 from hpd.students.means import class_means, embed_all
-from hpd.students.training import TrainingSettings, accuracy, train_student
+from hpd.students.training import TrainingSettings, accuracy, train_epoch, train_student
 
 __all__ = [
     "STUDENTS",
@@ -13,6 +13,7 @@ __all__ = [
     "accuracy",
     "class_means",
     "embed_all",
+    "train_epoch",
     "train_student",
 ]
 _REGISTERED = (convnet,)

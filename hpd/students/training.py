@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from hpd.augment import OperationName, draw_augmentation
+from hpd.augment import OperationName, cutmix, draw_augmentation
 from hpd.registry import Settings
 from hpd.rng import Streams
 from hpd.students.base import Student
@@ -27,17 +27,33 @@ class TrainingSettings(Settings):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     batch_size: int = Field(256, ge=1)
-    schedule: Literal["step", "cosine"] = Field(
+    schedule: Literal["step", "cosine", "constant"] = Field(
         "step", description="step: a tenth of the rate from half of the epochs on"
     )
     augment: list[OperationName] = Field([], description="one of these per batch; [] for none")
+    cutmix: float = Field(0.0, ge=0, le=1, description="probability of CutMix, per batch")
 
     def rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch, counted from 0."""
+        if self.schedule == "constant":
+            return self.lr
         if self.schedule == "cosine":
             angle = torch.pi * epoch / self.epochs
             return self.lr * 0.5 * (1 + float(torch.cos(torch.tensor(angle))))
         return self.lr * (0.1 if epoch > self.epochs // 2 else 1.0)
+
+    def mixes(self, rng: torch.Generator) -> bool:
+        """Return whether a batch is mixed; draws only if it may be."""
+        return self.cutmix > 0 and float(torch.rand((), generator=rng)) < self.cutmix
+
+    def optimizer(self, student: Student) -> torch.optim.Optimizer:
+        """Return a fresh optimiser over the parameters of `student`."""
+        return torch.optim.SGD(
+            student.parameters(),
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
 
 
 def train_student(
@@ -52,25 +68,54 @@ def train_student(
         settings: the protocol.
         streams: where the order of the images and the augmentation come from.
     """
-    optimizer = torch.optim.SGD(
-        student.parameters(),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
-    student.train()
+    optimizer = settings.optimizer(student)
     for epoch in range(settings.epochs):
-        optimizer.param_groups[0]["lr"] = settings.rate(epoch)
         rng = streams.generator("epoch", epoch)
-        order = torch.randperm(len(images), generator=rng).to(images.device)
-        for batch in order.split(settings.batch_size):
-            x = images[batch]
-            if settings.augment:
-                x = draw_augmentation(settings.augment, rng, count=len(x))(x)
-            optimizer.zero_grad()
-            F.cross_entropy(student(x), labels[batch]).backward()
-            optimizer.step()
+        train_epoch(student, optimizer, images, labels, settings, rng, epoch)
     return student
+
+
+def train_epoch(
+    student: Student, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor,
+    settings: TrainingSettings, rng: torch.Generator, epoch: int = 0,
+) -> float:  # fmt: skip
+    """Train `student` in place for one pass over the images, and return the mean loss.
+
+    Args:
+        student: on the device of `images`.
+        optimizer: from `settings.optimizer`, over the student's parameters.
+        images: normalised, [N, C, H, W].
+        labels: [N], int64.
+        settings: the protocol.
+        rng: order of the images and augmentation.
+        epoch: counted from 0; the schedule gives its rate.
+    """
+    optimizer.param_groups[0]["lr"] = settings.rate(epoch)
+    student.train()
+    order = torch.randperm(len(images), generator=rng).to(images.device)
+    total = torch.zeros((), device=images.device)
+    for batch in order.split(settings.batch_size):
+        x, y = images[batch], labels[batch]
+        if settings.augment:
+            x = draw_augmentation(settings.augment, rng, count=len(x))(x)
+        optimizer.zero_grad()
+        loss = _mixed_loss(student, x, y, rng) if settings.mixes(rng) else _loss(student, x, y)
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(batch)
+    return float(total) / len(images)
+
+
+def _loss(student: Student, images: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(student(images), labels)
+
+
+def _mixed_loss(student: Student, images: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
+    """Return the cross entropy of images mixed by CutMix, by the share of each label."""
+    mixed = cutmix(images, labels, rng)
+    logits = student(mixed.images)
+    own, other = F.cross_entropy(logits, labels), F.cross_entropy(logits, mixed.other_labels)
+    return mixed.share * own + (1 - mixed.share) * other
 
 
 @torch.no_grad()
