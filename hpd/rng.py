@@ -8,6 +8,8 @@ which parts run changes nothing.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -46,3 +48,38 @@ class Streams:
         Draws are made on the CPU and moved, so that every device sees the same numbers.
         """
         return torch.Generator().manual_seed(self.seed(*path))
+
+
+@contextmanager
+def isolated(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators for a block, and put them back as they were after it.
+
+    For operations that take no generator, such as dropout. Unlike a `Streams.generator`, the
+    generator of an accelerator draws other numbers than that of the CPU.
+
+    Args:
+        seed: from `Streams.seed`, or drawn from a stream.
+        device: where the block computes; the generators of this device and of the CPU are seeded.
+
+    >>> with isolated(7, torch.device("cpu")):
+    ...     a = torch.rand(4)
+    >>> with isolated(7, torch.device("cpu")):
+    ...     b = torch.rand(4)
+    >>> bool((a == b).all())
+    True
+    """
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would seed every accelerator, and only the block's is put back
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cpu":
+            yield
+            return
+        module = torch.get_device_module(device)
+        # torch.mps has one device and takes no name of it
+        where = () if device.type == "mps" else (device,)
+        before = module.get_rng_state(*where)
+        module.set_rng_state(torch.Generator(device).manual_seed(seed).get_state(), *where)
+        try:
+            yield
+        finally:
+            module.set_rng_state(before, *where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from hpd.augment import OperationName, cutmix, draw_augmentation
 from hpd.registry import Settings
-from hpd.rng import Streams
+from hpd.rng import Streams, isolated
 from hpd.students.base import Student
 
 
@@ -66,7 +67,7 @@ def train_student(
         images: normalised, [N, C, H, W].
         labels: [N], int64.
         settings: the protocol.
-        streams: where the order of the images and the augmentation come from.
+        streams: where the order of the images, the augmentation and dropout come from.
     """
     optimizer = settings.optimizer(student)
     for epoch in range(settings.epochs):
@@ -87,23 +88,33 @@ def train_epoch(
         images: normalised, [N, C, H, W].
         labels: [N], int64.
         settings: the protocol.
-        rng: order of the images and augmentation.
+        rng: order of the images, augmentation and dropout.
         epoch: counted from 0; the schedule gives its rate.
     """
     optimizer.param_groups[0]["lr"] = settings.rate(epoch)
     student.train()
     order = torch.randperm(len(images), generator=rng).to(images.device)
     total = torch.zeros((), device=images.device)
-    for batch in order.split(settings.batch_size):
-        x, y = images[batch], labels[batch]
-        if settings.augment:
-            x = draw_augmentation(settings.augment, rng, count=len(x))(x)
-        optimizer.zero_grad()
-        loss = _mixed_loss(student, x, y, rng) if settings.mixes(rng) else _loss(student, x, y)
-        loss.backward()
-        optimizer.step()
-        total += loss.detach() * len(batch)
+    with _dropout(student, rng, images.device):
+        for batch in order.split(settings.batch_size):
+            x, y = images[batch], labels[batch]
+            if settings.augment:
+                x = draw_augmentation(settings.augment, rng, count=len(x))(x)
+            optimizer.zero_grad()
+            loss = _mixed_loss(student, x, y, rng) if settings.mixes(rng) else _loss(student, x, y)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach() * len(batch)
     return float(total) / len(images)
+
+
+def _dropout(
+    student: Student, rng: torch.Generator, device: torch.device
+) -> AbstractContextManager[None]:
+    """Return a block in which dropout draws numbers that `rng` decides."""
+    if not student.has_dropout:
+        return nullcontext()
+    return isolated(int(torch.randint(1 << 62, (), generator=rng)), device)
 
 
 def _loss(student: Student, images: Tensor, labels: Tensor) -> Tensor:

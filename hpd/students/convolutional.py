@@ -1,0 +1,53 @@
+"""What students made of convolutions have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from hpd.errors import ConfigError
+from hpd.students.base import ImageShape, Student
+
+
+class Convolutional(Student):
+    """Layers one after another; the embedding is their flattened last maps.
+
+    Args:
+        layers: images [N, C, H, W] to feature maps [N, F, h, w].
+        embedding: E, the number of values of one image's feature maps.
+        num_classes: K.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], embedding: int, num_classes: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*layers)
+        self.head = nn.Linear(embedding, num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the last feature maps [N, F, h, w]."""
+        return self.blocks(x)
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Flatten the feature maps: [N, F * h * w]."""
+        return features.flatten(1)
+
+
+def extra_padding(image_shape: ImageShape) -> int:
+    """Return by how many pixels a side the first convolution pads more than the later ones.
+
+    MNIST and Fashion-MNIST: the field pads 28 px to 32 there.
+
+    >>> extra_padding((1, 28, 28)), extra_padding((3, 32, 32))
+    (2, 0)
+    """
+    return 2 if image_shape[1:] == (28, 28) else 0
+
+
+def too_small(image_shape: ImageShape, *, got: str, expected: str) -> ConfigError:
+    """Return the error for images that are too small for a student."""
+    return ConfigError(
+        f"images of {image_shape[1]}x{image_shape[2]} px are too small for the student",
+        got=got,
+        expected=expected,
+    )
