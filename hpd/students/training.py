@@ -16,7 +16,35 @@ from hpd.rng import Streams, isolated
 from hpd.students.base import Student
 
 
-class TrainingSettings(Settings):
+class SGDSettings(Settings):
+    """How a student takes its steps: plain SGD on batches of augmented images."""
+
+    lr: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    batch_size: int = Field(256, ge=1)
+    augment: list[OperationName] = Field([], description="one of these per batch; [] for none")
+    cutmix: float = Field(0.0, ge=0, le=1, description="probability of CutMix, per batch")
+
+    def rate(self, epoch: int) -> float:
+        """Return the learning rate of an epoch, counted from 0."""
+        return self.lr
+
+    def mixes(self, rng: torch.Generator) -> bool:
+        """Return whether a batch is mixed; draws only if it may be."""
+        return self.cutmix > 0 and float(torch.rand((), generator=rng)) < self.cutmix
+
+    def optimizer(self, student: Student) -> torch.optim.SGD:
+        """Return a fresh optimiser over the parameters of `student`."""
+        return torch.optim.SGD(
+            student.parameters(),
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+
+
+class TrainingSettings(SGDSettings):
     """How a student is trained. The defaults are the evaluation of DC, DSA and DM.
 
     Source: Zhao et al., ICLR 2021: SGD 0.01, momentum 0.9, weight decay 5e-4, the rate divided by
@@ -24,15 +52,9 @@ class TrainingSettings(Settings):
     """
 
     epochs: int = Field(300, ge=1)
-    lr: float = Field(0.01, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    batch_size: int = Field(256, ge=1)
     schedule: Literal["step", "cosine", "constant"] = Field(
         "step", description="step: a tenth of the rate from half of the epochs on"
     )
-    augment: list[OperationName] = Field([], description="one of these per batch; [] for none")
-    cutmix: float = Field(0.0, ge=0, le=1, description="probability of CutMix, per batch")
 
     def rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch, counted from 0."""
@@ -42,19 +64,6 @@ class TrainingSettings(Settings):
             angle = torch.pi * epoch / self.epochs
             return self.lr * 0.5 * (1 + float(torch.cos(torch.tensor(angle))))
         return self.lr * (0.1 if epoch > self.epochs // 2 else 1.0)
-
-    def mixes(self, rng: torch.Generator) -> bool:
-        """Return whether a batch is mixed; draws only if it may be."""
-        return self.cutmix > 0 and float(torch.rand((), generator=rng)) < self.cutmix
-
-    def optimizer(self, student: Student) -> torch.optim.Optimizer:
-        """Return a fresh optimiser over the parameters of `student`."""
-        return torch.optim.SGD(
-            student.parameters(),
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
 
 
 def train_student(
@@ -78,7 +87,7 @@ def train_student(
 
 def train_epoch(
     student: Student, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor,
-    settings: TrainingSettings, rng: torch.Generator, epoch: int = 0,
+    settings: SGDSettings, rng: torch.Generator, epoch: int = 0,
 ) -> float:  # fmt: skip
     """Train `student` in place for one pass over the images, and return the mean loss.
 
