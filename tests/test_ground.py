@@ -11,7 +11,7 @@ from pydantic import Field
 from hpd.checks import check_finite, check_labels, check_shape
 from hpd.errors import ConfigError, HpdError, NumericError, ShapeError
 from hpd.registry import Registry, Settings
-from hpd.rng import Streams
+from hpd.rng import Streams, isolated
 
 
 def test_an_error_says_problem_got_expected_and_fix():
@@ -64,6 +64,34 @@ class SquareSettings(Settings):
 
 class Outer(Settings):
     shape: Annotated[Settings, SHAPES]
+
+
+DEVICES = ["cpu"]
+if torch.accelerator.is_available():
+    DEVICES.append(str(torch.accelerator.current_accelerator()))
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_isolated_draws_repeat_and_leave_no_trace(name):
+    device = torch.device(name)
+
+    def draws(seed):
+        with isolated(seed, device):
+            return torch.rand(4), torch.rand(4, device=device).cpu()
+
+    def state():
+        module = torch.random if name == "cpu" else torch.get_device_module(device)
+        return module.get_rng_state()
+
+    before = state()
+    first, again, other = draws(1), draws(1), draws(2)
+    for a, b, c in zip(first, again, other, strict=True):
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+    with pytest.raises(KeyError), isolated(3, device):
+        torch.rand(1, device=device)
+        raise KeyError
+    assert torch.equal(state(), before)
 
 
 def test_a_registry_reads_what_it_dumps():

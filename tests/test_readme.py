@@ -25,7 +25,8 @@ def test_the_python_example_keeps_the_promise(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("module", ["errors", "checks", "rng", "api", "artifacts.pictures",
-                                    "students.convnet", "students.means"])  # fmt: skip
+                                    "students.convnet", "students.convolutional",
+                                    "students.means", "students.vit"])  # fmt: skip
 def test_doctests_of_modules(module):
     import importlib
 

@@ -1,6 +1,6 @@
 """Students: the small classifiers that an objective matches through or an evaluation trains."""
 
-from hpd.students import convnet
+from hpd.students import alexnet, convnet, resnet, vgg, vit
 from hpd.students.base import STUDENTS, Student, StudentSettings
 from hpd.students.means import class_means, embed_all
 from hpd.students.training import TrainingSettings, accuracy, train_epoch, train_student
@@ -16,4 +16,4 @@ __all__ = [
     "train_epoch",
     "train_student",
 ]
-_REGISTERED = (convnet,)
+_REGISTERED = (alexnet, convnet, resnet, vgg, vit)

@@ -1,0 +1,52 @@
+"""VGG11, as the field evaluates with it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from hpd.students.base import STUDENTS, ImageShape, StudentSettings
+from hpd.students.convolutional import Convolutional, extra_padding, too_small
+from hpd.students.norms import Norm, norm_layer
+
+# feature maps of the convolutions of each block; a pooling ends the block
+_BLOCKS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+
+
+@STUDENTS.register("vgg11")
+class VGG11Settings(StudentSettings):
+    """Eight 3x3 convolutions with norm and ReLU, max pooling after each block, a linear head.
+
+    At 32 px it is the field's. In smaller images a pooling is left out where the convolutions
+    after it would see maps of one pixel; in larger ones the head reads the flattened maps
+    (512 * 4 * 4 of them at 128 px).
+
+    Source: Simonyan and Zisserman, ICLR 2015; the field's variant from Zhao et al., ICLR 2021.
+    """
+
+    norm: Norm = "instance"
+
+    def make(self, image_shape: ImageShape, num_classes: int) -> Convolutional:
+        """Return the module for images of shape (C, H, W).
+
+        Raises:
+            ConfigError: if there is no image to pool.
+        """
+        channels, *size = image_shape
+        if min(size) < 2:
+            raise too_small(image_shape, got="a pooling", expected="at least 2 px a side")
+        extra = extra_padding(image_shape)
+        height, wide = (side + 2 * extra for side in size)
+        layers: list[nn.Module] = []
+        for i, block in enumerate(_BLOCKS):
+            for maps in block:
+                layers += [
+                    nn.Conv2d(channels, maps, 3, padding=1 + extra),
+                    norm_layer(self.norm, maps),
+                    nn.ReLU(),
+                ]
+                channels, extra = maps, 0
+            last = i + 1 == len(_BLOCKS)
+            if min(height, wide) >= (2 if last else 4):
+                layers.append(nn.MaxPool2d(2))
+                height, wide = height // 2, wide // 2
+        return Convolutional(layers, channels * height * wide, num_classes)
