@@ -11,7 +11,10 @@ from safetensors.torch import load_file
 from generators import save_generator
 from generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from hpd.data import ImageSet, Normalisation
+from hpd.engine.experts import train_experts
 from hpd.rng import Streams
+from hpd.students import STUDENTS
+from hpd.students.trajectories import ExpertSettings
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -81,6 +84,10 @@ def generator_folder(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def images() -> ImageSet:
+    return random_images()
+
+
+def random_images() -> ImageSet:
     """Random images of 8 px, three classes of different brightness, 12 images each."""
     rng = torch.Generator().manual_seed(2)
     labels = torch.arange(3).repeat_interleave(12)
@@ -101,3 +108,14 @@ def source_options(generator_folder) -> dict[str, dict]:
 
 
 SMALL_STUDENT = {"kind": "convnet", "width": 4, "depth": 2}
+# three epochs that teach SMALL_STUDENT the classes of `images`
+SMALL_TRAINING = {"epochs": 3, "lr": 0.2, "batch_size": 12, "augment": ["crop", "flip"]}
+
+
+@pytest.fixture(scope="session")
+def experts_folder(images, tmp_path_factory) -> str:
+    """Two experts of three epochs: SMALL_STUDENT on `images`. Not to be changed: copy it."""
+    folder = tmp_path_factory.mktemp("experts") / "small"
+    settings = ExpertSettings.read({"count": 2, "training": SMALL_TRAINING})
+    train_experts(folder, STUDENTS.parse(SMALL_STUDENT), settings, images, device=CPU, seed=0)
+    return str(folder)

@@ -1,0 +1,237 @@
+"""Trains experts for trajectory matching, one after another, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from hpd.data import ImageSet
+from hpd.errors import NumericError, RunError
+from hpd.rng import Streams
+from hpd.students import Student, StudentSettings, accuracy, train_epoch
+from hpd.students.expert_checks import check_images, check_matches
+from hpd.students.expert_record import ExpertRecord, ExpertSettings, sample
+from hpd.students.parameters import flatten, unflatten
+from hpd.students.trajectories import RECORD, ExpertFolder, Progress
+
+Report = Callable[[int, int, float], None]
+"""Hears (expert, epochs done, mean training loss) after each epoch."""
+
+_logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class MatchesExperts(Protocol):
+    """Settings of an objective that matches a student to experts."""
+
+    @property
+    def student(self) -> StudentSettings:
+        """The architecture of experts and student."""
+        ...
+
+    @property
+    def experts(self) -> str:
+        """The folder of the experts."""
+        ...
+
+    @property
+    def expert_training(self) -> ExpertSettings | None:
+        """How the experts are trained; None: the defaults, or as those in the folder were."""
+        ...
+
+
+def train_experts(
+    path: str | Path,
+    student: StudentSettings,
+    settings: ExpertSettings,
+    train: ImageSet,
+    *,
+    device: torch.device,
+    seed: int,
+    report: Report = lambda expert, epoch, loss: None,
+) -> ExpertFolder:
+    """Train the experts that a folder lacks.
+
+    A killed training goes on at the epoch at which it stopped, and on a CPU ends in the same bytes
+    as one that was not. Each expert is the same whatever the count and the order.
+
+    Args:
+        path: the folder, made if it is not there.
+        student: the architecture.
+        settings: how many, and how they are trained.
+        train: the real training images.
+        device: where to train.
+        seed: root of all randomness.
+        report: hears of every epoch.
+
+    Returns:
+        the folder, with `settings.count` experts or more.
+
+    Raises:
+        ConfigError: for a student with batch norm.
+        DataError: for images that are constant.
+        RunError: if the folder holds something else, experts of another training, or broken ones,
+            or if another process is at it.
+        NumericError: if an expert diverges, naming expert and epoch.
+    """
+    path = Path(path).expanduser()
+    record = ExpertRecord.of(student, train, settings.training, seed)
+    check_images(train)
+    with _locked(path):
+        folder = _open_or_create(path, record, train)
+        missing = [i for i in range(settings.count) if not folder.has(i)]
+        if missing:
+            course = _Course.of(folder, train, device, report)
+            for expert in missing:
+                course.train(expert)
+    return ExpertFolder.open(path)
+
+
+def _open_or_create(path: Path, record: ExpertRecord, train: ImageSet) -> ExpertFolder:
+    if not (path / RECORD).exists():
+        return ExpertFolder.create(path, record)
+    folder = ExpertFolder.open(path, unfinished=True)
+    check_matches(
+        folder.record,
+        student=record.student,
+        train=train,
+        training=record.training,
+        seed=record.seed,
+        fix=f"{path} is left as it is: choose another folder with --out.",
+    )
+    folder.remove_leftovers()
+    return folder
+
+
+@dataclass(frozen=True)
+class _Course:
+    """What all experts of a folder are trained with."""
+
+    folder: ExpertFolder
+    images: Tensor
+    labels: Tensor
+    sampled: Tensor
+    report: Report
+
+    @classmethod
+    def of(
+        cls, folder: ExpertFolder, train: ImageSet, device: torch.device, report: Report
+    ) -> _Course:
+        images, labels = train.normalised().to(device), train.labels.to(device)
+        return cls(folder, images, labels, sample(train, folder.record.seed).to(device), report)
+
+    def train(self, expert: int) -> None:
+        """Train one expert to its end, from where it was left."""
+        record, training = self.folder.record, self.folder.record.training
+        streams = Streams(record.seed).fork("expert", expert)
+        student = record.student.build(
+            record.image_shape, len(record.classes), streams.generator("weights")
+        ).to(self.images.device)
+        optimizer = training.optimizer(student)
+        progress = self._progress(expert)
+        if progress is None:
+            start = flatten(student)[None].to("cpu", torch.float32)
+            progress = Progress(start, (), self._accuracy(student), {})
+        else:
+            self._restore(student, optimizer, progress)
+        for epoch in range(len(progress.losses), training.epochs):
+            rng = streams.generator("epoch", epoch)
+            loss = train_epoch(student, optimizer, self.images, self.labels, training, rng, epoch)
+            row = flatten(student).to("cpu", torch.float32)
+            _check_finite(row, loss, expert, epoch)
+            progress = Progress(
+                torch.cat([progress.rows, row[None]]),
+                (*progress.losses, loss),
+                progress.accuracy_before,
+                _tensors(optimizer),
+            )
+            self.folder.write_progress(expert, progress)
+            self.report(expert, epoch + 1, loss)
+        self.folder.write(
+            expert,
+            progress.rows,
+            losses=progress.losses,
+            accuracy_before=progress.accuracy_before,
+            accuracy_after=self._accuracy(student),
+        )
+
+    def _progress(self, expert: int) -> Progress | None:
+        try:
+            return self.folder.read_progress(expert)
+        except RunError as error:
+            _logger.warning("expert %d starts over: %s (%s)", expert, error.problem, error.got)
+            return None
+
+    def _restore(
+        self, student: Student, optimizer: torch.optim.Optimizer, progress: Progress
+    ) -> None:
+        """Set student and optimiser to where the training was left."""
+        values = unflatten(progress.rows[-1], self.folder.record.layout)
+        with torch.no_grad():
+            for name, parameter in student.named_parameters():
+                parameter.copy_(values[name])
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": progress.optimizer, "param_groups": groups})
+
+    def _accuracy(self, student: Student) -> float:
+        return accuracy(student, self.images[self.sampled], self.labels[self.sampled])
+
+
+def _tensors(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
+    """Return the tensors of an optimiser's state: its momentum, where it has any."""
+    states = optimizer.state_dict()["state"]
+    return {
+        number: {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        for number, state in states.items()
+    }
+
+
+def _check_finite(row: Tensor, loss: float, expert: int, epoch: int) -> None:
+    if not (math.isfinite(loss) and bool(torch.isfinite(row).all())):
+        raise NumericError(
+            f"expert {expert} is not finite after epoch {epoch + 1}",
+            got=f"loss {loss:g}",
+            fix="Lower objective.expert_training.training.lr.",
+        )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Make a folder and hold it, so that no two processes train in it at once.
+
+    The system lets go of it when the process ends, however it does.
+
+    Raises:
+        RunError: if another process holds it, or it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write to {path}", got=error.strerror) from None
+    if sys.platform == "win32":  # has no such locks
+        yield
+        return
+    import fcntl
+    import os
+
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"another process trains experts in {path}") from None
+        # some network file systems have no locks; files are still written whole
+        except OSError as error:
+            _logger.warning("cannot lock %s: %s", path, error.strerror)
+        yield
+    finally:
+        os.close(descriptor)
