@@ -125,6 +125,19 @@ class Objective(Protocol):
         """Match images [N, C, H, W] in [0, 1] with labels [N] to the real data at `step`."""
         ...
 
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """What the images were matched to besides the data, and what was learnt, as JSON."""
+        ...
+
+    def state(self) -> State:
+        """Return clones of all that `load_state` needs, besides what the step decides."""
+        ...
+
+    def load_state(self, state: State) -> None:
+        """Restore what `state` returned, so that the step after it can be taken."""
+        ...
+
 
 class Selector(Protocol):
     """Scores a synthetic set, so that the best state of a run can be kept."""

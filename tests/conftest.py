@@ -119,3 +119,20 @@ def experts_folder(images, tmp_path_factory) -> str:
     settings = ExpertSettings.read({"count": 2, "training": SMALL_TRAINING})
     train_experts(folder, STUDENTS.parse(SMALL_STUDENT), settings, images, device=CPU, seed=0)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def objective_options(experts_folder) -> dict[str, dict]:
+    """Options with which each objective suits `images`: small, and exact in its gradient."""
+    small = {"student": SMALL_STUDENT}
+    matching = small | {"real_batch": 8}
+    return {
+        # one step with each network, so that any step can be taken first
+        "gradient": matching | {"network": {"steps": 1}},
+        "distribution": matching,
+        "trajectory": small
+        | {
+            "experts": experts_folder, "student_steps": 3, "expert_epochs": 1,
+            "max_start_epoch": 2, "student_lr": 0.1, "method": "checkpointed",
+        },
+    }  # fmt: skip

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from hpd.data import ImageSet
 from hpd.registry import Registry, Settings
 from hpd.rng import Streams
-from hpd.typing import Objective
+from hpd.typing import Objective, State
 
 
 class ObjectiveSettings(Settings):
@@ -25,3 +27,19 @@ class ObjectiveSettings(Settings):
 
 
 OBJECTIVES: Registry[ObjectiveSettings] = Registry("objective")
+
+
+class Stateless:
+    """An objective whose every step is derived from the step alone."""
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """Nothing but the data."""
+        return {}
+
+    def state(self) -> State:
+        """Return nothing."""
+        return {}
+
+    def load_state(self, state: State) -> None:
+        """Restore nothing."""

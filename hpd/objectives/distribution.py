@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from hpd.data import ImageSet
-from hpd.objectives.base import OBJECTIVES
+from hpd.objectives.base import OBJECTIVES, Stateless
 from hpd.objectives.matching import MatchingSettings, RealSide
 from hpd.rng import Streams
-from hpd.students import class_means, embed_all
+from hpd.students import class_means
 from hpd.typing import Matched, Objective, Step
 
 
@@ -30,7 +30,7 @@ class DistributionSettings(MatchingSettings):
         return DistributionMatching(RealSide(train, self, device, streams))
 
 
-class DistributionMatching:
+class DistributionMatching(Stateless):
     """Distance of the class means of synthetic and real embeddings, summed over classes."""
 
     def __init__(self, real: RealSide) -> None:
@@ -43,7 +43,7 @@ class DistributionMatching:
         augment = real.augmentation(step) or _unchanged
         batches = [real.batch(int(c), step) for c in classes]
         sizes = torch.tensor([len(batch) for batch in batches], device=labels.device)
-        embedded = embed_all(student, augment(torch.cat(batches)))
+        embedded = real.response.embed(student, augment(torch.cat(batches)))
         real_means = class_means(embedded, classes.repeat_interleave(sizes), real.train.num_classes)
         leaf = images.detach().requires_grad_()
         synthetic = student.embed(augment(real.normalise(leaf)))

@@ -1,82 +1,138 @@
-"""Gradient matching (DC, and DSA with augmentation): the gradients a student would train with.
+"""Gradient matching (DC, DSA, IDC): the gradients that a student would train with.
 
-Source: Zhao, Mopuri and Bilen, Dataset Condensation with Gradient Matching, ICLR 2021,
-equations 9 and 10; Zhao and Bilen, ICML 2021, for the Siamese augmentation.
+Sources: Zhao, Mopuri and Bilen, Dataset Condensation with Gradient Matching, ICLR 2021, equations
+9 and 10 (DC); Zhao and Bilen, ICML 2021, for the Siamese augmentation (DSA); Kim et al., Dataset
+Condensation via Efficient Synthetic-Data Parameterization, ICML 2022, for the squared distance and
+for networks trained on real images (IDC).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from hpd.data import ImageSet
 from hpd.objectives.base import OBJECTIVES
 from hpd.objectives.matching import MatchingSettings, RealSide
+from hpd.objectives.network import Network, NetworkSettings
 from hpd.rng import Streams
 from hpd.students import Student
-from hpd.typing import Matched, Objective, Step
+from hpd.typing import Matched, Objective, State, Step
+
+Layers = Literal["weights", "convolutions", "all"]
 
 
-def gradient_distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
-    """Return the cosine distance of two gradients, per output channel, summed.
+def cosine_distance(real: Tensor, synthetic: Tensor) -> Tensor:
+    """Return ``sum over out of (1 - <r, s> / (|r| |s| + 1e-6))``, tensors as [out, rest].
 
-    ``sum over layers, sum over out of (1 - <r, s> / (|r| |s| + 1e-6))`` with each gradient
-    reshaped to [out, rest]. Vectors (biases, scales of norms) do not count.
+    A vector is one channel.
+    """
+    r, s = (g.flatten(1) if g.ndim > 1 else g[None] for g in (real, synthetic))
+    cosine = (r * s).sum(dim=1) / (r.norm(dim=1) * s.norm(dim=1) + 1e-6)
+    return (1 - cosine).sum()
+
+
+def squared_distance(real: Tensor, synthetic: Tensor) -> Tensor:
+    """Return ``sum (r - s)^2``."""
+    return (real - synthetic).square().sum()
+
+
+def l1_distance(real: Tensor, synthetic: Tensor) -> Tensor:
+    """Return ``sum |r - s|``."""
+    return (real - synthetic).abs().sum()
+
+
+DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine": cosine_distance,
+    "squared": squared_distance,
+    "l1": l1_distance,
+}
+
+
+def gradient_distance(
+    real: Sequence[Tensor], synthetic: Sequence[Tensor], distance: str = "cosine"
+) -> Tensor:
+    """Return the distance of two gradients, summed over parameters.
 
     Args:
-        real: gradient of each parameter.
+        real: gradient of each parameter that counts.
         synthetic: the same shapes.
+        distance: a key of `DISTANCES`.
     """
-    total = synthetic[0].new_zeros(())
-    for r, s in zip(real, synthetic, strict=True):
-        if r.ndim < 2:
-            continue
-        r, s = r.flatten(1), s.flatten(1)
-        cosine = (r * s).sum(dim=1) / (r.norm(dim=1) * s.norm(dim=1) + 1e-6)
-        total = total + (1 - cosine).sum()
-    return total
+    pairs = zip(real, synthetic, strict=True)
+    return torch.stack([DISTANCES[distance](r, s) for r, s in pairs]).sum()
+
+
+def counted(student: Student, layers: Layers) -> tuple[str, ...]:
+    """Return the names of the parameters whose gradients are matched.
+
+    Args:
+        student: the network.
+        layers: ``"weights"``: of convolutions and linear layers, as in DC; ``"convolutions"``: of
+            convolutions alone, as in IDC; ``"all"``: biases and norms as well.
+    """
+    least = {"weights": 2, "convolutions": 4, "all": 0}[layers]
+    return tuple(name for name, value in student.named_parameters() if value.ndim >= least)
 
 
 def weight_gradient(
-    student: Student, images: Tensor, labels: Tensor, *, create_graph: bool = False
+    student: Student, images: Tensor, labels: Tensor, names: Sequence[str]
 ) -> list[Tensor]:
-    """Return the gradient of the mean cross entropy by each weight of two or more dimensions.
+    """Return the gradient of the mean cross entropy, to be differentiated by the images.
 
     Args:
         student: the network.
         images: normalised [N, C, H, W].
         labels: [N].
-        create_graph: whether the result is to be differentiated by the images.
+        names: of the parameters.
     """
-    weights = [p for p in student.parameters() if p.ndim >= 2]
+    parameters = dict(student.named_parameters())
     loss = F.cross_entropy(student(images), labels)
-    return list(torch.autograd.grad(loss, weights, create_graph=create_graph))
+    return list(torch.autograd.grad(loss, [parameters[n] for n in names], create_graph=True))
 
 
 @OBJECTIVES.register("gradient")
 class GradientSettings(MatchingSettings):
-    """DC with one outer step: a fresh student per step, matched class by class.
+    """Gradient matching, class by class.
 
-    With an empty `augment` it is DC, else DSA.
+    DC with an empty `augment`, DSA with all of it; IDC with ``distance: squared``,
+    ``layers: convolutions``, ``augment: [color, crop, cutout]``, ``real_batch: 64`` and
+    ``network: {train_on: real, momentum: 0.9, weight_decay: 5e-4, cutmix: 0.5}``.
     """
+
+    distance: Literal["cosine", "squared", "l1"] = Field(
+        "cosine", description="cosine per output channel, summed squares or summed absolutes"
+    )
+    layers: Layers = Field("weights", description="which parameters count")
+    network: NetworkSettings = Field(
+        NetworkSettings(), description="how long a network is matched through, and its training"
+    )
 
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Objective:
         """Return the objective; see `ObjectiveSettings.build`."""
-        return GradientMatching(RealSide(train, self, device, streams))
+        return GradientMatching(RealSide(train, self, device, streams), self)
 
 
 class GradientMatching:
     """Distance of the gradients that real and synthetic images of a class give a student."""
 
-    def __init__(self, real: RealSide) -> None:
-        self._real = real
+    def __init__(self, real: RealSide, settings: GradientSettings) -> None:
+        self._real, self._settings = real, settings
+        self._network = Network(real, settings.network)
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """Nothing but the data."""
+        return {}
 
     def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
-        student = self._real.student(step)
+        student = self._network.at(images, labels, step)
         image_grad = torch.zeros_like(images)
         loss = 0.0
         for c in labels.unique().tolist():
@@ -85,6 +141,14 @@ class GradientMatching:
             loss += distance
             image_grad[own] = grad
         return Matched(loss, image_grad)
+
+    def state(self) -> State:
+        """Return clones of the network's weights and momentum."""
+        return self._network.state()
+
+    def load_state(self, state: State) -> None:
+        """Restore the network."""
+        self._network.load_state(state)
 
     def _match_class(
         self, student: Student, images: Tensor, label: int, step: Step
@@ -96,12 +160,13 @@ class GradientMatching:
         augment = self._real.augmentation(step, label)
         if augment is not None:
             batch, synthetic = augment(batch), augment(synthetic)
-        target = weight_gradient(student, batch, _constant(label, batch))
-        got = weight_gradient(student, synthetic, _constant(label, synthetic), create_graph=True)
-        distance = gradient_distance(target, got)
+        names = counted(student, self._settings.layers)
+        target = self._real.response.weight_gradient(student, batch, _all(label, batch), names)
+        got = weight_gradient(student, synthetic, _all(label, synthetic), names)
+        distance = gradient_distance(target, got, self._settings.distance)
         (grad,) = torch.autograd.grad(distance, leaf)
         return float(distance.detach()), grad
 
 
-def _constant(label: int, images: Tensor) -> Tensor:
+def _all(label: int, images: Tensor) -> Tensor:
     return torch.full((len(images),), label, device=images.device)

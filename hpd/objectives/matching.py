@@ -6,15 +6,19 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpd.augment import OPERATION_NAMES, Augmentation, OperationName, draw_augmentation
 from hpd.data import ImageSet
 from hpd.objectives.base import ObjectiveSettings
-from hpd.rng import Streams
+from hpd.rng import Streams, isolated
 from hpd.students import STUDENTS, Student, StudentSettings
 from hpd.students.convnet import ConvNetSettings
+from hpd.students.response import RealDtype, Response
 from hpd.typing import Step
+
+# of each class, for the statistics of batch norms, as in the released DC code
+_CALIBRATION_IMAGES = 16
 
 
 class MatchingSettings(ObjectiveSettings):
@@ -25,6 +29,12 @@ class MatchingSettings(ObjectiveSettings):
     augment: list[OperationName] = Field(
         list(OPERATION_NAMES),
         description="one of these is drawn per step and applied to both sides alike; [] for none",
+    )
+    compile: bool = Field(
+        False, description="compile the student for the real images; pays in runs of many steps"
+    )
+    real_dtype: RealDtype = Field(
+        "float32", description="what real images are computed in; bfloat16 needs AMX or a GPU"
     )
 
 
@@ -41,26 +51,57 @@ class RealSide:
     def __init__(
         self, train: ImageSet, settings: MatchingSettings, device: torch.device, streams: Streams
     ) -> None:
-        self.train, self.device = train, device
-        self._settings, self._streams = settings, streams
+        self.train, self.device, self.streams = train, device, streams
+        self._settings = settings
+        self.response = Response(
+            lambda: settings.student.make(train.image_shape, train.num_classes),
+            compiled=settings.compile,
+            dtype=settings.real_dtype,
+        )
 
     def student(self, step: Step) -> Student:
-        """Return the fresh student of this step."""
-        rng = self._streams.generator("student", step.stage, step.index)
+        """Return the fresh student of this step, ready to be matched through."""
+        rng = self.streams.generator("student", step.stage, step.index)
         build = self._settings.student.build
-        return build(self.train.image_shape, self.train.num_classes, rng).to(self.device)
+        student = build(self.train.image_shape, self.train.num_classes, rng).to(self.device)
+        return self.ready(student, step)
+
+    def ready(self, student: Student, step: Step) -> Student:
+        """Put a student in eval mode, its batch norms with the statistics of real images.
+
+        So no image's gradient depends on the others of its batch, nor on dropout.
+        """
+        norms = [m for m in student.modules() if isinstance(m, nn.BatchNorm2d)]
+        if norms:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # the plain average over batches: here, of this one
+            rng = self.streams.generator("batch norm", step.stage, step.index)
+            classes = range(self.train.num_classes)
+            chosen = [self.train.draw(c, _CALIBRATION_IMAGES, rng) for c in classes]
+            images = self.train.normalised(torch.cat(chosen)).to(self.device)
+            student.train()
+            with torch.no_grad(), isolated(self.streams.seed("dropout", step.index), self.device):
+                student(images)
+        return student.eval()
 
     def batch(self, label: int, step: Step) -> Tensor:
         """Return this step's normalised real images of one class [n, C, H, W]."""
-        rng = self._streams.generator("real batch", step.stage, step.index, label)
+        rng = self.streams.generator("real batch", step.stage, step.index, label)
         indices = self.train.draw(label, self._settings.real_batch, rng)
         return self.train.normalised(indices).to(self.device)
+
+    def mixed_batch(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return random normalised real images of all classes, at most `count`, and labels."""
+        indices = torch.randperm(len(self.train), generator=rng)[:count]
+        images, labels = self.train.normalised(indices), self.train.labels[indices]
+        return images.to(self.device), labels.to(self.device)
 
     def augmentation(self, step: Step, label: int = -1) -> Augmentation | None:
         """Return the augmentation of this step (of one class of it), or None for none."""
         if not self._settings.augment:
             return None
-        rng = self._streams.generator("augmentation", step.stage, step.index, label)
+        rng = self.streams.generator("augmentation", step.stage, step.index, label)
         return draw_augmentation(self._settings.augment, rng)
 
     def normalise(self, images: Tensor) -> Tensor:

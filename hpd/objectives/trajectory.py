@@ -1,0 +1,252 @@
+"""Trajectory matching (MTT): a student trained on synthetic images ends where an expert does.
+
+Sources: Cazenavette et al., Dataset Distillation by Matching Training Trajectories, CVPR 2022,
+equation 2 (MTT); Cui et al., Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory,
+ICML 2023, equation 6 (the gradient of constant memory).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from hpd.augment import OPERATION_NAMES, Augmentation, OperationName, draw_augmentation
+from hpd.data import ImageSet
+from hpd.errors import ConfigError, NumericError
+from hpd.objectives.base import OBJECTIVES, ObjectiveSettings
+from hpd.objectives.unrolling import METHODS, Batch, Method, UnrolledStudent
+from hpd.rng import Streams
+from hpd.students import STUDENTS, StudentSettings
+from hpd.students.convnet import ConvNetSettings
+from hpd.students.expert_checks import (
+    check_complete,
+    check_images,
+    check_learned,
+    check_matches,
+)
+from hpd.students.trajectories import ExpertFolder, ExpertSettings
+from hpd.typing import Matched, Objective, State, Step
+
+_LR_MOMENTUM = 0.5
+
+
+@OBJECTIVES.register("trajectory")
+class TrajectorySettings(ObjectiveSettings):
+    """MTT: steps on synthetic images from where an expert was, to where it went.
+
+    The defaults are those of GLaD and H-PD.
+    """
+
+    student: Annotated[StudentSettings, STUDENTS] = Field(
+        ConvNetSettings(), description="the architecture; the experts' must be the same"
+    )
+    experts: str = Field("runs/experts", description="folder that `hpd experts` wrote")
+    expert_training: ExpertSettings | None = Field(
+        None, description="how the experts must have been trained; null: any way"
+    )
+    student_steps: int = Field(20, ge=1, description="SGD steps of the student")
+    expert_epochs: int = Field(3, ge=1, description="epochs of the expert to be made up for")
+    max_start_epoch: int = Field(
+        5, ge=1, description="the student starts where an expert was after 0 to this - 1 epochs"
+    )
+    synthetic_batch: int | None = Field(
+        None, ge=1, description="images of a student step; null: all of them"
+    )
+    student_lr: float = Field(0.01, gt=0, description="learning rate of the student, to start with")
+    student_lr_rate: float = Field(
+        1e-6, ge=0, description="SGD rate at which `student_lr` is learnt; 0 leaves it as it is"
+    )
+    method: Method = Field(
+        "constant_memory",
+        description="constant_memory: approximate, memory of one student step; unrolled: exact,"
+        " memory grows with the steps; checkpointed: exact, recomputes each step to save memory",
+    )
+    augment: list[OperationName] = Field(
+        list(OPERATION_NAMES), description="one of these is drawn per student step; [] for none"
+    )
+
+    def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Objective:
+        """Return the objective, its experts checked; see `ObjectiveSettings.build`.
+
+        Raises:
+            RunError: if there are no experts, too few or broken ones, or they learned nothing.
+            ConfigError: if they are shorter than the epochs asked for, or of other students.
+            DataError: if they saw other images, or an image is constant.
+            NumericError: if they, or the first step of the student, are not finite.
+        """
+        folder = ExpertFolder.open(self.experts)
+        training = None if self.expert_training is None else self.expert_training.training
+        check_matches(folder.record, student=self.student, train=train, training=training)
+        if self.expert_training is not None:
+            check_complete(folder, self.expert_training.count)
+        needed = self.max_start_epoch - 1 + self.expert_epochs
+        if needed > folder.epochs:
+            raise ConfigError(
+                f"the experts in {self.experts} are too short",
+                got=f"{folder.epochs} epochs",
+                expected=f"{needed} for max_start_epoch={self.max_start_epoch} and"
+                f" expert_epochs={self.expert_epochs}",
+            )
+        check_images(train)
+        check_learned(folder)
+        objective = TrajectoryMatching(folder, train, self, device, streams)
+        objective.check_first_step()
+        return objective
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of an expert's way.
+
+    Args:
+        start: its parameters [P] where the student starts.
+        target: its parameters [P] some epochs later.
+    """
+
+    start: Tensor
+    target: Tensor
+
+
+def trajectory_loss(end: Tensor, span: Span) -> Tensor:
+    """Return ``|| end - target ||^2 / || start - target ||^2``, vectors [P]."""
+    return (end - span.target).square().sum() / (span.start - span.target).square().sum()
+
+
+class TrajectoryMatching:
+    """How far from an expert a student ends that trains on the synthetic images.
+
+    ``theta_{i+1} = theta_i - lr * grad CE(theta_i; augmented batch i)``, from an expert's
+    ``theta*_t``; loss ``|| theta_S - theta*_{t+M} ||^2 / || theta*_t - theta*_{t+M} ||^2``.
+
+    With ``method: constant_memory`` the image gradient is NOT that of this loss: each step's
+    parameters are taken as constants, which drops the products of Hessians through which an early
+    image moves the later steps. At one step it is exact; the further lr times curvature times
+    steps is from zero, the worse it gets. The loss itself is the same with every method.
+
+    Students answer in eval mode, without dropout.
+
+    Args:
+        folder: the experts.
+        train: the real training images.
+        settings: options.
+        device: where to compute.
+        streams: randomness.
+    """
+
+    def __init__(
+        self,
+        folder: ExpertFolder,
+        train: ImageSet,
+        settings: TrajectorySettings,
+        device: torch.device,
+        streams: Streams,
+    ) -> None:
+        self._folder, self._train, self._settings = folder, train, settings
+        self._device, self._streams = device, streams
+        self._student = UnrolledStudent(
+            lambda: settings.student.make(train.image_shape, train.num_classes)
+        )
+        self._lr = torch.tensor(settings.student_lr, dtype=torch.float64)
+        self._lr_velocity = torch.zeros_like(self._lr)
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """The experts, and the student's learning rate as it was learnt."""
+        record = self._folder.record
+        return {
+            "experts": {
+                "count": len(self._folder),
+                "epochs": self._folder.epochs,
+                "seed": record.seed,
+                "images_sha256": record.images_sha256,
+            },
+            "student_lr": float(self._lr),
+        }
+
+    def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
+        """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
+        span = self._span(step, images)
+        leaf = images.detach().requires_grad_()
+        lr = self._lr.clone().to(images).requires_grad_()
+        end = METHODS[self._settings.method](
+            self._student, span.start, self._batches(leaf, labels, step), lr
+        )
+        loss = trajectory_loss(end, span)
+        image_grad, lr_grad = torch.autograd.grad(loss, (leaf, lr))
+        metrics = {"student_lr": float(self._lr)}
+        self._learn_rate(float(lr_grad), step)
+        return Matched(float(loss.detach()), image_grad, metrics)
+
+    def check_first_step(self) -> None:
+        """Take one student step on real images, as many as there are classes.
+
+        Raises:
+            NumericError: if loss or gradient is not finite.
+        """
+        chosen = torch.cat([own[:1] for own in self._train.by_class])
+        images = self._train.unit(chosen).to(self._device).requires_grad_()
+        labels = self._train.labels[chosen].to(self._device)
+        span = self._span(Step(0, 0), images)
+        lr = self._lr.to(images)
+        batch = self._batches(images, labels, Step(0, 0))[:1]
+        loss = trajectory_loss(METHODS["unrolled"](self._student, span.start, batch, lr), span)
+        (grad,) = torch.autograd.grad(loss, images)
+        if not (bool(loss.isfinite()) and bool(grad.isfinite().all())):
+            raise NumericError(
+                "the first step of the student is not finite",
+                got=f"loss {float(loss.detach())}",
+                fix="Lower objective.student_lr, or train the experts anew.",
+            )
+
+    def state(self) -> State:
+        """Return clones of the student's learning rate and its momentum."""
+        return {"student_lr": self._lr.clone(), "student_lr_velocity": self._lr_velocity.clone()}
+
+    def load_state(self, state: State) -> None:
+        """Restore the learning rate."""
+        self._lr = state["student_lr"].clone()
+        self._lr_velocity = state["student_lr_velocity"].clone()
+
+    def _span(self, step: Step, like: Tensor) -> Span:
+        """Return the piece of an expert's way that this step matches."""
+        rng = self._streams.generator("expert", step.stage, step.index)
+        expert = int(torch.randint(len(self._folder), (), generator=rng))
+        epoch = int(torch.randint(self._settings.max_start_epoch, (), generator=rng))
+        epochs = (epoch, epoch + self._settings.expert_epochs)
+        start, target = (self._folder.parameters(expert, e).to(like) for e in epochs)
+        return Span(start, target)
+
+    def _batches(self, images: Tensor, labels: Tensor, step: Step) -> Sequence[Batch]:
+        """Return what each student step trains on: all images before any a second time."""
+        settings, normalised = self._settings, self._train.normalisation.apply(images)
+        size = min(settings.synthetic_batch or len(images), len(images))
+        rng = self._streams.generator("student batches", step.stage, step.index)
+        batches: list[Batch] = []
+        while len(batches) < settings.student_steps:
+            # a last part that is too small is left out, as steps of one size are compared
+            order = torch.randperm(len(images), generator=rng).to(images.device)
+            for chosen in order[: len(images) // size * size].split(size):
+                augment = self._augmentation(rng)
+                batches.append(Batch(normalised, labels, chosen, augment))
+        return batches[: settings.student_steps]
+
+    def _augmentation(self, rng: torch.Generator) -> Augmentation | None:
+        return draw_augmentation(self._settings.augment, rng) if self._settings.augment else None
+
+    def _learn_rate(self, grad: float, step: Step) -> None:
+        """Take a step of SGD with momentum 0.5, as in MTT, on the student's learning rate."""
+        if not self._settings.student_lr_rate:
+            return
+        self._lr_velocity = _LR_MOMENTUM * self._lr_velocity + grad
+        self._lr = self._lr - self._settings.student_lr_rate * self._lr_velocity
+        if not float(self._lr) > 0:
+            raise NumericError(
+                f"the student's learning rate left the positive numbers at step {step.index}",
+                got=float(self._lr),
+                fix="Lower objective.student_lr_rate.",
+            )

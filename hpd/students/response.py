@@ -1,0 +1,158 @@
+"""How students answer to real images: to first order only, so as fast as the device allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from hpd.errors import ConfigError
+from hpd.students.base import Student
+
+RealDtype = Literal["float32", "bfloat16"]
+
+_Tensors = dict[str, Tensor]
+# activations of this many images stay in the cache of a CPU; a GPU takes all that fit
+_PART_ON_CPU = 64
+_PART = 256
+
+
+class Response:
+    """Gradients and embeddings of fresh students of one architecture, without a graph.
+
+    Students answer in eval mode. Real images need no second derivative, so they may go through a
+    compiled student and through bfloat16, which a graph that is differentiated twice may not.
+
+    Args:
+        make: returns the module; called once, on the meta device.
+        compiled: compile the student with `torch.compile`. The first answer takes about half a
+            minute, those after it two thirds of the time or less. Needs a C++ compiler.
+        dtype: what is computed in. ``"bfloat16"`` pays on a GPU and on a CPU with AMX or
+            AVX512-BF16, and is many times slower elsewhere. Results are float32 either way.
+    """
+
+    def __init__(
+        self, make: Callable[[], Student], *, compiled: bool = False, dtype: RealDtype = "float32"
+    ) -> None:
+        with torch.device("meta"):
+            template = make().eval().requires_grad_(False)
+        self._compiled = compiled
+        self._half = torch.bfloat16 if dtype == "bfloat16" else None
+        self._memory_format = torch.channels_last if compiled else torch.preserve_format
+        # the template's weights are never used: each call brings those of a student
+        self._loss: Callable[..., Tensor] = _Loss(template)
+        self._embed: Callable[..., Tensor] = _Embedding(template)
+        if compiled:
+            self._loss, self._embed = torch.compile(self._loss), torch.compile(self._embed)
+
+    def weight_gradient(
+        self, student: Student, images: Tensor, labels: Tensor, names: Sequence[str]
+    ) -> list[Tensor]:
+        """Return the gradient of the mean cross entropy by some of a student's parameters.
+
+        Args:
+            student: of this architecture, in eval mode.
+            images: normalised [N, C, H, W].
+            labels: [N].
+            names: of the parameters.
+
+        Returns:
+            a tensor of each parameter's shape and dtype.
+
+        Raises:
+            ConfigError: if the student is to be compiled and cannot be.
+        """
+        tensors = self._tensors(student)
+        chosen = [tensors[name].requires_grad_() for name in names]
+        given = dict(student.named_parameters())
+        total = [torch.zeros_like(given[name]) for name in names]
+        size = _part_size(images)
+        for x, y in zip(images.split(size), labels.split(size), strict=True):
+            for sum_, grad in zip(total, self._gradient(tensors, chosen, x, y), strict=True):
+                sum_ += grad
+        return [sum_ / len(images) for sum_ in total]
+
+    def embed(self, student: Student, images: Tensor) -> Tensor:
+        """Embed normalised images [N, C, H, W]: [N, E], of the dtype of the images."""
+        tensors = self._tensors(student)
+        with torch.no_grad():
+            parts = [
+                self._run(self._embed, tensors, self._cast(part)).to(images.dtype)
+                for part in images.split(_part_size(images))
+            ]
+        return torch.cat(parts)
+
+    def _gradient(
+        self, tensors: _Tensors, chosen: Sequence[Tensor], images: Tensor, labels: Tensor
+    ) -> Sequence[Tensor]:
+        def run() -> Sequence[Tensor]:
+            return torch.autograd.grad(self._loss(tensors, self._cast(images), labels), chosen)
+
+        return self._run(run)
+
+    def _tensors(self, student: Student) -> _Tensors:
+        """Return parameters and buffers as they are computed with, without gradient."""
+        named = [*student.named_parameters(), *student.named_buffers()]
+        return {name: self._cast(value.detach()) for name, value in named}
+
+    def _cast(self, value: Tensor) -> Tensor:
+        """Return the tensor in the dtype and memory format of the computation."""
+        if not value.is_floating_point():
+            return value
+        # an alias, so that asking for gradients leaves the student's own tensor alone
+        memory_format = self._memory_format if value.ndim == 4 else torch.preserve_format
+        return value.to(dtype=self._half, memory_format=memory_format).detach()
+
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        if not self._compiled:
+            return function(*arguments)
+        try:
+            return function(*arguments)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise ConfigError(
+                "the student cannot be compiled here",
+                got=lines[0] if lines else type(error).__name__,
+                fix="Set objective.compile=false, or install a C++ compiler.",
+            ) from error
+
+
+class _Loss:
+    """The summed cross entropy of a student with given weights."""
+
+    def __init__(self, template: Student) -> None:
+        self._template = template
+
+    def __call__(self, tensors: _Tensors, images: Tensor, labels: Tensor) -> Tensor:
+        logits = functional_call(self._template, tensors, (images,))
+        # the sum over many images needs more digits than bfloat16 has
+        logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+        return F.cross_entropy(logits, labels, reduction="sum")
+
+
+class _Embedding:
+    """The embedding of a student with given weights."""
+
+    def __init__(self, template: Student) -> None:
+        self._template = _EmbedOnly(template)
+
+    def __call__(self, tensors: _Tensors, images: Tensor) -> Tensor:
+        named = {f"student.{name}": value for name, value in tensors.items()}
+        return functional_call(self._template, named, (images,))
+
+
+class _EmbedOnly(torch.nn.Module):
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.student.embed(images)
+
+
+def _part_size(images: Tensor) -> int:
+    return _PART_ON_CPU if images.device.type == "cpu" else _PART
