@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         load_generator,
         load_run,
         project,
+        train_experts,
     )
     from hpd.artifacts import DistilledSet, export
     from hpd.errors import HpdError
@@ -34,6 +35,7 @@ _HOMES = {
     "load_generator": "hpd.api",
     "load_run": "hpd.api",
     "project": "hpd.api",
+    "train_experts": "hpd.api",
 }
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "load_generator",
     "load_run",
     "project",
+    "train_experts",
 ]
 
 

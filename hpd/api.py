@@ -18,12 +18,15 @@ from hpd.artifacts import DistilledSet, RunFolder, check_free
 from hpd.config import RunSettings, load_config, parse_yaml
 from hpd.data import DATASETS, Dataset, ImageSet
 from hpd.device import open_device
-from hpd.engine import Observer, Outcome, StageReport, StepReport, optimise
+from hpd.engine import Observer, Outcome, StageReport, StepReport, experts, optimise
 from hpd.engine.recorder import Recorder
 from hpd.errors import ConfigError
 from hpd.evaluation import Evaluation, evaluate_sets
+from hpd.objectives import OBJECTIVES
 from hpd.rng import Streams
 from hpd.sources import SOURCES, TakesGenerator
+from hpd.students.expert_checks import check_learned
+from hpd.students.trajectories import ExpertFolder, ExpertSettings
 from hpd.typing import Source, Stage
 
 SetupHook = Callable[[Sequence[Stage]], None]
@@ -155,9 +158,7 @@ def distill(
         HpdError: for what is wrong with configuration, data, generator or folder, before anything
             is written; `NumericError` if the optimisation diverges.
     """
-    settings = config if isinstance(config, RunSettings) else load_config(config, overrides, seed)
-    if isinstance(config, RunSettings) and (overrides or seed is not None):
-        raise ConfigError("overrides and seed belong in the settings", got="both")
+    settings = _resolve(config, overrides, seed)
     if out is not None:
         check_free(Path(out).expanduser())
     device, streams = open_device(settings.device), Streams(settings.seed)
@@ -174,6 +175,69 @@ def distill(
         source, objective, selector, settings.optimizer, listeners, select_every=every
     )
     return _finish(settings, train, source, outcome, folder)
+
+
+def _resolve(
+    config: str | Path | Mapping[str, Any] | RunSettings,
+    overrides: Sequence[str],
+    seed: int | None,
+) -> RunSettings:
+    if not isinstance(config, RunSettings):
+        return load_config(config, overrides, seed)
+    if overrides or seed is not None:
+        raise ConfigError("overrides and seed belong in the settings", got="both")
+    return config
+
+
+def train_experts(
+    config: str | Path | Mapping[str, Any] | RunSettings,
+    *overrides: str,
+    out: str | Path | None = None,
+    seed: int | None = None,
+    count: int | None = None,
+    report: experts.Report = lambda expert, epoch, loss: None,
+    on_setup: Callable[[ExpertSettings], None] = lambda settings: None,
+) -> ExpertFolder:
+    """Train the experts that trajectory matching needs, as far as they are not there yet.
+
+    An interrupted training goes on where it stopped, to the same bytes on a CPU.
+
+    Args:
+        config: of a run whose objective is ``trajectory``; see `distill`.
+        overrides: ``"key.sub=value"`` each.
+        out: folder of the experts; None: the one that the objective names.
+        seed: replaces the configuration's.
+        count: number of experts; None: as the objective's `expert_training` says.
+        report: hears (expert, epochs done, mean training loss) after each epoch.
+        on_setup: hears before the first how many experts there will be, and how they are trained.
+
+    Raises:
+        ConfigError: for another objective, or a student with batch norm.
+        RunError: if the folder holds something else or experts of another training, or if an
+            expert learned nothing.
+        HpdError: for what is wrong with configuration or data; `NumericError` if an expert
+            diverges.
+    """
+    settings = _resolve(config, overrides, seed)
+    objective = settings.objective
+    if not isinstance(objective, experts.MatchesExperts):
+        kind = OBJECTIVES.kind_of(objective)
+        raise ConfigError("the objective needs no experts", got=kind, expected="trajectory")
+    training = objective.expert_training or ExpertSettings()
+    if count is not None:
+        training = ExpertSettings.read({"count": count, "training": training.training})
+    on_setup(training)
+    folder = experts.train_experts(
+        objective.experts if out is None else out,
+        objective.student,
+        training,
+        settings.data.build().train,
+        device=open_device(settings.device),
+        seed=settings.seed,
+        report=report,
+    )
+    check_learned(folder)
+    return folder
 
 
 def _build_source(

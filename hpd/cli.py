@@ -12,7 +12,7 @@ import click
 from hpd.errors import HpdError
 from hpd.generator_cli import generator
 
-_EXIT_BAD_INPUT = 2
+_EXIT_INTERRUPTED, _EXIT_BAD_INPUT = 1, 2
 
 
 class _Commands(click.Group):
@@ -77,6 +77,47 @@ def distill(
     console.print(
         f"images, grid.png and evaluation.json: {folder}", highlight=False, soft_wrap=True
     )
+
+
+@main.command()
+@click.argument("config")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--out", type=click.Path(path_type=Path), help="Their folder. [objective.experts]")
+@click.option(
+    "--count", type=click.IntRange(min=1), help="How many. [objective.expert_training.count]"
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Root of all randomness.")
+def experts(
+    config: str, overrides: tuple[str, ...], out: Path | None, count: int | None, seed: int | None
+) -> None:
+    """Train the experts that the objective of CONFIG matches students to.
+
+    Experts that are there are kept, and one that was interrupted goes on where it stopped.
+
+    \b
+    Example:
+      hpd experts digits objective=trajectory --count 3
+    """
+    from rich.console import Console
+
+    from hpd import api
+    from hpd.config import load_config
+    from hpd.console import ProgressBar, describe_experts
+
+    settings, console = load_config(config, overrides, seed), Console()
+    started = time.perf_counter()
+    with ProgressBar(console, "training experts") as bar:
+        try:
+            folder = api.train_experts(
+                settings, out=out, count=count, report=bar.on_epoch, on_setup=bar.expect_experts
+            )
+        except KeyboardInterrupt:
+            click.echo("hpd: interrupted; the same command goes on where it stopped", err=True)
+            sys.exit(_EXIT_INTERRUPTED)
+    seconds = time.perf_counter() - started
+    line = describe_experts(folder)
+    line = f"{line}, {seconds:.0f} s" if bar.done else f"nothing left to train: {line}"
+    console.print(f"{line}: {folder.path}", highlight=False, soft_wrap=True)
 
 
 @main.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from types import TracebackType
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from typing_extensions import Self
 
 from hpd.engine import StageReport, StepReport
 from hpd.evaluation import Evaluation
+from hpd.students.trajectories import ExpertFolder, ExpertSettings
 from hpd.typing import Stage
 
 _LABELS = {
@@ -23,7 +25,7 @@ _LABELS = {
 
 
 class ProgressBar:
-    """A progress bar over all steps of a run, or over all students of an evaluation.
+    """A progress bar over the steps of a run, the epochs of experts, or evaluated students.
 
     Args:
         console: where to draw; a console that is no terminal gets no bar.
@@ -42,6 +44,7 @@ class ProgressBar:
             disable=not console.is_terminal,
             transient=True,
         )
+        self._epochs = 1
         self._task = self._progress.add_task(title, total=None, note="preparing")
 
     def __enter__(self) -> Self:
@@ -76,10 +79,42 @@ class ProgressBar:
             highlight=False,
         )
 
+    @property
+    def done(self) -> int:
+        """How far it has come."""
+        return int(self._progress.tasks[0].completed)
+
+    def expect_experts(self, settings: ExpertSettings) -> None:
+        """Take the number of epochs from the settings of experts."""
+        self._epochs = settings.training.epochs
+        self._progress.update(self._task, total=settings.count * self._epochs)
+
+    def on_epoch(self, expert: int, epoch: int, loss: float) -> None:
+        """Move on to where an expert is, and say when it is finished."""
+        done = expert * self._epochs + epoch
+        note = f"expert {expert}, epoch {epoch}, loss {loss:.4g}"
+        self._progress.update(self._task, completed=done, note=note)
+        if epoch == self._epochs:
+            self._console.print(
+                f"expert {expert:<4} {epoch} epochs, loss {loss:.4g}", highlight=False
+            )
+
     def on_student(self, name: str, done: int, total: int) -> None:
         """Move on by a student."""
         note = _LABELS.get(name, name)
         self._progress.update(self._task, completed=done, total=total, note=note)
+
+
+def describe_experts(folder: ExpertFolder) -> str:
+    """Return one line about experts: how many, means over all of them, and what they take up."""
+    results = [folder.result(expert) for expert in range(len(folder))]
+    first, last = (fmean(result.losses[i] for result in results) for i in (0, -1))
+    before = fmean(result.accuracy_before for result in results)
+    after = fmean(result.accuracy_after for result in results)
+    return (
+        f"{len(folder)} experts of {folder.epochs} epochs: loss {first:.4g} -> {last:.4g}, "
+        f"training accuracy {before:.1%} -> {after:.1%}, {folder.size_bytes / 1e6:.1f} MB"
+    )
 
 
 def table(evaluation: Evaluation) -> Table:
