@@ -98,18 +98,36 @@ def distribution_distance(real, real_labels, synthetic, synthetic_labels):
     return total
 
 
-def cosine_gradient_distance(real, synthetic):
-    """DC from its definition: one output channel at a time."""
-    total = 0.0
+def gradient_distances(real, synthetic):
+    """DC's cosine, IDC's squares and L1 from their definitions: one output channel at a time."""
+    cosine = squared = l1 = 0.0
     for r, s in zip(real, synthetic, strict=True):
-        if r.ndim == 1:
-            continue
-        for a, b in zip(r, s, strict=True):
+        channels = [(r, s)] if r.ndim == 1 else zip(r, s, strict=True)
+        for a, b in channels:
             a, b = a.reshape(-1), b.reshape(-1)
             dot = sum(x * y for x, y in zip(a, b, strict=True))
             norms = sum(x * x for x in a) ** 0.5 * sum(y * y for y in b) ** 0.5
-            total = total + 1 - dot / (norms + 1e-6)
-    return total
+            cosine = cosine + 1 - dot / (norms + 1e-6)
+            squared = squared + sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+            l1 = l1 + sum(abs(x - y) for x, y in zip(a, b, strict=True))
+    return {"cosine": cosine, "squared": squared, "l1": l1}
+
+
+def trajectory_distance(student, start, target, batches, lr):
+    """MTT from its definition: one parameter at a time, with the whole graph."""
+    weights = {name: value.clone().requires_grad_() for name, value in start.items()}
+    for images, labels in batches:
+        logits = torch.func.functional_call(student, weights, (images,))
+        loss = -sum(
+            row[y] - row.exp().sum().log() for row, y in zip(logits, labels, strict=True)
+        ) / len(labels)
+        slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+        weights = {
+            name: value - lr * slope
+            for (name, value), slope in zip(weights.items(), slopes, strict=True)
+        }
+    missed = sum(((weights[name] - target[name]) ** 2).sum() for name in start)
+    return missed / sum(((start[name] - target[name]) ** 2).sum() for name in start)
 
 
 def class_relevant_distance(student, real, real_labels, synthetic, synthetic_labels, *, weighted):

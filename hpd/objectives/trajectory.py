@@ -79,6 +79,7 @@ class TrajectorySettings(ObjectiveSettings):
             DataError: if they saw other images, or an image is constant.
             NumericError: if they, or the first step of the student, are not finite.
         """
+        check_images(train)
         folder = ExpertFolder.open(self.experts)
         training = None if self.expert_training is None else self.expert_training.training
         check_matches(folder.record, student=self.student, train=train, training=training)
@@ -92,7 +93,6 @@ class TrajectorySettings(ObjectiveSettings):
                 expected=f"{needed} for max_start_epoch={self.max_start_epoch} and"
                 f" expert_epochs={self.expert_epochs}",
             )
-        check_images(train)
         check_learned(folder)
         objective = TrajectoryMatching(folder, train, self, device, streams)
         objective.check_first_step()
