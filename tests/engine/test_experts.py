@@ -227,14 +227,25 @@ def test_an_expert_that_diverges_is_named_and_earlier_ones_are_kept(images, tmp_
     assert sorted(contents(tmp_path)) == ["experts.json"]
 
 
-def test_two_processes_do_not_train_in_one_folder(images, tmp_path):
-    fcntl = pytest.importorskip("fcntl")
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with pytest.raises(RunError, match="another process trains experts"):
-        train(tmp_path, images)
-    os.close(descriptor)
+@pytest.mark.skipif(sys.platform == "win32", reason="has no locks of folders")
+def test_nobody_trains_in_a_folder_in_which_another_does(images, tmp_path):
+    def meanwhile(*epoch):
+        with pytest.raises(RunError, match="another process trains experts"):
+            train(tmp_path, images)
+        heard.append(epoch)
+
+    heard = []
+    train(tmp_path, images, count=1, report=meanwhile)
+    assert len(heard) == 3
     assert len(train(tmp_path, images)) == 2
+
+
+def test_leftovers_of_a_kill_while_writing_are_swept_up(images, tmp_path, experts_folder):
+    (tmp_path / ".experts.json.x1").write_text("{")
+    train(tmp_path, images, count=1)
+    (tmp_path / ".001.partial.safetensors.x2").write_bytes(b"half")
+    train(tmp_path, images)
+    assert contents(tmp_path) == contents(experts_folder)
 
 
 SCRIPT = """
