@@ -27,7 +27,7 @@ from hpd.rng import Streams
 from hpd.sources import SOURCES, TakesGenerator
 from hpd.students.expert_checks import check_learned
 from hpd.students.trajectories import ExpertFolder, ExpertSettings
-from hpd.typing import Source, Stage
+from hpd.typing import Objective, Source, Stage
 
 SetupHook = Callable[[Sequence[Stage]], None]
 
@@ -174,7 +174,7 @@ def distill(
     outcome = optimise(
         source, objective, selector, settings.optimizer, listeners, select_every=every
     )
-    return _finish(settings, train, source, outcome, folder)
+    return _finish(settings, train, source, objective, outcome, folder)
 
 
 def _resolve(
@@ -259,6 +259,7 @@ def _finish(
     settings: RunSettings,
     train: ImageSet,
     source: Source,
+    objective: Objective,
     outcome: Outcome,
     folder: RunFolder | None,
 ) -> Run:
@@ -277,7 +278,7 @@ def _finish(
     )
     if folder is not None:
         best = outcome.stages[outcome.best_stage]
-        folder.write_result(run.distilled, run.initial, _manifest(run, source, best))
+        folder.write_result(run.distilled, run.initial, _manifest(run, source, objective, best))
     return run
 
 
@@ -296,7 +297,7 @@ class _Listeners:
             observer.on_stage(report)
 
 
-def _manifest(run: Run, source: Source, best: StageReport) -> dict[str, Any]:
+def _manifest(run: Run, source: Source, objective: Objective, best: StageReport) -> dict[str, Any]:
     images = run.distilled.images
     return {
         "classes": run.distilled.classes,
@@ -316,6 +317,7 @@ def _manifest(run: Run, source: Source, best: StageReport) -> dict[str, Any]:
         "seed": run.config.seed,
         "best_stage": {"name": best.stage.name, "step": best.best_step, "score": best.score},
         **source.provenance,
+        **objective.provenance,
         "versions": {
             "hpd": version("hpd"),
             "torch": str(torch.__version__),

@@ -2,7 +2,7 @@
 
 from hpd.students import alexnet, convnet, resnet, vgg, vit
 from hpd.students.base import STUDENTS, Student, StudentSettings
-from hpd.students.means import class_means, embed_all
+from hpd.students.means import class_means
 from hpd.students.training import TrainingSettings, accuracy, train_epoch, train_student
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "TrainingSettings",
     "accuracy",
     "class_means",
-    "embed_all",
     "train_epoch",
     "train_student",
 ]

@@ -1,21 +1,9 @@
-"""Embeddings of many images, and their means by class."""
+"""Means by class."""
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from hpd.students.base import Student
-
-# activations of this many small images stay in the cache of a CPU: twice as fast as 640 at once
-_BATCH = 128
-
-
-def embed_all(student: Student, images: Tensor) -> Tensor:
-    """Embed normalised images [N, C, H, W] part by part, without gradient: [N, E]."""
-    with torch.no_grad():
-        return torch.cat([student.embed(part) for part in images.split(_BATCH)])
 
 
 def class_means(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
