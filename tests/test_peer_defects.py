@@ -34,7 +34,7 @@ PROOFS = {
         "sources/test_source_conformance.py", "test_images_are_in_range_detached_and_of_the_data",
     ),
     "students that are offered do not exist": (
-        "students/test_students.py", "test_one_protocol",
+        "students/test_student_conformance.py", "test_the_parts_fit_together",
     ),
     "relabelling classes one by one overwrites labels": (
         "data/test_images.py", "test_a_subset_is_relabelled_without_mixing_classes",

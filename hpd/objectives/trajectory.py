@@ -74,9 +74,10 @@ class TrajectorySettings(ObjectiveSettings):
         """Return the objective, its experts checked; see `ObjectiveSettings.build`.
 
         Raises:
-            RunError: if there are no experts, too few or broken ones, or they learned nothing.
+            RunError: if there are no experts, too few or broken ones, if they learned nothing or
+                saw other images.
             ConfigError: if they are shorter than the epochs asked for, or of other students.
-            DataError: if they saw other images, or an image is constant.
+            DataError: if a training image is constant.
             NumericError: if they, or the first step of the student, are not finite.
         """
         check_images(train)

@@ -17,6 +17,7 @@ def class_means(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     Returns:
         [K, E]; zero for a class without rows.
 
+    >>> import torch
     >>> class_means(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]), 2)
     tensor([[2.],
             [5.]])
