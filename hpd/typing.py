@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -115,6 +115,18 @@ class Source(Protocol):
 
     def load_state(self, state: State) -> None:
         """Restore what `state` returned, in the stage in which it was taken."""
+        ...
+
+
+@runtime_checkable
+class DrawsBatches(Protocol):
+    """A source of more images than a step takes: it says which ones are rendered."""
+
+    def batch(self, step: Step) -> Tensor:
+        """Return the indices of this step's images, int64, as many of every class.
+
+        They depend on the step alone, so that a run that is resumed takes the same ones.
+        """
         ...
 
 

@@ -14,7 +14,7 @@ from hpd.checks import check_finite
 from hpd.engine.observer import Observer, StageReport, StepReport
 from hpd.engine.optimizer import OptimizerSettings
 from hpd.errors import NumericError
-from hpd.typing import Objective, Selector, Source, Stage, State, Step
+from hpd.typing import DrawsBatches, Objective, Selector, Source, Stage, State, Step
 
 _DIVERGED = "Lower the learning rate, or leave out the level; the best state so far is kept."
 
@@ -109,12 +109,15 @@ def _run_stage(
     for i in range(stage.steps):
         started = time.perf_counter()
         step = Step(index, i)
-        images, pullback = source.render(everything)
+        chosen = source.batch(step) if isinstance(source, DrawsBatches) else everything
+        images, pullback = source.render(chosen)
         score = None
         if i % select_every == 0:
-            score = selector(images, source.labels)
+            # a part of the set would be scored by the luck of its draw
+            whole = images if chosen is everything else render_all(source).to(images.device)
+            score = selector(whole, source.labels)
             best.offer(source, score, i)
-        matched = objective(images, source.labels, step)
+        matched = objective(images, source.labels[chosen], step)
         where = f"at step {i} of stage {stage.name!r}"
         if not math.isfinite(matched.loss):
             raise NumericError(f"the loss is not finite {where}", got=matched.loss, fix=_DIVERGED)

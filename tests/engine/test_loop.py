@@ -156,3 +156,24 @@ def test_images_that_are_not_finite_stop_the_run(source):
 
     with pytest.raises(NumericError):
         run(source, keep_last, objective)
+
+
+def test_a_source_that_draws_batches_is_scored_whole(images, streams):
+    """The objective sees this step's images, the selector all of them."""
+    options = {"kind": "pixel", "steps": 4, "images_per_class": 2}
+    source = SOURCES.parse(options).build(images, CPU, streams)
+    source.batch = lambda step: torch.tensor([1, 2, 5]) - (step.index % 2)
+    matched, scored = [], []
+
+    def objective(images, labels, step):
+        matched.append((len(images), labels.tolist()))
+        return brighten(images, labels, step)
+
+    def selector(images, labels):
+        assert torch.equal(images, render_all(source))
+        scored.append(labels.tolist())
+        return float(len(scored))
+
+    run(source, selector, objective)
+    assert matched == [(3, [0, 1, 2]), (3, [0, 0, 2])] * 2
+    assert scored == [[0, 0, 1, 1, 2, 2]] * 5
