@@ -16,12 +16,7 @@ from hpd.typing import Source
 
 
 class SourceSettings(Settings):
-    """Options that every source has."""
-
-    images_per_class: int = Field(1, ge=1)
-    chunk_images: int = Field(
-        64, ge=1, description="most images rendered with a graph at a time; bounds the memory"
-    )
+    """Options of a source."""
 
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Source:
         """Return the source, initialised.
@@ -32,6 +27,20 @@ class SourceSettings(Settings):
             streams: randomness of the initialisation.
         """
         raise NotImplementedError
+
+
+class ChunkedSettings(SourceSettings):
+    """Options of a source that decodes its parameters to images."""
+
+    chunk_images: int = Field(
+        64, ge=1, description="most images rendered with a graph at a time; bounds the memory"
+    )
+
+
+class CountedSettings(ChunkedSettings):
+    """Options of a source that stores as many images as it gives."""
+
+    images_per_class: int = Field(1, ge=1)
 
     def labels(self, train: ImageSet) -> Tensor:
         """Return the labels [K * images_per_class], ordered by class."""

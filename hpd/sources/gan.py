@@ -24,9 +24,10 @@ from generators import (
 from generators.projection import perceptual_distance, project, squared_distance
 from hpd.checks import check_finite
 from hpd.data import ImageSet
+from hpd.device import Precision, resolve_precision
 from hpd.errors import ConfigError, GeneratorError, RunError, nearest
 from hpd.rng import Streams
-from hpd.sources.base import SOURCES, SourceSettings
+from hpd.sources.base import SOURCES, CountedSettings
 from hpd.sources.rendering import render_in_chunks
 from hpd.typing import ParameterGroup, Pullback, Source, Stage, State
 
@@ -34,7 +35,7 @@ _FLOAT_GUARD = "The learning rate of the level before is probably too high."
 
 
 @SOURCES.register("gan")
-class GanSettings(SourceSettings):
+class GanSettings(CountedSettings):
     """Latents of a generator, optimised level by level.
 
     At level 0 these are the ws; at level k the ws and the features after k synthesis layers; at
@@ -63,6 +64,9 @@ class GanSettings(SourceSettings):
     lr_ws: float = Field(0.02, gt=0)
     lr_features: float = Field(0.02, gt=0)
     lr_pixels: float = Field(0.02, gt=0)
+    precision: Precision = Field(
+        "float32", description="what the generator computes in; auto: bfloat16 where it is fast"
+    )
     feature_limit: float | None = Field(
         None, gt=0, description="clip features to +-this between levels; H-PD's code uses 10"
     )
@@ -81,6 +85,9 @@ class GanSettings(SourceSettings):
     ) -> Source:
         """Return the source on a generator in memory; see `build`."""
         generator = stored.generator.to(device)
+        dtype = resolve_precision(self.precision, device)
+        # None leaves the generator's own dtype, which may be float64
+        generator.compute_dtype = None if dtype == torch.float32 else dtype
         check_fit(generator.spec, train, stored.name)
         classes = match_classes(generator.spec, train.classes, self.generator_classes)
         plan = self._plan(generator.spec)

@@ -12,13 +12,13 @@ from torch import Tensor
 from hpd.data import ImageSet, Normalisation
 from hpd.errors import RunError
 from hpd.rng import Streams
-from hpd.sources.base import SOURCES, SourceSettings
+from hpd.sources.base import SOURCES, CountedSettings
 from hpd.sources.rendering import render_in_chunks
 from hpd.typing import ParameterGroup, Pullback, Source, Stage, State
 
 
 @SOURCES.register("pixel")
-class PixelSettings(SourceSettings):
+class PixelSettings(CountedSettings):
     """Free pixels, in normalised space as in DC, DSA, DM and MTT."""
 
     init: Literal["real", "noise"] = Field(
