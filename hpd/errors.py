@@ -61,6 +61,10 @@ class DeviceError(HpdError):
     """A device that is asked for and not there."""
 
 
+class OpsError(HpdError):
+    """Native operations that are asked for and cannot be built or loaded."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a sentence that names the closest known name, or lists them all.
 
