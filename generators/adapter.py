@@ -69,4 +69,8 @@ class LayeredGenerator(Generator):
 
     def _next(self, state: LevelState, ws: Tensor, level: int) -> LevelState:
         x = state[0] if level else ws[:, 0]
-        return (self.layers[level](x),)
+        if self.compute_dtype is None:
+            return (self.layers[level](x),)
+        # each layer takes and gives the dtype of ws, wherever the caller cuts
+        with torch.autocast(x.device.type, self.compute_dtype):
+            return (self.layers[level](x).to(ws.dtype),)

@@ -36,7 +36,7 @@ def modulated_convolution(
     brought to a mean square of 1.
 
     Args:
-        x: [N, I, H, W].
+        x: [N, I, H, W]; its dtype is that of the convolution and the result.
         weight: [O, I, k, k].
         styles: [N, I].
         input_gain: scalar g that brings the expected magnitude of x to 1.
@@ -53,11 +53,11 @@ def modulated_convolution(
         # the official code takes this mean over the batch too; the division by the norm cancels
         # it up to the 1e-8, and one mean per image keeps the images of a batch independent
         styles = styles * styles.square().mean(dim=1, keepdim=True).rsqrt()
-    scaled = x * (styles * input_gain)[:, :, None, None]
-    y = F.conv2d(scaled, weight, padding=weight.shape[-1] - 1)
+    scaled = x * (styles * input_gain).to(x.dtype)[:, :, None, None]
+    y = F.conv2d(scaled, weight.to(x.dtype), padding=weight.shape[-1] - 1)
     if demodulate:
         energy = styles.square() @ weight.square().sum(dim=(2, 3)).t()
-        y = y * (energy + 1e-8).rsqrt()[:, :, None, None]
+        y = y * (energy + 1e-8).rsqrt().to(x.dtype)[:, :, None, None]
     return y
 
 
@@ -200,11 +200,13 @@ class SynthesisNetwork(nn.Module):
         for layer in layers:
             self.add_module(layer.name, SynthesisLayer(layer, w_dim))
 
-    def run_layer(self, state: LevelState, ws: Tensor, index: int) -> LevelState:
-        """Run layer `index` on the state before it; the first makes its own input."""
+    def run_layer(
+        self, state: LevelState, ws: Tensor, index: int, dtype: torch.dtype | None
+    ) -> LevelState:
+        """Run layer `index` on the state before it, in `dtype`; the first makes its own input."""
         x = self.input(ws[:, 0]) if index == 0 else state[0]
-        x = self.get_submodule(self.layers[index].name)(x, ws[:, index + 1])
-        return (x * self.output_scale if index == len(self.layers) - 1 else x,)
+        x = self.get_submodule(self.layers[index].name)(x.to(dtype=dtype), ws[:, index + 1])
+        return (x.to(ws.dtype) * self.output_scale if index == len(self.layers) - 1 else x,)
 
     def levels(self) -> tuple[Level, ...]:
         """Return every level: W+, the output of each layer, and pixels for the last."""
@@ -243,4 +245,4 @@ class AliasFreeGenerator(Generator):
         initialise_layers(self, rng)
 
     def _next(self, state: LevelState, ws: Tensor, level: int) -> LevelState:
-        return self.synthesis.run_layer(state, ws, level)
+        return self.synthesis.run_layer(state, ws, level, self.compute_dtype)

@@ -67,6 +67,9 @@ class Generator(nn.Module, ABC):
     """
 
     spec: GeneratorSpec
+    compute_dtype: torch.dtype | None = None
+    """What the layers of synthesis compute in; None: in the dtype of their weights. Styles, states
+    at levels and images keep the dtype of ws, so levels compose to the bit in any dtype."""
 
     @abstractmethod
     def _map(self, z: Tensor, labels: Tensor | None, truncation_psi: float) -> Tensor:
@@ -130,7 +133,7 @@ class Generator(nn.Module, ABC):
             raise GeneratorError(f"not the state of level {start}", got=got, expected=expected)
         for level in range(start, stop):
             state = self._next(state, ws, level)
-        return state
+        return tuple(part.to(ws.dtype) for part in state)
 
     def images(self, state: LevelState, ws: Tensor, level: int) -> Tensor:
         """Run the rest of synthesis from `level`: images [N, C, H, W], nominally in [-1, 1]."""

@@ -109,7 +109,7 @@ def modulated_convolution(
     ``d[n, o] = (sum_i s[n, i]^2 sum_kk w[o, i]^2 + 1e-8)^(-1/2)``.
 
     Args:
-        x: [N, I, H, W].
+        x: [N, I, H, W]; its dtype is that of the convolution and the result.
         weight: [O, I, k, k].
         styles: [N, I].
         demodulate: whether to divide by the norm of the scaled weights.
@@ -117,14 +117,14 @@ def modulated_convolution(
 
     Source: Karras et al., 2020, equations 1 and 3.
     """
-    x = x * styles[:, :, None, None]
+    x, cast = x * styles.to(x.dtype)[:, :, None, None], weight.to(x.dtype)
     if up_kernel is None:
-        x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        x = F.conv2d(x, cast, padding=weight.shape[-1] // 2)
     else:
-        x = up_convolve(x, weight, up_kernel)
+        x = up_convolve(x, cast, up_kernel)
     if demodulate:
         energy = styles.square() @ weight.square().sum(dim=(2, 3)).t()
-        x = x * (energy + 1e-8).rsqrt()[:, :, None, None]
+        x = x * (energy + 1e-8).rsqrt().to(x.dtype)[:, :, None, None]
     return x
 
 
@@ -163,9 +163,9 @@ class SynthesisLayer(nn.Module):
         x = modulated_convolution(x, self.weight, self.affine(w), up_kernel=kernel)
         if noise == "random":
             drawn = torch.randn(len(x), 1, *self.noise_const.shape, generator=rng)
-            x = x + drawn.to(x) * self.noise_strength
+            x = x + drawn.to(x) * self.noise_strength.to(x.dtype)
         elif noise == "const":
-            x = x + self.noise_const * self.noise_strength
+            x = x + (self.noise_const * self.noise_strength).to(x.dtype)
         clamp = None if self.clamp is None else self.clamp * gain
         return bias_act(x, self.bias, activation="lrelu", gain=gain, clamp=clamp)
 
@@ -211,7 +211,7 @@ class ResidualLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, I, H, W] to [N, O, 2H, 2W], scaled by sqrt(1/2)."""
         weight = self.weight / math.sqrt(self.weight.shape[1])
-        return up_convolve(x, weight, self.resample_filter) * math.sqrt(0.5)
+        return up_convolve(x, weight.to(x.dtype), self.resample_filter) * math.sqrt(0.5)
 
 
 class SynthesisBlock(nn.Module):
@@ -269,14 +269,20 @@ class SynthesisNetwork(nn.Module):
     def run_layer(
         self, state: LevelState, ws: Tensor, index: int,
         *, noise: NoiseMode = "const", rng: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
     ) -> LevelState:  # fmt: skip
-        """Run layer `index` (the last index: the final colours) on the state before it."""
+        """Run layer `index` (the last index: the final colours) on the state before it.
+
+        Features are computed in `dtype`; colours are added up in that of ws.
+        """
+        if state:
+            state = (state[0].to(dtype=dtype), *state[1:])
         if index == len(self.layers):
             return (self._colours(state, ws, index),)
         resolution, name = self.layers[index]
         block, w = self.block(resolution), ws[:, index]
         if index == 0:
-            x = block.const.expand(len(ws), -1, -1, -1)
+            x = block.const.to(dtype=dtype).expand(len(ws), -1, -1, -1)
             return (block.conv1(x, w, noise, rng),)
         x, *carried = state
         if name == "conv0":
@@ -286,13 +292,14 @@ class SynthesisNetwork(nn.Module):
                 carried = [block.skip(x)]
             return (block.conv0(x, w, noise, rng), *carried)
         if self.settings.architecture == "resnet":
-            return (block.conv1(x, w, noise, rng, gain=math.sqrt(0.5)) + carried[0],)
+            x = block.conv1(x, w, noise, rng, gain=math.sqrt(0.5))
+            return (x + carried[0].to(x.dtype),)
         return (block.conv1(x, w, noise, rng), *carried)
 
     def _colours(self, state: LevelState, ws: Tensor, index: int) -> Tensor:
         """Finish the block before layer `index`: its colours, on top of the image so far."""
         block = self.block(self.layers[index - 1][0])
-        colours: Tensor = block.torgb(state[0], ws[:, index])
+        colours: Tensor = block.torgb(state[0], ws[:, index]).to(ws.dtype)
         if len(state) == 1:
             return colours
         return upsample2d(state[1], block.resample_filter) + colours
@@ -346,7 +353,7 @@ class StyleGAN2(Generator):
         return self.mapping(z, labels, truncation_psi)
 
     def _next(self, state: LevelState, ws: Tensor, level: int) -> LevelState:
-        return self.synthesis.run_layer(state, ws, level)
+        return self.synthesis.run_layer(state, ws, level, dtype=self.compute_dtype)
 
     def synthesise(
         self, ws: Tensor, *, noise: NoiseMode = "const", rng: torch.Generator | None = None
@@ -354,5 +361,7 @@ class StyleGAN2(Generator):
         """Synthesise images [N, C, H, W] with constant, random (from `rng`) or no noise."""
         state: LevelState = ()
         for index in range(self.spec.num_ws):
-            state = self.synthesis.run_layer(state, ws, index, noise=noise, rng=rng)
+            state = self.synthesis.run_layer(
+                state, ws, index, noise=noise, rng=rng, dtype=self.compute_dtype
+            )
         return state[0]

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal
+
 import torch
 
 from hpd.errors import DeviceError
+
+Precision = Literal["float32", "bfloat16", "auto"]
+"""What is computed in; ``auto`` is bfloat16 where the device has units for it, else float32."""
+
+# without such units each bfloat16 convolution of a CPU takes some thirty times as long
+_FAST_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 
 
 def open_device(name: str) -> torch.device:
@@ -29,3 +38,25 @@ def open_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise DeviceError(f"no device {name!r}", got=reason, fix="Try device=auto.") from None
     return device
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the dtype that a setting means on a device."""
+    if precision == "auto":
+        return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Return whether a device computes convolutions in bfloat16 faster than in float32.
+
+    A CPU does with AMX or AVX512-BF16, which Linux lists in /proc/cpuinfo; where that file is
+    missing, the answer is no.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    info = Path("/proc/cpuinfo")
+    if device.type != "cpu" or not info.is_file():
+        return False
+    flags = next((line for line in info.read_text().splitlines() if line.startswith("flags")), "")
+    return not _FAST_BFLOAT16.isdisjoint(flags.split())

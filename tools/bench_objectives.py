@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from peak_memory import peak_bytes
 from torch import Tensor
 
+from hpd.device import has_fast_bfloat16
 from hpd.objectives.gradient import counted
 from hpd.objectives.trajectory import Span, trajectory_loss
 from hpd.objectives.unrolling import METHODS, Batch, UnrolledStudent
@@ -37,8 +38,8 @@ from hpd.students.response import Response
 CLASSES, REAL_BATCH, SHAPE = 10, 256, (3, 32, 32)
 STEPS = (1, 5, 10, 20, 40)
 MEBIBYTE = 2**20
-# without such units a bfloat16 convolution takes some thirty times as long: one class will do
-FAST_BFLOAT16 = ("amx_bf16", "avx512_bf16")
+# without units for it a bfloat16 convolution takes some thirty times as long: one class will do
+FAST_BFLOAT16 = has_fast_bfloat16(torch.device("cpu"))
 
 
 def build_student() -> Student:
@@ -77,11 +78,11 @@ def real_side(repeats: int) -> dict[str, Any]:
     def make() -> Student:
         return ConvNetSettings().make(SHAPE, CLASSES)
 
-    half_classes = CLASSES if has_fast_bfloat16() else 1
+    half_classes = CLASSES if FAST_BFLOAT16 else 1
     ways: dict[str, tuple[Callable[[int], list[Tensor]], int]] = {
         "float32_eager_s": (plain, CLASSES),
         "float32_s": (compiled(Response(make, compiled=True)), CLASSES),
-        "bfloat16_s": (compiled(Response(make, compiled=True, dtype="bfloat16")), half_classes),
+        "bfloat16_s": (compiled(Response(make, compiled=True, dtype=torch.bfloat16)), half_classes),
     }
     exact = [plain(c) for c in range(CLASSES)]
     cosines = [
@@ -93,20 +94,14 @@ def real_side(repeats: int) -> dict[str, Any]:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, (way, classes) in ways.items():
-            if name == "bfloat16_s" and times[name] and not has_fast_bfloat16():
+            if name == "bfloat16_s" and times[name] and not FAST_BFLOAT16:
                 continue
             started = time.perf_counter()
             for c in range(classes):
                 way(c)
             times[name].append((time.perf_counter() - started) * CLASSES / classes)
     medians = {name: round(statistics.median(values), 4) for name, values in times.items()}
-    return {**medians, "min_cosine": round(min(cosines), 6), "fast_bfloat16": has_fast_bfloat16()}
-
-
-def has_fast_bfloat16() -> bool:
-    """Return whether the CPU has units for bfloat16."""
-    info = Path("/proc/cpuinfo")
-    return info.is_file() and any(flag in info.read_text() for flag in FAST_BFLOAT16)
+    return {**medians, "min_cosine": round(min(cosines), 6), "fast_bfloat16": FAST_BFLOAT16}
 
 
 def trajectory_memory() -> dict[str, dict[str, int]]:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from hpd.augment import OPERATION_NAMES, Augmentation, OperationName, draw_augmentation
 from hpd.data import ImageSet
+from hpd.device import Precision, resolve_precision
 from hpd.objectives.base import ObjectiveSettings
 from hpd.rng import Streams, isolated
 from hpd.students import STUDENTS, Student, StudentSettings
 from hpd.students.convnet import ConvNetSettings
-from hpd.students.response import RealDtype, Response
+from hpd.students.response import Response
 from hpd.typing import Step
 
 # of each class, for the statistics of batch norms, as in the released DC code
@@ -33,8 +34,10 @@ class MatchingSettings(ObjectiveSettings):
     compile: bool = Field(
         False, description="compile the student for the real images; pays in runs of many steps"
     )
-    real_dtype: RealDtype = Field(
-        "float32", description="what real images are computed in; bfloat16 needs AMX or a GPU"
+    real_dtype: Precision = Field(
+        "float32",
+        description="what real images are computed in; bfloat16 needs AMX or a GPU; auto: where "
+        "it is fast",
     )
 
 
@@ -56,7 +59,7 @@ class RealSide:
         self.response = Response(
             lambda: settings.student.make(train.image_shape, train.num_classes),
             compiled=settings.compile,
-            dtype=settings.real_dtype,
+            dtype=resolve_precision(settings.real_dtype, device),
         )
 
     def student(self, step: Step) -> Student:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +12,6 @@ from torch.func import functional_call
 
 from hpd.errors import ConfigError
 from hpd.students.base import Student
-
-RealDtype = Literal["float32", "bfloat16"]
 
 _Tensors = dict[str, Tensor]
 # activations of this many images stay in the cache of a CPU; a GPU takes all that fit
@@ -31,17 +29,22 @@ class Response:
         make: returns the module; called once, on the meta device.
         compiled: compile the student with `torch.compile`. The first answer takes about half a
             minute, those after it two thirds of the time or less. Needs a C++ compiler.
-        dtype: what is computed in. ``"bfloat16"`` pays on a GPU and on a CPU with AMX or
+        dtype: what is computed in. bfloat16 pays on a GPU and on a CPU with AMX or
             AVX512-BF16, and is many times slower elsewhere. Results are float32 either way.
     """
 
     def __init__(
-        self, make: Callable[[], Student], *, compiled: bool = False, dtype: RealDtype = "float32"
+        self,
+        make: Callable[[], Student],
+        *,
+        compiled: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         with torch.device("meta"):
             template = make().eval().requires_grad_(False)
         self._compiled = compiled
-        self._half = torch.bfloat16 if dtype == "bfloat16" else None
+        # None leaves the student's own dtype, which may be float64
+        self._half = torch.bfloat16 if dtype == torch.bfloat16 else None
         self._memory_format = torch.channels_last if compiled else torch.preserve_format
         # the template's weights are never used: each call brings those of a student
         self._loss: Callable[..., Tensor] = _Loss(template)

@@ -44,7 +44,9 @@ def test_the_spec_is_read_off_the_layers(generator):
     ]  # fmt: skip
 
 
-def test_levels_compose_to_the_bit(generator, rng):
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_levels_compose_to_the_bit(generator, rng, dtype):
+    generator.compute_dtype = dtype
     ws = generator.map(torch.randn(2, 6, generator=rng), torch.tensor([0, 2]))
     whole = generator(ws)
     for level in range(4):

@@ -76,12 +76,12 @@ def test_bfloat16_points_the_same_way(respond, scene):
     student, images, labels = scene
     names = [n for n, p in student.named_parameters() if p.ndim > 1]
     exact = respond().weight_gradient(student, images, labels, names)
-    rough = respond(dtype="bfloat16").weight_gradient(student, images, labels, names)
+    rough = respond(dtype=torch.bfloat16).weight_gradient(student, images, labels, names)
     for mine, theirs in zip(rough, exact, strict=True):
         assert mine.dtype == torch.float32
         # 8 of float32's 24 bits; eight channels of noise average less of it away than 128 do
         assert 0.99 < cosine(mine, theirs) < 1
-    embedded = respond(dtype="bfloat16").embed(student, images)
+    embedded = respond(dtype=torch.bfloat16).embed(student, images)
     assert embedded.dtype == torch.float32
     assert cosine(embedded, student.embed(images)) > 0.999
 

@@ -1,0 +1,40 @@
+"""Devices and precisions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpd.device import has_fast_bfloat16, open_device, resolve_precision
+from hpd.errors import DeviceError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("flags", "fast"),
+    [("fpu avx2 avx512_bf16", True), ("amx_tile amx_bf16", True), ("fpu avx512f", False)],
+)
+def test_auto_is_bfloat16_where_a_cpu_lists_units_for_it(monkeypatch, flags, fast):
+    info = f"processor : 0\nflags : {flags}\nbugs : amx_bf16\n"
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    monkeypatch.setattr(Path, "read_text", lambda path: info)
+    assert has_fast_bfloat16(CPU) is fast
+    assert resolve_precision("auto", CPU) == (torch.bfloat16 if fast else torch.float32)
+
+
+def test_auto_is_float32_where_nothing_is_known(monkeypatch):
+    monkeypatch.setattr(Path, "is_file", lambda path: False)
+    assert resolve_precision("auto", CPU) == torch.float32
+
+
+def test_a_named_precision_is_taken_at_its_word():
+    assert resolve_precision("float32", CPU) == torch.float32
+    assert resolve_precision("bfloat16", CPU) == torch.bfloat16
+
+
+def test_an_unknown_device_is_one_line():
+    with pytest.raises(DeviceError, match="no device 'cpux'"):
+        open_device("cpux")
