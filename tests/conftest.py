@@ -107,6 +107,19 @@ def source_options(generator_folder) -> dict[str, dict]:
     return {"gan": {"generator": generator_folder}}
 
 
+@pytest.fixture(scope="session")
+def source_settings(source_options):
+    """Makes settings of a source: what it needs, and options that every source understands."""
+
+    def settings(kind, **options):
+        if kind == "multi_formation":
+            # the counts and steps are those of the source inside
+            return {"kind": kind, "factor": 2, "of": {"kind": "pixel", **options}}
+        return {"kind": kind, **source_options.get(kind, {}), **options}
+
+    return settings
+
+
 SMALL_STUDENT = {"kind": "convnet", "width": 4, "depth": 2}
 # three epochs that teach SMALL_STUDENT the classes of `images`
 SMALL_TRAINING = {"epochs": 3, "lr": 0.2, "batch_size": 12, "augment": ["crop", "flip"]}

@@ -85,6 +85,32 @@ def upfirdn_loops(x, kernel, *, up, down, padding, gain):
     return y
 
 
+def enlarged_part(image, factor, part):
+    """One part of an image [C, H, W], enlarged to its size: bilinear between pixel centres."""
+    _, height, width = image.shape
+    h, w = height // factor, width // factor
+    top, left = part // factor * h, part % factor * w
+
+    def weights(i, count):
+        at = min(max((i + 0.5) / factor - 0.5, 0), count - 1)
+        first = int(at)
+        return [(first, 1 - (at - first)), (min(first + 1, count - 1), at - first)]
+
+    rows = []
+    for i in range(height):
+        row = []
+        for j in range(width):
+            row.append(
+                sum(
+                    a * b * image[:, top + y, left + x]
+                    for y, a in weights(i, h)
+                    for x, b in weights(j, w)
+                )
+            )
+        rows.append(torch.stack(row, dim=1))
+    return torch.stack(rows, dim=1)
+
+
 def distribution_distance(real, real_labels, synthetic, synthetic_labels):
     """DM from its definition: one class at a time, one feature at a time."""
     total = 0.0

@@ -34,7 +34,7 @@ def render_in_chunks(
             kept = decode(indices)
 
         def pull_through_graph(image_grad: Tensor) -> None:
-            kept.backward(check_shape(image_grad, "N C H W", "image_grad", **_sizes(kept)))
+            kept.backward(check_shape(image_grad, "N C H W", "image_grad", **sizes(kept)))
 
         return kept.detach(), pull_through_graph
 
@@ -42,7 +42,7 @@ def render_in_chunks(
         images = torch.cat([decode(part) for part in indices.split(chunk_images)])
 
     def pull_by_rendering_again(image_grad: Tensor) -> None:
-        check_shape(image_grad, "N C H W", "image_grad", **_sizes(images))
+        check_shape(image_grad, "N C H W", "image_grad", **sizes(images))
         parts = zip(indices.split(chunk_images), image_grad.split(chunk_images), strict=True)
         for part, grad in parts:
             with torch.enable_grad():
@@ -51,5 +51,6 @@ def render_in_chunks(
     return images, pull_by_rendering_again
 
 
-def _sizes(images: Tensor) -> dict[str, int]:
+def sizes(images: Tensor) -> dict[str, int]:
+    """Return the lengths of images [N, C, H, W] by letter."""
     return dict(zip("NCHW", images.shape, strict=True))

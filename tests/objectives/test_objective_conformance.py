@@ -111,10 +111,10 @@ def test_it_works_on_some_of_the_classes(make, synthetic):
 
 
 @pytest.mark.parametrize("source_kind", list(SOURCES))
-def test_it_works_with_every_source(kind, source_kind, make, images, streams, source_options):
+def test_it_works_with_every_source(kind, source_kind, make, images, streams, source_settings):
     """Two steps of every stage of every source, through the loop."""
-    options = source_options.get(source_kind, {}) | {"images_per_class": 2, "steps": 2}
-    source = SOURCES.parse({"kind": source_kind, **options}).build(images, CPU, streams)
+    settings = source_settings(source_kind, images_per_class=2, steps=2)
+    source = SOURCES.parse(settings).build(images, CPU, streams)
     heard = Heard()
     selector = LastSettings().build(images, CPU, streams)
     outcome = optimise(source, make(), selector, OptimizerSettings(), heard, select_every=10)

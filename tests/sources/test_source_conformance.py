@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import CPU
+from reference import enlarged_part
 
 from hpd.engine.loop import render_all
 from hpd.sources import SOURCES
@@ -13,17 +14,28 @@ from hpd.sources import SOURCES
 def as_float64(source):
     """Turn every network and every parameter of a source to float64."""
     for name, value in list(vars(source).items()):
-        if isinstance(value, torch.nn.Module):
+        if name == "inner":
+            as_float64(value)
+        elif isinstance(value, torch.nn.Module):
             value.double()
         elif torch.is_tensor(value) and value.is_floating_point():
             setattr(source, name, value.detach().double().requires_grad_(value.requires_grad))
     return source
 
 
+def decode(source, indices):
+    """Return images with the graph of autograd; a part of a stored image is cut out by hand."""
+    if not hasattr(source, "inner"):
+        return source._decode(indices)
+    return torch.stack(
+        [enlarged_part(decode(source.inner, i[None] // 4)[0], 2, int(i) % 4) for i in indices]
+    )
+
+
 @pytest.fixture(params=SOURCES)
-def make(request, images, streams, source_options):
+def make(request, images, streams, source_settings):
     def build(**options):
-        given = {"kind": request.param, **source_options.get(request.param, {}), **options}
+        given = source_settings(request.param, **options)
         return SOURCES.parse(given).build(images, CPU, streams)
 
     return build
@@ -38,33 +50,48 @@ def stages_of(source):
 @pytest.mark.parametrize("chunk_images", [1, 2, 4, 6, 7])
 def test_any_chunk_size_gives_the_gradient_of_autograd(make, float64, rng, chunk_images):
     source = as_float64(make(images_per_class=2, chunk_images=chunk_images))
-    indices = torch.tensor([0, 1, 2, 3, 4, 5])
-    probe = torch.randn(6, 1, 8, 8, generator=rng)
+    indices = torch.arange(len(source.labels))
+    probe = torch.randn(len(indices), 1, 8, 8, generator=rng)
     for _, groups in stages_of(source):
         tensors = [tensor for group in groups for tensor in group.tensors]
-        wanted = torch.autograd.grad((source._decode(indices) * probe).sum(), tensors)
+        wanted = torch.autograd.grad((decode(source, indices) * probe).sum(), tensors)
         for tensor in tensors:
             tensor.grad = None
         images, pullback = source.render(indices)
         pullback(probe)
         for tensor, want in zip(tensors, wanted, strict=True):
             assert float((tensor.grad - want).abs().max()) <= 1e-10 * float(want.abs().max())
-        torch.testing.assert_close(images, source._decode(indices).detach(), rtol=0, atol=1e-10)
+        torch.testing.assert_close(images, decode(source, indices).detach(), rtol=0, atol=1e-10)
 
 
 def test_images_are_in_range_detached_and_of_the_data(make, images):
     source = make(images_per_class=2)
-    assert source.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    per_class, rest = divmod(len(source.labels), 3)
+    assert (per_class >= 2, rest) == (True, 0)
+    assert torch.equal(source.labels, torch.arange(3).repeat_interleave(per_class))
     rendered, _ = source.render(torch.tensor([4, 1]))
     assert rendered.shape == (2, *images.image_shape)
     assert not rendered.requires_grad
     assert source.stored_floats > 0
 
 
+def test_images_in_any_order_are_the_same_images(make):
+    source = make(images_per_class=2)
+    everything, order = render_all(source), torch.tensor([4, 1, 1, 5, 0])
+    assert torch.equal(source.render(order)[0], everything[order])
+
+
+def test_the_budget_is_kept(make, images):
+    """Nothing stores more than as many whole images would take."""
+    for per_class in (1, 2):
+        source = make(images_per_class=per_class)
+        assert source.stored_floats <= 3 * per_class * images.images[0].numel()
+
+
 def test_the_gradient_reaches_every_group(make):
     source = make(images_per_class=2)
     for _, groups in stages_of(source):
-        rendered, pullback = source.render(torch.arange(6))
+        rendered, pullback = source.render(torch.arange(len(source.labels)))
         pullback(torch.ones_like(rendered))
         for group in groups:
             assert group.lr > 0
