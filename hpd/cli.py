@@ -11,6 +11,7 @@ import click
 
 from hpd.errors import HpdError
 from hpd.generator_cli import generator
+from hpd.ops_cli import ops
 
 _EXIT_INTERRUPTED, _EXIT_BAD_INPUT = 1, 2
 
@@ -183,3 +184,4 @@ def configs() -> None:
 
 
 main.add_command(generator)
+main.add_command(ops)

@@ -62,7 +62,27 @@ class DeviceError(HpdError):
 
 
 class OpsError(HpdError):
-    """Native operations that are asked for and cannot be built or loaded."""
+    """Native operations that are asked for and cannot be built or loaded.
+
+    Args:
+        problem: as in `HpdError`, like `got`, `expected` and `fix`.
+        lines: what the compiler said; the text of the error ends in them, each on its own.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        fix: str = "",
+        lines: Iterable[str] = (),
+    ) -> None:
+        super().__init__(problem, got=got, expected=expected, fix=fix)
+        self.lines = tuple(lines)
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *self.lines])
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

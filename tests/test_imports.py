@@ -19,7 +19,7 @@ LAYERS = [
     ["hpd.engine", "hpd.evaluation"],
     ["hpd.config"],
     ["hpd.api"],
-    ["hpd.console", "hpd.generator_cli", "hpd.cli", "hpd.__main__"],
+    ["hpd.console", "hpd.generator_cli", "hpd.ops_cli", "hpd.cli", "hpd.__main__"],
 ]
 # the seam: these do not know each other, though they stand in one layer
 STRANGERS = [

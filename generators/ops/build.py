@@ -1,114 +1,283 @@
-"""Builds libraries of native operations, and keeps each under the hash of what it is made from."""
+"""Builds the libraries of native operations, and keeps each under its recipe's key.
+
+In the cache lie ``<key>/`` with a library and its record, ``<key>.failed.json`` for a recipe that
+did not compile, a lock, and what is being built. A folder appears under its key whole or not at
+all. Only the holder of the lock builds, so whatever looks unfinished to it was left by a process
+that was killed, and the lock of such a process is gone with it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import ninja
 import platformdirs
 from filelock import FileLock, Timeout
 
-from generators.ops.toolchain import Recipe
+from generators.ops.toolchain import DEVICE_TYPES, Recipe, read_recipe
 from hpd.errors import OpsError
 from hpd.files import write_json
 
-_RECORD = "record.json"
-LIMIT_SECONDS = 900.0
+# a minute is usual; the longest wait for another process too
+LIMIT_SECONDS = 600.0
+_RECORD, _LOCK = "record.json", ".lock"
+_BUILDING, _FAILED = ".building-", ".failed.json"
 _MAX_LINES = 10
+# where a compiler's output starts to matter, and what says that the machine was the cause
+_FAULT = re.compile(r"\berror\b|undefined reference|\bfatal\b", re.IGNORECASE)
+_PASSING = re.compile("No space left|Cannot allocate memory|out of memory|Killed|Disk quota")
+_NINJA_OWN = re.compile(r"^(\[\d+/\d+\]|FAILED: |ninja: )")
+_logger = logging.getLogger(__name__)
+
+
+class FailedBeforeError(OpsError):
+    """A recipe that did not compile the last time, and is not tried again unasked."""
 
 
 def cache_folder() -> Path:
-    """Return the folder of all libraries: in `$HPD_CACHE`, or the user's cache."""
+    """Return the folder of all libraries: in ``$HPD_CACHE``, or in the user's cache."""
     own = os.environ.get("HPD_CACHE")
     root = Path(own).expanduser() if own else platformdirs.user_cache_path("hpd", appauthor=False)
-    return root / "ops"
+    return root.absolute() / "ops"
 
 
 def find_library(recipe: Recipe) -> Path | None:
-    """Return the library of a recipe if it is there and whole."""
+    """Return the library of a recipe, or None if it is not there as it was made."""
     library = cache_folder() / recipe.key / recipe.library
     try:
         record = json.loads((library.parent / _RECORD).read_text())
         content = library.read_bytes()
     except (OSError, ValueError):
         return None
-    whole = record == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    return library if whole else None
+    return library if record == _describe(content) else None
 
 
-def build(recipe: Recipe, limit_seconds: float = LIMIT_SECONDS) -> Path:
-    """Return the library of a recipe, made now if it is not there."""
+def find_failure(recipe: Recipe) -> FailedBeforeError | None:
+    """Return why a recipe did not compile the last time, or None if it did or was not tried."""
+    try:
+        lines = json.loads(_failure(recipe).read_text())["lines"]
+        return FailedBeforeError(
+            f"native operations for {recipe.device_type} did not compile with {recipe.version}",
+            fix="'hpd ops build' tries again.",
+            lines=[str(line) for line in lines],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def build(recipe: Recipe, *, retry: bool = False, limit_seconds: float = LIMIT_SECONDS) -> Path:
+    """Return the library of a recipe, made now if it is not there.
+
+    Processes that build at once wait for each other and share what the first one made.
+
+    Args:
+        recipe: how it is made.
+        retry: try again what did not compile before.
+        limit_seconds: how long to wait for another process, and how long to build.
+
+    Raises:
+        OpsError: if it does not compile or did not before, if another process builds for too
+            long, or if the cache cannot be written to.
+    """
     found = find_library(recipe)
-    if found:
+    if found is not None:
         return found
     cache = cache_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / ".lock", timeout=limit_seconds):
-            return find_library(recipe) or _make(recipe, cache, limit_seconds)
-    except Timeout:
-        raise OpsError("another process has been building for too long") from None
+        with _locked(cache / _LOCK, limit_seconds):
+            found = find_library(recipe)
+            if found is None:
+                found = _try(recipe, cache, retry, limit_seconds)
+            return found
     except OSError as error:
-        raise OpsError("cannot write to the cache", got=error) from None
+        raise OpsError(
+            "native operations cannot be kept", got=error,
+            fix="Free some space, or name a folder in HPD_CACHE.",
+        ) from None  # fmt: skip
 
 
-def _make(recipe: Recipe, cache: Path, limit_seconds: float) -> Path:
-    for leftover in cache.glob(".building-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=".building-", dir=cache))
+def clean(*, limit_seconds: float = LIMIT_SECONDS) -> int:
+    """Remove what the cache holds but what is built here now; return how many libraries went.
+
+    Raises:
+        OpsError: if another process builds for too long.
+    """
+    cache, kept = cache_folder(), set()
+    for device_type in DEVICE_TYPES:
+        with contextlib.suppress(OpsError):
+            kept.add(read_recipe(device_type).key)
+    if not cache.is_dir():
+        return 0
+    with _locked(cache / _LOCK, limit_seconds):
+        _sweep(cache)
+        for failure in cache.glob(f"*{_FAILED}"):
+            if failure.name.removesuffix(_FAILED) not in kept:
+                failure.unlink()
+        libraries = [record.parent for record in cache.glob(f"*/{_RECORD}")]
+        old = [folder for folder in libraries if folder.name not in kept]
+        for folder in old:
+            shutil.rmtree(folder)
+    return len(old)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, limit_seconds: float) -> Iterator[None]:
+    """Hold a lock of the operating system, which ends with the process at the latest."""
+    lock = FileLock(path)
     try:
-        _compile(recipe, folder, limit_seconds)
-        content = (folder / recipe.library).read_bytes()
-        done = folder / "done"
-        done.mkdir()
-        (folder / recipe.library).rename(done / recipe.library)
-        record = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        write_json(done / _RECORD, record)
-        target = cache / recipe.key
-        if target.exists():
-            target.rename(folder / "broken")
-        done.rename(target)
-        return target / recipe.library
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            _logger.warning("waiting for another process that builds native operations")
+            lock.acquire(timeout=limit_seconds)
+    except Timeout:
+        raise OpsError(
+            f"another process has been building for more than {limit_seconds:.0f} s",
+            fix=f"End it; it holds {path}.",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _try(recipe: Recipe, cache: Path, retry: bool, limit_seconds: float) -> Path:
+    """Make a library, or say why not; the caller holds the lock."""
+    _sweep(cache)
+    failure = None if retry else find_failure(recipe)
+    if failure is not None:
+        raise failure
+    _logger.warning("building native operations for %s, once", recipe.device_type)
+    folder = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=cache))
+    try:
+        output = _compile(recipe, folder, limit_seconds)
+        if output is not None:
+            raise _remember(recipe, output)
+        _failure(recipe).unlink(missing_ok=True)
+        return _keep(recipe, folder, cache / recipe.key)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _compile(recipe: Recipe, folder: Path, limit_seconds: float) -> None:
-    (folder / "build.ninja").write_text(_ninja_file(recipe))
-    import ninja
+def _sweep(cache: Path) -> None:
+    """Remove what killed processes left; a compiler of theirs may still be writing to it."""
+    for leftover in cache.glob(f"{_BUILDING}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
-    done = subprocess.run(
-        [str(Path(ninja.BIN_DIR) / "ninja"), "-C", str(folder)], capture_output=True, text=True
+
+def _keep(recipe: Recipe, folder: Path, target: Path) -> Path:
+    """Move a library and its record to their place in one step."""
+    whole = folder / "whole"
+    whole.mkdir()
+    (folder / recipe.library).rename(whole / recipe.library)
+    write_json(whole / _RECORD, _describe((whole / recipe.library).read_bytes()))
+    if target.exists():
+        # damaged, or it would have been used; a folder is not replaced in one step
+        target.rename(folder / "damaged")
+    whole.rename(target)
+    return target / recipe.library
+
+
+def _describe(library: bytes) -> dict[str, object]:
+    return {"bytes": len(library), "sha256": hashlib.sha256(library).hexdigest()}
+
+
+def _failure(recipe: Recipe) -> Path:
+    return cache_folder() / f"{recipe.key}{_FAILED}"
+
+
+def _remember(recipe: Recipe, output: str) -> OpsError:
+    """Return the error for a compiler's output, and keep it unless the machine is the cause."""
+    lines = telling_lines(output)
+    if not _PASSING.search(output):
+        with contextlib.suppress(OSError):
+            write_json(_failure(recipe), {"lines": lines})
+    return OpsError(
+        f"native operations for {recipe.device_type} do not compile with {recipe.version}",
+        fix="'hpd ops build' tries again.",
+        lines=lines,
     )
-    if done.returncode:
-        lines = done.stdout.splitlines()
-        raise OpsError("\n".join(lines[-_MAX_LINES:]))
+
+
+def telling_lines(output: str) -> list[str]:
+    """Return the ten lines at most of a compiler's output that tell what is wrong.
+
+    The first error is the one to mend: often the others follow from it.
+    """
+    lines = [line.rstrip() for line in output.splitlines() if line.strip()]
+    said: list[str] = []
+    after_failed = False
+    for line in lines:
+        # ninja repeats the command on the line after this one
+        if not _NINJA_OWN.match(line) and not after_failed:
+            said.append(line)
+        after_failed = line.startswith("FAILED: ")
+    first = next((i for i, line in enumerate(said) if _FAULT.search(line)), None)
+    if first is None:
+        return (said or lines)[-_MAX_LINES:]
+    return said[first : first + _MAX_LINES]
+
+
+def _compile(recipe: Recipe, folder: Path, limit_seconds: float) -> str | None:
+    """Run ninja in a folder, and return what was said if that failed."""
+    (folder / "build.ninja").write_text(_ninja_file(recipe))
+    scratch = folder / "tmp"
+    scratch.mkdir()
+    # compilers leave their scratch files when they are killed: there they are swept
+    environment = os.environ | {"LC_ALL": "C", "TMPDIR": str(scratch)}
+    environment.pop("NINJA_STATUS", None)
+    command = [str(Path(ninja.BIN_DIR) / "ninja"), "-C", str(folder)]
+    try:
+        process = subprocess.Popen(
+            command, env=environment, start_new_session=True, text=True, errors="replace",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    except OSError as error:
+        raise OpsError("ninja does not start", got=error) from None
+    with process:
+        try:
+            output, _ = process.communicate(timeout=limit_seconds)
+        except BaseException as error:
+            # with all the compilers that it started
+            os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            raise OpsError(
+                f"native operations for {recipe.device_type} take too long to compile",
+                got=f"more than {limit_seconds:.0f} s",
+            ) from None
+    return output if process.returncode else None
 
 
 def _ninja_file(recipe: Recipe) -> str:
-    def command(*parts: Sequence[str]) -> str:
-        return " ".join(shlex.quote(p) for part in parts for p in part).replace("$", "$$")
-
-    def path(value: str | Path) -> str:
-        return re.sub(r"([$ :])", r"$\1", str(value))
-
-    compile_ = command(recipe.compiler, recipe.flags, recipe.includes)
-    rules = [
-        f"rule compile\n  command = {compile_} -c $in -o $out",
-        f"rule link\n  command = {command(recipe.compiler)} $in -o $out {command(recipe.link)}",
+    """Return the steps from sources to library, for ninja."""
+    compiler, link = _command(recipe.compiler), _command(recipe.link)
+    flags = _command([*recipe.flags, *recipe.includes])
+    objects = [f"{index}.o" for index in range(len(recipe.sources))]
+    lines = [
+        f"rule compile\n  command = {compiler} {flags} -c $in -o $out",
+        f"rule link\n  command = {compiler} $in -o $out {link}",
+        f"build {recipe.library}: link {' '.join(objects)}",
     ]
-    objects = [f"{index}-{source.stem}.o" for index, source in enumerate(recipe.sources)]
-    rules += [
-        f"build {path(out)}: compile {path(source)}"
-        for out, source in zip(objects, recipe.sources, strict=True)
-    ]
-    rules.append(f"build {recipe.library}: link {' '.join(map(path, objects))}\n")
-    return "\n".join(rules)
+    for out, source in zip(objects, recipe.sources, strict=True):
+        path = re.sub(r"([$ :])", r"$\1", str(source))
+        lines.append(f"build {out}: compile {path}")
+    return "\n".join(lines) + "\n"
+
+
+def _command(words: Iterable[str]) -> str:
+    """Quote words for the shell, and for ninja around it."""
+    return shlex.join(words).replace("$", "$$")

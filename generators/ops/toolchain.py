@@ -21,13 +21,14 @@ from hpd.errors import OpsError
 DeviceType = Literal["cpu", "cuda"]
 DEVICE_TYPES: tuple[DeviceType, ...] = get_args(DeviceType)
 CSRC = Path(__file__).parent / "csrc"
+_TORCH = Path(torch.__file__).parent
 _SOURCES = {"cpu": "*.cpp", "cuda": "*.cu"}
 _HEADERS = (".h", ".hpp", ".cuh")
 # torch's own headers ask for C++20
 _COMMON = ("-std=c++20", "-O3")
 _CPU_FLAGS = (*_COMMON, "-march=native", "-fPIC", "-fopenmp")
 _CUDA_FLAGS = (*_COMMON, "--expt-relaxed-constexpr", "-Xcompiler=-fPIC")
-_ARCHS = "HPD_CUDA_ARCHS"
+ARCHS = "HPD_CUDA_ARCHS"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,59 +62,86 @@ class Recipe:
         return f"libhpd_ops_{self.device_type}.so"
 
 
-def read_recipe(device_type: DeviceType, csrc: Path = CSRC) -> Recipe:
+def read_recipe(device_type: DeviceType) -> Recipe:
     """Find out how the library for a type of device is made here, without making it.
 
-    Args:
-        device_type: ``"cpu"`` or ``"cuda"``.
-        csrc: folder of the sources: ``cpu/*.cpp``, ``cuda/*.cu``, headers anywhere in it.
+    Its sources are ``csrc/cpu/*.cpp`` or ``csrc/cuda/*.cu``, with headers beside them and in
+    ``csrc``. The compiler is the one that ``CXX`` names, or g++, c++ or clang++; nvcc is that of
+    ``CUDA_HOME``, or the first on the path, or that of ``/usr/local/cuda``.
 
     Raises:
         OpsError: if there is no source, no working compiler, or no CUDA to build for.
     """
     if sys.platform != "linux":
         raise OpsError("native operations are built on Linux only", got=sys.platform)
-    sources = tuple(sorted((csrc / device_type).glob(_SOURCES[device_type])))
+    sources = tuple(sorted((CSRC / device_type).glob(_SOURCES[device_type])))
     if not sources:
-        raise OpsError(f"no native operations for {device_type}", got=f"an empty {csrc}")
-    root = Path(torch.__file__).parent
-    includes = tuple(f"-I{root / 'include' / sub}" for sub in ("", "torch/csrc/api/include"))
-    libraries = root / "lib"
-    host, macros = _host_compiler(_CPU_FLAGS if device_type == "cpu" else _COMMON)
-    identity = [macros]
-    link = ["-shared", f"-L{libraries}", "-ltorch_cpu", "-lc10"]
-    abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
-    if device_type == "cpu":
-        compiler, flags = host, (*_CPU_FLAGS, abi)
-        version = f"{host[0]} {_macro(macros, '__VERSION__')}"
-        link += _openmp(libraries)
-    else:
-        nvcc, version = _find_nvcc()
-        compiler = (nvcc, f"-ccbin={host[0]}")
-        flags = (*_CUDA_FLAGS, *_gencode(), abi)
-        identity.append(version)
-        # the runtime that torch has loaded: a second one inside the library would not know its
-        # streams' state
-        link += ["-lc10_cuda", "-cudart=shared"]
-    files = [path for path in csrc.rglob("*") if path.suffix in _HEADERS] + list(sources)
-    identity += [device_type, *flags, torch.__version__, str(torch.version.cuda)]
+        raise OpsError(f"no sources of native operations for {device_type}", got=CSRC)
+    tools = _tools_for_cuda() if device_type == "cuda" else _tools_for_cpu()
+    flags = (*tools.flags, f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}")
+    headers = [*CSRC.glob("*"), *(CSRC / device_type).glob("*")]
+    files = [path for path in headers if path.suffix in _HEADERS] + list(sources)
+    identity = [device_type, *flags, *tools.identity, torch.__version__, str(torch.version.cuda)]
+    include = _TORCH / "include"
     return Recipe(
         device_type=device_type,
         sources=sources,
-        compiler=compiler,
-        version=version,
+        compiler=tools.compiler,
+        version=tools.version,
         flags=flags,
-        includes=(*includes, f"-I{csrc}"),
-        link=tuple(link),
-        key=_key(csrc, sorted(files), identity),
+        includes=(f"-I{CSRC}", f"-I{include}", f"-I{include / 'torch/csrc/api/include'}"),
+        link=("-shared", f"-L{_TORCH / 'lib'}", "-ltorch_cpu", "-lc10", *tools.link),
+        key=_key(sorted(files), identity),
     )
 
 
-def _key(csrc: Path, files: Iterable[Path], identity: Sequence[str]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class _Tools:
+    """What compiles for a type of device; `identity` tells one such tool from another."""
+
+    compiler: tuple[str, ...]
+    version: str
+    flags: tuple[str, ...]
+    link: tuple[str, ...]
+    identity: tuple[str, ...]
+
+
+def _tools_for_cpu() -> _Tools:
+    compiler, macros = _host_compiler(_CPU_FLAGS)
+    found = re.search(r'^#define __VERSION__ "(.*)"$', macros, re.M)
+    # the OpenMP that torch brings, if it does: two of them would keep two sets of threads
+    openmp = [str(path) for path in (_TORCH / "lib").glob("libgomp*.so*")][:1]
+    return _Tools(
+        compiler=compiler,
+        version=f"{compiler[0]} {found[1] if found else 'of unknown version'}",
+        flags=_CPU_FLAGS,
+        link=tuple(openmp or ["-fopenmp"]),
+        # with -march=native they name the processor's instruction sets
+        identity=(macros,),
+    )
+
+
+def _tools_for_cuda() -> _Tools:
+    targets = _targets()
+    nvcc, version = _find_nvcc()
+    host, macros = _host_compiler(_COMMON)
+    # behind ccache and the like stands the compiler itself
+    own = [word for word in host if not word.startswith("-")][-1]
+    return _Tools(
+        compiler=(nvcc, f"-ccbin={own}"),
+        version=f"{nvcc} {version}",
+        flags=(*_CUDA_FLAGS, *targets),
+        # not a CUDA runtime of its own: torch has loaded one
+        link=("-lc10_cuda", "-cudart=shared"),
+        identity=(version, macros),
+    )
+
+
+def _key(files: Iterable[Path], identity: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for path in files:
         content = path.read_bytes()
-        digest.update(f"{path.relative_to(csrc)} {len(content)}\n".encode() + content)
+        digest.update(f"{path.relative_to(CSRC)} {len(content)}\n".encode() + content)
     digest.update("\0".join(identity).encode())
     return digest.hexdigest()[:24]
 
@@ -144,21 +172,9 @@ def _ask(command: Sequence[str]) -> str:
     return done.stdout
 
 
-def _macro(macros: str, name: str) -> str:
-    found = re.search(rf'^#define {name} "?(.*?)"?$', macros, re.M)
-    return found[1] if found else "of unknown version"
-
-
-def _openmp(libraries: Path) -> list[str]:
-    """Link the OpenMP of torch where it brings one: two of them keep two sets of threads."""
-    return [str(path) for path in libraries.glob("libgomp*.so*")][:1] or ["-fopenmp"]
-
-
 def _find_nvcc() -> tuple[str, str]:
-    """Return nvcc and its version, which must be of torch's CUDA."""
-    ours = torch.version.cuda
-    if ours is None:
-        raise OpsError("this torch is built without CUDA", got=torch.__version__)
+    """Return nvcc and its version, of which the first number must be that of torch's CUDA."""
+    ours = torch.version.cuda or ""
     home = os.environ.get("CUDA_HOME")
     places = [f"{home}/bin/nvcc"] if home else ["nvcc", "/usr/local/cuda/bin/nvcc"]
     nvcc = next(filter(None, map(shutil.which, places)), None)
@@ -167,23 +183,30 @@ def _find_nvcc() -> tuple[str, str]:
             "no CUDA compiler", got=f"CUDA_HOME={home}" if home else None,
             fix=f"Install nvcc {ours}, or set CUDA_HOME.",
         )  # fmt: skip
-    found = re.search(r"release ([\d.]+)", _ask([nvcc, "--version"]))
+    found = re.search(r"V(\d[\d.]*)", _ask([nvcc, "--version"]))
     version = found[1] if found else "of unknown version"
     if version.partition(".")[0] != ours.partition(".")[0]:
         raise OpsError(f"{nvcc} does not fit torch", got=version, expected=f"CUDA {ours}")
-    return nvcc, f"{nvcc} {version}"
+    return nvcc, version
 
 
-def _gencode() -> list[str]:
+def wants_cuda() -> bool:
+    """Say whether there is something to build for with CUDA."""
+    return torch.cuda.is_available() or bool(os.environ.get(ARCHS))
+
+
+def _targets() -> list[str]:
     """Return flags for the architectures asked for, or those of the devices that are here."""
-    asked = os.environ.get(_ARCHS, "").replace(";", " ").replace(",", " ").split()
+    if torch.version.cuda is None:
+        raise OpsError("this torch is built without CUDA", got=torch.__version__)
+    asked = os.environ.get(ARCHS, "").replace(";", " ").replace(",", " ").split()
     if not asked:
         count = torch.cuda.device_count()
         pairs = [torch.cuda.get_device_capability(index) for index in range(count)]
         asked = [f"{major}{minor}" for major, minor in pairs]
     if not asked:
-        raise OpsError("no CUDA device", fix=f"Set {_ARCHS}, such as '80;90', to build for some.")
+        raise OpsError("no CUDA device", fix=f"Set {ARCHS}, such as '80;90', to build for some.")
     for arch in asked:
         if not re.fullmatch(r"\d{2,3}[af]?", arch):
-            raise OpsError(f"{_ARCHS} is not valid", got=arch, expected="such as '80;90;100'")
+            raise OpsError(f"{ARCHS} is not valid", got=arch, expected="such as '80;90;100'")
     return [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in sorted(set(asked))]
