@@ -169,10 +169,15 @@ def distill(
     selector = settings.selection.build(train, device, streams.fork("selection"))
     if on_setup is not None:
         on_setup(source.stages)
-    listeners = _Listeners([*observers, *([Recorder(folder)] if folder else [])])
-    every = settings.selection.every
+    recorder = None if folder is None else Recorder(folder)
     outcome = optimise(
-        source, objective, selector, settings.optimizer, listeners, select_every=every
+        source,
+        objective,
+        selector,
+        settings.optimizer,
+        _Listeners([*observers, *([recorder] if recorder else [])]),
+        select_every=settings.selection.every,
+        keeper=recorder,
     )
     return _finish(settings, train, source, objective, outcome, folder)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from hpd.checks import check_finite
 from hpd.engine.observer import Observer, StageReport, StepReport
-from hpd.engine.optimizer import OptimizerSettings
+from hpd.engine.optimizer import OptimizerSettings, optimizer_state, rates, restore
+from hpd.engine.snapshot import Best, Keeper, KeepsNothing, Snapshot
 from hpd.errors import NumericError
-from hpd.typing import DrawsBatches, Objective, Selector, Source, Stage, State, Step
+from hpd.typing import DrawsBatches, Objective, ParameterGroup, Selector, Source, Stage, Step
 
 _DIVERGED = "Lower the learning rate, or leave out the level; the best state so far is kept."
 
@@ -38,20 +39,6 @@ class Outcome:
     stages: Sequence[StageReport]
 
 
-@dataclass
-class _Best:
-    """The best state seen in a stage. The state is a clone: the optimiser works in place."""
-
-    state: State
-    score: float | None
-    step: int
-
-    def offer(self, source: Source, score: float | None, step: int) -> None:
-        """Keep the source's present state if it scores better, or if nothing is scored."""
-        if score is None or self.score is None or score < self.score:
-            self.state, self.score, self.step = source.state(), score, step
-
-
 def optimise(
     source: Source,
     objective: Objective,
@@ -60,6 +47,8 @@ def optimise(
     observer: Observer,
     *,
     select_every: int,
+    keeper: Keeper | None = None,
+    since: Snapshot | None = None,
 ) -> Outcome:
     """Run all stages of a source and return the best-scoring set.
 
@@ -67,29 +56,23 @@ def optimise(
     a stage whose steps only make things worse changes nothing.
 
     Args:
-        source: what is optimised.
+        source: what is optimised, in no stage yet.
         objective: what it is matched to.
         selector: what it is scored by.
         optimizer_settings: the optimiser of each stage.
         observer: hears of every step and stage.
         select_every: steps between scores.
+        keeper: writes the run down; None: nobody does.
+        since: where to go on; None: from the start. On a CPU the outcome is the same, to the bit.
 
     Raises:
-        NumericError: if loss or gradient is not finite.
+        NumericError: if loss, gradient or images are not finite.
     """
-    reports: list[StageReport] = []
-    initial = images = render_all(source)
-    best_stage = 0
-    for index, stage in enumerate(source.stages):
-        report = _run_stage(
-            source, objective, selector, optimizer_settings, observer, stage, index, select_every
-        )
-        reports.append(report)
-        best = reports[best_stage].score
-        if index == 0 or report.score is None or best is None or report.score < best:
-            best_stage, images = index, render_all(source)
-        observer.on_stage(report)
-    return Outcome(images, source.labels.cpu(), initial, best_stage, reports)
+    course = _Course(
+        source, objective, selector, optimizer_settings, observer, keeper or KeepsNothing(),
+        select_every, initial=render_all(source) if since is None else since.initial_images,
+    )  # fmt: skip
+    return course.run(since)
 
 
 def render_all(source: Source) -> Tensor:
@@ -98,37 +81,149 @@ def render_all(source: Source) -> Tensor:
     return images.cpu()
 
 
-def _run_stage(
-    source: Source, objective: Objective, selector: Selector, settings: OptimizerSettings,
-    observer: Observer, stage: Stage, index: int, select_every: int,
-) -> StageReport:  # fmt: skip
-    """Optimise one stage and leave the source in its best state."""
-    optimizer = settings.build(source.enter(index))
-    everything = torch.arange(len(source.labels), device=source.labels.device)
-    best = _Best(source.state(), math.inf, 0)
-    for i in range(stage.steps):
+@dataclass
+class _Course:
+    """A run of the loop, and what it has come to."""
+
+    source: Source
+    objective: Objective
+    selector: Selector
+    settings: OptimizerSettings
+    observer: Observer
+    keeper: Keeper
+    select_every: int
+    initial: Tensor
+    images: Tensor = field(init=False)
+    reports: list[StageReport] = field(default_factory=list)
+    best_stage: int = 0
+
+    def __post_init__(self) -> None:
+        self.images = self.initial
+
+    def run(self, since: Snapshot | None) -> Outcome:
+        """Run the stages that are left."""
+        middle = None
+        if since is not None:
+            self._go_to(since)
+            middle = None if since.after_stage else since
+        for index in range(len(self.reports), len(self.source.stages)):
+            stage = _StageRun.enter(self, index)
+            if middle is not None and middle.stage == index:
+                stage.restore(middle)
+            stage.run()
+        labels = self.source.labels.cpu()
+        return Outcome(self.images, labels, self.initial, self.best_stage, self.reports)
+
+    def _go_to(self, since: Snapshot) -> None:
+        """Take over what there was, with the source in the last stage that was finished."""
+        self.reports, self.best_stage = list(since.reports), since.best_stage
+        self.images = since.images
+        self.objective.load_state(since.objective)
+        for index in range(len(self.reports)):
+            self.source.enter(index)
+        if since.after_stage:
+            self.source.load_state(since.source)
+
+    def finish(self, report: StageReport) -> None:
+        """Take in a stage whose best state the source is in."""
+        self.reports.append(report)
+        best = self.reports[self.best_stage].score
+        if report.index == 0 or report.score is None or best is None or report.score < best:
+            self.best_stage, self.images = report.index, render_all(self.source)
+
+
+@dataclass
+class _StageRun:
+    """One stage of a run, with a fresh optimiser."""
+
+    course: _Course
+    index: int
+    stage: Stage
+    groups: Sequence[ParameterGroup]
+    optimizer: torch.optim.Optimizer
+    best: Best
+    done: int = 0
+
+    @classmethod
+    def enter(cls, course: _Course, index: int) -> _StageRun:
+        source = course.source
+        groups = source.enter(index)
+        optimizer = course.settings.build(groups)
+        best = Best(source.state(), math.inf, 0)
+        return cls(course, index, source.stages[index], groups, optimizer, best)
+
+    def restore(self, since: Snapshot) -> None:
+        """Go to where a snapshot was taken in this stage."""
+        self.course.source.load_state(since.source)
+        restore(self.optimizer, since.optimizer, since.rates)
+        self.best, self.done = since.best, since.steps
+
+    def run(self) -> None:
+        """Take the steps that are left, and leave the source in its best state."""
+        course, source = self.course, self.course.source
+        for i in range(self.done, self.stage.steps):
+            self._step(Step(self.index, i))
+            self.done = i + 1
+            course.keeper.after_step(self.done, self._snapshot)
+        last = render_all(source).to(source.labels.device)
+        check_finite(last, f"the images after stage {self.stage.name!r}", _DIVERGED)
+        self.best.offer(source, course.selector(last, source.labels), self.stage.steps)
+        source.load_state(self.best.state)
+        report = StageReport(self.stage, self.index, self.best.step, self.best.score)
+        course.finish(report)
+        course.observer.on_stage(report)
+        course.keeper.after_stage(self._snapshot)
+
+    def _step(self, step: Step) -> None:
+        """Score if it is time, match, and take one step of the optimiser."""
+        course, source = self.course, self.course.source
+        where = f"at step {step.index} of stage {self.stage.name!r}"
         started = time.perf_counter()
-        step = Step(index, i)
+        everything = torch.arange(len(source.labels), device=source.labels.device)
         chosen = source.batch(step) if isinstance(source, DrawsBatches) else everything
         images, pullback = source.render(chosen)
-        score = None
-        if i % select_every == 0:
+        score, score_seconds = None, 0.0
+        if step.index % course.select_every == 0:
+            scoring = time.perf_counter()
             # a part of the set would be scored by the luck of its draw
             whole = images if chosen is everything else render_all(source).to(images.device)
-            score = selector(whole, source.labels)
-            best.offer(source, score, i)
-        matched = objective(images, source.labels[chosen], step)
-        where = f"at step {i} of stage {stage.name!r}"
+            score = course.selector(whole, source.labels)
+            self.best.offer(source, score, step.index)
+            score_seconds = time.perf_counter() - scoring
+        matched = course.objective(images, source.labels[chosen], step)
         if not math.isfinite(matched.loss):
             raise NumericError(f"the loss is not finite {where}", got=matched.loss, fix=_DIVERGED)
         check_finite(matched.image_grad, f"the image gradient {where}", _DIVERGED)
-        optimizer.zero_grad()
+        self.optimizer.zero_grad()
         pullback(matched.image_grad)
-        optimizer.step()
-        seconds = time.perf_counter() - started
-        observer.on_step(StepReport(stage, step, matched.loss, score, matched.metrics, seconds))
-    last = render_all(source).to(source.labels.device)
-    check_finite(last, f"the images after stage {stage.name!r}", _DIVERGED)
-    best.offer(source, selector(last, source.labels), stage.steps)
-    source.load_state(best.state)
-    return StageReport(stage, index, best.step, best.score, best.state)
+        self._check_gradients(where)
+        self.optimizer.step()
+        seconds = time.perf_counter() - started - score_seconds
+        course.observer.on_step(
+            StepReport(
+                self.stage, step, matched.loss, score, matched.metrics, seconds, score_seconds
+            )
+        )
+
+    def _check_gradients(self, where: str) -> None:
+        for group in self.groups:
+            for tensor in group.tensors:
+                if tensor.grad is not None:
+                    check_finite(tensor.grad, f"the gradient of {group.name} {where}", _DIVERGED)
+
+    def _snapshot(self) -> Snapshot:
+        course = self.course
+        finished = len(course.reports) > self.index
+        return Snapshot(
+            stage=self.index,
+            steps=self.done,
+            source=course.source.state(),
+            objective=course.objective.state(),
+            optimizer={} if finished else optimizer_state(self.optimizer),
+            rates=() if finished else rates(self.optimizer),
+            best=Best(self.best.state, self.best.score, self.best.step),
+            reports=tuple(course.reports),
+            best_stage=course.best_stage,
+            images=course.images,
+            initial_images=course.initial,
+        )

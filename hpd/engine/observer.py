@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from hpd.typing import Stage, State, Step
+from hpd.typing import Stage, Step
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class StepReport:
         loss: the objective's loss before the step.
         score: score of the set before the step, None where it was not scored.
         metrics: what else the objective measured.
-        seconds: wall time of the step.
+        seconds: wall time of the step, without that of the score.
+        score_seconds: wall time of the score, 0 where it was not scored.
     """
 
     stage: Stage
@@ -28,6 +29,7 @@ class StepReport:
     score: float | None
     metrics: Mapping[str, float]
     seconds: float
+    score_seconds: float
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,16 @@ class StageReport:
         index: its number.
         best_step: number of optimiser steps after which the best state was seen.
         score: score of the best state, None where nothing is scored.
-        state: the best state, cloned.
     """
 
     stage: Stage
     index: int
     best_step: int
     score: float | None
-    state: State
 
 
 class Observer(Protocol):
-    """Listens to a run: progress bar, metrics file, checkpoints."""
+    """Listens to a run: progress bar, metrics file."""
 
     def on_step(self, report: StepReport) -> None:
         """Hear of a step."""

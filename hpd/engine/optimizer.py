@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from hpd.registry import Settings
-from hpd.typing import ParameterGroup
+from hpd.typing import ParameterGroup, State
 
 
 class OptimizerSettings(Settings):
@@ -46,3 +46,39 @@ def root_mean_square(tensor: Tensor) -> float:
     """Return sqrt(mean(x^2)), or 1 for a tensor of zeros, which has no scale of its own."""
     value = float(tensor.detach().double().square().mean().sqrt())
     return value or 1.0
+
+
+def rates(optimizer: torch.optim.Optimizer) -> tuple[float, ...]:
+    """Return the learning rate of each group."""
+    return tuple(float(group["lr"]) for group in optimizer.param_groups)
+
+
+def restore(
+    optimizer: torch.optim.Optimizer, state: State, lrs: Sequence[float] | None = None
+) -> None:
+    """Set a fresh optimiser to what `optimizer_state` and `rates` returned of another.
+
+    Args:
+        optimizer: over tensors of the same shapes, in the same order.
+        state: its tensors.
+        lrs: the learning rate of each group; None leaves them as they are.
+    """
+    nested: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        number, name = key.split(".", 1)
+        nested.setdefault(int(number), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": nested, "param_groups": groups})
+    if lrs is not None:
+        for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+            group["lr"] = lr
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
+    """Return clones of an optimiser's tensors as ``<number of the parameter>.<name>``."""
+    return {
+        f"{number}.{name}": value.detach().clone()
+        for number, own in optimizer.state_dict()["state"].items()
+        for name, value in own.items()
+        if isinstance(value, Tensor)
+    }

@@ -1,0 +1,92 @@
+"""How far a run has come: all that going on from there needs, besides settings and data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from hpd.engine.observer import StageReport
+from hpd.typing import Source, State
+
+
+@dataclass
+class Best:
+    """The best state seen in a stage. The state is a clone: the optimiser works in place.
+
+    Args:
+        state: of the source.
+        score: of that state, None where nothing is scored.
+        step: number of optimiser steps of the stage before it.
+    """
+
+    state: State
+    score: float | None
+    step: int
+
+    def offer(self, source: Source, score: float | None, step: int) -> None:
+        """Keep the source's present state if it scores better, or if nothing is scored."""
+        if score is None or self.score is None or score < self.score:
+            self.state, self.score, self.step = source.state(), score, step
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run between two steps, or after a stage.
+
+    All draws are derived from the step they are for, so there is no random state to keep.
+
+    Args:
+        stage: number of the stage that the source is in.
+        steps: optimiser steps taken in that stage.
+        source: state of the source; after a stage, its best one.
+        objective: state of the objective.
+        optimizer: tensors of the stage's optimiser; empty after a stage.
+        rates: its learning rate for each tensor that it moves; likewise.
+        best: the best of the stage so far.
+        reports: of the finished stages; with `stage` among them, this was taken after it.
+        best_stage: number of the best of these.
+        images: its images [N, C, H, W] in [0, 1], on the CPU.
+        initial_images: the source's images before its first step, likewise.
+    """
+
+    stage: int
+    steps: int
+    source: State
+    objective: State
+    optimizer: State
+    rates: tuple[float, ...]
+    best: Best
+    reports: tuple[StageReport, ...]
+    best_stage: int
+    images: Tensor
+    initial_images: Tensor
+
+    @property
+    def after_stage(self) -> bool:
+        """Whether the stage is finished."""
+        return len(self.reports) > self.stage
+
+
+class Keeper(Protocol):
+    """Decides when a run is written down, writes it, and may end the run thereafter."""
+
+    def after_step(self, steps: int, take: Callable[[], Snapshot]) -> None:
+        """Hear that a stage has taken `steps` steps; `take` returns the snapshot."""
+        ...
+
+    def after_stage(self, take: Callable[[], Snapshot]) -> None:
+        """Hear that a stage is finished, and the source in its best state."""
+        ...
+
+
+class KeepsNothing:
+    """The keeper of a run that is not written down."""
+
+    def after_step(self, steps: int, take: Callable[[], Snapshot]) -> None:
+        """Do nothing."""
+
+    def after_stage(self, take: Callable[[], Snapshot]) -> None:
+        """Do nothing."""
