@@ -103,6 +103,23 @@ def load_config(
     return RunSettings.read(values)
 
 
+def resolve_config(
+    config: str | Path | Mapping[str, Any] | RunSettings,
+    overrides: Sequence[str],
+    seed: int | None,
+) -> RunSettings:
+    """Return the settings of a run, given as such or as `load_config` takes them.
+
+    Raises:
+        ConfigError: see `load_config`; and for overrides of settings.
+    """
+    if not isinstance(config, RunSettings):
+        return load_config(config, overrides, seed)
+    if overrides or seed is not None:
+        raise ConfigError("overrides and seed belong in the settings", got="both")
+    return config
+
+
 def _read(config: str | Path) -> dict[str, Any]:
     bundled = bundled_configs()
     path = bundled.get(str(config), Path(config).expanduser())

@@ -1,0 +1,66 @@
+"""Training the experts that a run matches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hpd.config import RunSettings, resolve_config
+from hpd.device import open_device
+from hpd.engine import experts
+from hpd.errors import ConfigError
+from hpd.objectives import OBJECTIVES
+from hpd.students.expert_checks import check_learned
+from hpd.students.trajectories import ExpertFolder, ExpertSettings
+
+
+def train_experts(
+    config: str | Path | Mapping[str, Any] | RunSettings,
+    *overrides: str,
+    out: str | Path | None = None,
+    seed: int | None = None,
+    count: int | None = None,
+    report: experts.Report = lambda expert, epoch, loss: None,
+    on_setup: Callable[[ExpertSettings], None] = lambda settings: None,
+) -> ExpertFolder:
+    """Train the experts that trajectory matching needs, as far as they are not there yet.
+
+    An interrupted training goes on where it stopped, to the same bytes on a CPU.
+
+    Args:
+        config: of a run whose objective is ``trajectory``; see `distill`.
+        overrides: ``"key.sub=value"`` each.
+        out: folder of the experts; None: the one that the objective names.
+        seed: replaces the configuration's.
+        count: number of experts; None: as the objective's `expert_training` says.
+        report: hears (expert, epochs done, mean training loss) after each epoch.
+        on_setup: hears before the first how many experts there will be, and how they are trained.
+
+    Raises:
+        ConfigError: for another objective, or a student with batch norm.
+        RunError: if the folder holds something else or experts of another training, or if an
+            expert learned nothing.
+        HpdError: for what is wrong with configuration or data; `NumericError` if an expert
+            diverges.
+    """
+    settings = resolve_config(config, overrides, seed)
+    objective = settings.objective
+    if not isinstance(objective, experts.MatchesExperts):
+        kind = OBJECTIVES.kind_of(objective)
+        raise ConfigError("the objective needs no experts", got=kind, expected="trajectory")
+    training = objective.expert_training or ExpertSettings()
+    if count is not None:
+        training = ExpertSettings.read({"count": count, "training": training.training})
+    on_setup(training)
+    folder = experts.train_experts(
+        objective.experts if out is None else out,
+        objective.student,
+        training,
+        settings.data.build().train,
+        device=open_device(settings.device),
+        seed=settings.seed,
+        report=report,
+    )
+    check_learned(folder)
+    return folder

@@ -1,0 +1,99 @@
+"""Data sets, generators and distilled sets by name or path; projection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from generators import Generator, projection, read_generator
+from generators.projection import Distance
+from hpd.artifacts import DistilledSet
+from hpd.data import DATASETS, Dataset
+from hpd.rng import Streams
+
+
+def load_dataset(name: str | Path, **options: Any) -> Dataset:
+    """Load a data set: a registered name, or a folder of images.
+
+    Args:
+        name: ``"digits"``, ``"cifar10"``, ..., or the path of a folder with a subfolder per class.
+        options: options of that data set: ``root``, ``classes``, ``resolution``, ...
+
+    Raises:
+        ConfigError: for an unknown name or option.
+        DataError: if the data are missing or broken.
+
+    >>> len(load_dataset("digits", classes=["3", "8"]).test)
+    99
+    """
+    if str(name) not in DATASETS and Path(name).expanduser().is_dir():
+        return DATASETS.parse({"kind": "folder", "root": str(name), **options}).build()
+    return DATASETS.parse({"kind": str(name), **options}).build()
+
+
+def load_generator(
+    name_or_path: str | Path, *, network: Literal["G_ema", "G"] = "G_ema"
+) -> Generator:
+    """Load a generator: a bundled name, a folder, or a checkpoint file, converted in memory.
+
+    Args:
+        name_or_path: ``"digits16"``, a folder that hpd wrote, an official StyleGAN2-ADA,
+            StyleGAN3 or StyleGAN-XL pickle, or a rosinality ``.pt`` file. No code in it runs.
+        network: which network of a checkpoint file: the averaged one, or ``"G"``.
+
+    Returns:
+        the network, float32, frozen, on the CPU.
+
+    Raises:
+        GeneratorError: if there is none, or it is broken or refused.
+
+    >>> load_generator("digits16").spec.classes[:3]
+    ('0', '1', '2')
+    """
+    return read_generator(name_or_path, network).generator
+
+
+def project(
+    generator: Generator,
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    distance: Distance | Literal["lpips", "squared"] = "lpips",
+    seed: int = 0,
+    steps: int = 200,
+) -> Tensor:
+    """Project real images into W+: find the ws whose images come closest.
+
+    Args:
+        generator: from `load_generator`.
+        images: [N, C, H, W] in [0, 1], of the generator's size.
+        labels: the generator's class of each image [N]; None for an unconditional generator.
+        distance: ``"lpips"`` (Zhang et al., CVPR 2018; needs AlexNet's weights), ``"squared"``,
+            or a function of two batches of images that gives [N].
+        seed: for the draws behind the average w, at which each image starts.
+        steps: optimiser steps.
+
+    Returns:
+        ws [N, num_ws, D]; ``generator(ws)`` are the images in [-1, 1].
+
+    Raises:
+        GeneratorError: if LPIPS lacks its weights, saying what to put where.
+        ShapeError: if the images are not of the generator's shape.
+    """
+    if distance == "lpips":
+        distance = projection.perceptual_distance(next(generator.parameters()).device)
+    elif distance == "squared":
+        distance = projection.squared_distance
+    rng = Streams(seed).generator("project")
+    return projection.project(generator, images, labels, distance=distance, rng=rng, steps=steps)
+
+
+def load_distilled(path: str | Path) -> DistilledSet:
+    """Load a distilled set from a run folder or a safetensors file.
+
+    Raises:
+        RunError: if there is none, or it is broken.
+    """
+    return DistilledSet.load(path)
