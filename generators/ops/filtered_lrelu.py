@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from generators.ops.upfirdn2d import upfirdn2d
+from generators.ops import schema
+from generators.ops.native import uses_native
+from generators.ops.upfirdn2d import upfirdn2d_reference
 
 
 def filtered_lrelu(
@@ -47,15 +50,47 @@ def filtered_lrelu(
         [N, C, H', W'] with ``H' = (H * up + top + bottom - (ku - 1) - (kd - 1) + down - 1) //
         down``, the width likewise.
 
+    Native on the devices and for the dtypes of `schema.fits`, in one pass that never stores the
+    image at the raised rate; derivatives of any order keep two bits per value of it. Elsewhere,
+    and where a filter needs a gradient, `filtered_lrelu_reference` runs.
+
     Source: Karras et al., Alias-Free Generative Adversarial Networks, NeurIPS 2021, section 3.2
     (filtered nonlinearities).
     """
+    if not (schema.fits(x, bias, up_kernel, down_kernel) and uses_native(x)):
+        return filtered_lrelu_reference(
+            x, bias, up_kernel=up_kernel, down_kernel=down_kernel, up=up, down=down,
+            padding=padding, gain=gain, slope=slope, clamp=clamp,
+        )  # fmt: skip
+    one = None
+    if up_kernel is None or down_kernel is None:
+        one = torch.ones(1, device=x.device)
+    return torch.ops.hpd.filtered_lrelu(
+        x, bias, one if up_kernel is None else up_kernel,
+        one if down_kernel is None else down_kernel,
+        up, down, padding, gain, slope, clamp, schema.needs_gradient(x, bias),
+    )[0]  # fmt: skip
+
+
+def filtered_lrelu_reference(
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    up_kernel: Tensor | None = None,
+    down_kernel: Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    gain: float = math.sqrt(2),
+    slope: float = 0.2,
+    clamp: float | None = None,
+) -> Tensor:
+    """Do what `filtered_lrelu` does, in plain torch, for any device, dtype and derivative."""
     if bias is not None:
         x = x + bias.to(x.dtype)[:, None, None]
-    if up_kernel is None:
-        up_kernel = x.new_ones(1)
-    if up != 1 or len(up_kernel) != 1 or any(padding):
-        x = upfirdn2d(x, up_kernel, up=up, padding=padding, gain=up**2)
+    if up_kernel is not None or up != 1 or any(padding):
+        kernel = x.new_ones(1) if up_kernel is None else up_kernel
+        x = upfirdn2d_reference(x, kernel, up=up, padding=padding, gain=up**2)
     if slope != 1:
         x = F.leaky_relu(x, slope)
     if gain != 1:
@@ -64,4 +99,4 @@ def filtered_lrelu(
         x = x.clamp(-clamp, clamp)
     if down_kernel is None:
         return x if down == 1 else x[:, :, ::down, ::down]
-    return upfirdn2d(x, down_kernel, down=down)
+    return upfirdn2d_reference(x, down_kernel, down=down)

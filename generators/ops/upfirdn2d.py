@@ -41,6 +41,19 @@ def upfirdn2d(
 
     Source: Karras et al., 2020; the algorithm is that of scipy.signal.upfirdn, in two dimensions.
     """
+    return upfirdn2d_reference(x, kernel, up=up, down=down, padding=padding, gain=gain)
+
+
+def upfirdn2d_reference(
+    x: Tensor,
+    kernel: Tensor,
+    *,
+    up: int = 1,
+    down: int = 1,
+    padding: Sequence[int] = (0, 0, 0, 0),
+    gain: float = 1.0,
+) -> Tensor:
+    """Do what `upfirdn2d` does, in plain torch, for any device, dtype and derivative."""
     if kernel.ndim == 1:
         left, right, top, bottom = padding
         x = _resample(x, kernel * gain, 2, up, down, (top, bottom))

@@ -1,0 +1,98 @@
+// hpd::filtered_lrelu and hpd::filtered_mask on the CPU; see schema.py for what they compute.
+#include "filtered.h"
+#include "tensors.h"
+
+namespace hpd {
+namespace {
+
+template <typename T, typename A, Act act> void run_all(const Filtered<T, A>& problem) {
+  at::parallel_for(0, problem.in.groups(), 1, [&](int64_t begin, int64_t end) {
+    FilteredRunner<T, A, act> runner(problem);
+    for (int64_t group = begin; group < end; ++group) runner.run(group);
+  });
+}
+
+void check_taps(const at::Tensor& kernel) {
+  TORCH_CHECK(kernel.dim() == 1 || kernel.dim() == 2, "a filter is [k] or [k, k], got ",
+              kernel.sizes());
+  TORCH_CHECK(kernel.numel() > 0, "a filter has taps, got ", kernel.sizes());
+}
+
+std::tuple<at::Tensor, at::Tensor> filtered_lrelu(
+    const at::Tensor& x, const std::optional<at::Tensor>& bias, const at::Tensor& up_kernel,
+    const at::Tensor& down_kernel, int64_t up, int64_t down, at::IntArrayRef padding, double gain,
+    double slope, std::optional<double> clamp, bool record) {
+  TORCH_CHECK(x.dim() == 4, "filtered_lrelu: x is [N, C, H, W], got ", x.sizes());
+  check_taps(up_kernel), check_taps(down_kernel);
+  const Taps first = taps_of(up_kernel, true), second = taps_of(down_kernel, true);
+  Geometry g{up, down, {padding[2], padding[0]}, {0, 0}, {}, {}};
+  g.raised[0] = x.size(2) * up + padding[2] + padding[3] - (first.kh - 1);
+  g.raised[1] = x.size(3) * up + padding[0] + padding[1] - (first.kw - 1);
+  g.out[0] = (g.raised[0] - (second.kh - 1) + down - 1) / down;
+  g.out[1] = (g.raised[1] - (second.kw - 1) + down - 1) / down;
+  TORCH_CHECK(std::min(g.raised[0] - second.kh, g.raised[1] - second.kw) >= 0,
+              "filtered_lrelu: nothing is left of ", x.sizes(), " behind these filters");
+  const at::Tensor y = empty_like_of(x, g.out[0], g.out[1]);
+  const int64_t planes = x.size(0) * x.size(1);
+  const at::Tensor mask = record ? at::empty({(planes + 15) / 16, g.raised[0], g.raised[1], 4},
+                                             x.options().dtype(at::kByte))
+                                 : at::empty({0}, x.options().dtype(at::kByte));
+  by_dtype(x, "filtered_lrelu", [&](auto storage, auto sum) {
+    using T = decltype(storage);
+    using A = decltype(sum);
+    const at::Tensor offsets =
+        bias ? bias->to(x.scalar_type()).to(sum_type(x)).contiguous() : at::Tensor();
+    Filtered<T, A> p{};
+    p.in = planes_of<const T>(x), p.out = planes_of<T>(y);
+    p.bias = bias ? offsets.const_data_ptr<A>() : nullptr;
+    p.activation = {A(gain * up * up), A(slope), A(clamp.value_or(0)), clamp.has_value()};
+    plan_filters(g, first, second, p);
+    if (!record) return run_all<T, A, Act::kActivate>(p);
+    const bool all = p.row_begin == 0 && p.row_end == g.raised[0] && p.column_begin == 0 &&
+                     p.column_end == g.raised[1] && planes % 16 == 0 && clamp.has_value();
+    // what no output needs is not computed, but must not be random
+    if (!all) std::memset(mask.data_ptr(), 0, mask.numel());
+    p.record = mask.mutable_data_ptr<uint8_t>();
+    run_all<T, A, Act::kRecord>(p);
+  });
+  return {y, mask};
+}
+
+std::tuple<at::Tensor, at::Tensor> filtered_mask(
+    const at::Tensor& x, const at::Tensor& mask, const at::Tensor& first_kernel,
+    const at::Tensor& second_kernel, int64_t up, int64_t down, at::IntArrayRef pad,
+    at::IntArrayRef offset, at::IntArrayRef out, double gain, double slope, bool clamped,
+    bool flip, bool sums) {
+  TORCH_CHECK(x.dim() == 4, "filtered_mask: x is [N, C, H, W], got ", x.sizes());
+  check_taps(first_kernel), check_taps(second_kernel);
+  const Taps first = taps_of(first_kernel, flip), second = taps_of(second_kernel, flip);
+  const Geometry g{up, down, {pad[0], pad[1]}, {offset[0], offset[1]},
+                   {mask.size(1), mask.size(2)}, {out[0], out[1]}};
+  const int64_t planes = x.size(0) * x.size(1);
+  TORCH_CHECK(mask.is_contiguous() && mask.size(0) == (planes + 15) / 16,
+              "filtered_mask: the record ", mask.sizes(), " does not fit ", x.sizes());
+  const at::Tensor y = empty_like_of(x, g.out[0], g.out[1]);
+  const at::Tensor total = sums ? at::zeros({x.size(0), x.size(1)}, x.options().dtype(sum_type(x)))
+                                : at::empty({0}, x.options().dtype(sum_type(x)));
+  by_dtype(x, "filtered_mask", [&](auto storage, auto sum) {
+    using T = decltype(storage);
+    using A = decltype(sum);
+    Filtered<T, A> p{};
+    p.in = planes_of<const T>(x), p.out = planes_of<T>(y);
+    p.sums = sums ? total.mutable_data_ptr<A>() : nullptr;
+    p.activation = {A(gain), A(slope), A(0), clamped};
+    p.record = static_cast<uint8_t*>(mask.data_ptr());
+    plan_filters(g, first, second, p);
+    run_all<T, A, Act::kDerivative>(p);
+  });
+  return {y, total};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(hpd, CPU, m) {
+  m.impl("filtered_lrelu", &filtered_lrelu);
+  m.impl("filtered_mask", &filtered_mask);
+}
+
+}  // namespace hpd
