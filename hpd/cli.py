@@ -73,7 +73,11 @@ def distill(
     with ProgressBar(console, "distilling") as bar:
         run = api.distill(settings, out=folder, observers=[bar], on_setup=bar.expect)
     seconds = time.perf_counter() - started
-    console.print(f"distilled {len(run.distilled)} images in {seconds:.0f} s", highlight=False)
+    console.print(
+        f"distilled {len(run.distilled)} images in {seconds:.0f} s, "
+        f"{run.cost['selection_share']:.1%} of it for the selection",
+        highlight=False,
+    )
     _evaluate_and_show(run, ())
     console.print(
         f"images, grid.png and evaluation.json: {folder}", highlight=False, soft_wrap=True

@@ -77,7 +77,7 @@ def test_hpd_runs_on_foreign_files(name):
     source = SOURCES.parse(options).build(train, CPU, Streams(0))
     matching = {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 2}
     objective = OBJECTIVES.parse(matching).build(train, CPU, Streams(1))
-    selector = SELECTORS.parse("last").build(train, CPU, Streams(2))
+    selector = SELECTORS.parse("last").build(train, CPU, Streams(2), objective)
 
     class Quiet:
         def on_step(self, report): ...

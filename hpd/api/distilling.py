@@ -17,6 +17,7 @@ from hpd.config import RunSettings, resolve_config
 from hpd.data import ImageSet
 from hpd.device import open_device
 from hpd.engine import Observer, Outcome, StageReport, StepReport, optimise
+from hpd.engine.cost import Cost
 from hpd.engine.recorder import Recorder
 from hpd.errors import ConfigError
 from hpd.rng import Streams
@@ -53,12 +54,14 @@ def distill(
     settings = resolve_config(config, overrides, seed)
     if out is not None:
         check_free(Path(out).expanduser())
-    device, streams = open_device(settings.device), Streams(settings.seed)
-    train = settings.data.build().train
+    device, streams, cost = open_device(settings.device), Streams(settings.seed), Cost()
+    train, held = settings.selection.split(settings.data.build().train)
     source = _build_source(settings, generator, train, device, streams.fork("source"))
     objective = settings.objective.build(train, device, streams.fork("objective"))
     folder = None if out is None else RunFolder.create(out, settings.to_yaml())
-    selector = settings.selection.build(train, device, streams.fork("selection"))
+    selector = cost.selector(
+        lambda: settings.selection.build(held, device, streams.fork("selection"), objective)
+    )
     if on_setup is not None:
         on_setup(source.stages)
     recorder = None if folder is None else Recorder(folder)
@@ -71,7 +74,7 @@ def distill(
         select_every=settings.selection.every,
         keeper=recorder,
     )
-    return _finish(settings, train, source, objective, outcome, folder)
+    return _finish(settings, train, source, objective, outcome, folder, cost)
 
 
 def _build_source(
@@ -96,6 +99,7 @@ def _finish(
     objective: Objective,
     outcome: Outcome,
     folder: RunFolder | None,
+    cost: Cost,
 ) -> Run:
     """Turn what the loop came to into a run, and write it if there is a folder."""
 
@@ -109,8 +113,10 @@ def _finish(
         distilled=as_set(outcome.images),
         initial=as_set(outcome.initial_images),
         folder=None if folder is None else folder.path,
+        cost=cost.as_json(),
     )
     if folder is not None:
+        folder.write_cost(run.cost)
         best = outcome.stages[outcome.best_stage]
         folder.write_result(run.distilled, run.initial, _manifest(run, source, objective, best))
     return run

@@ -57,7 +57,7 @@ def train_experts(
         objective.experts if out is None else out,
         objective.student,
         training,
-        settings.data.build().train,
+        settings.selection.split(settings.data.build().train)[0],
         device=open_device(settings.device),
         seed=settings.seed,
         report=report,

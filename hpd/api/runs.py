@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpd.artifacts import DistilledSet, RunFolder
@@ -22,12 +22,15 @@ class Run:
         distilled: the result.
         initial: the images of the source before its first step.
         folder: where it was written, None if it was not.
+        cost: seconds of the run and of its selection, and the share of the second; empty for a
+            run that was loaded, whose `cost.json` has them.
     """
 
     config: RunSettings
     distilled: DistilledSet
     initial: DistilledSet
     folder: Path | None
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 def load_run(path: str | Path) -> Run:

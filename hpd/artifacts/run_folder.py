@@ -14,12 +14,13 @@ from hpd.errors import RunError
 from hpd.files import write_bytes, write_json, write_tensors
 from hpd.typing import State
 
-CONFIG, METRICS, MANIFEST, INITIAL, EVALUATION = (
+CONFIG, METRICS, MANIFEST, INITIAL, EVALUATION, COST = (
     "config.yaml",
     "metrics.jsonl",
     "manifest.json",
     "initial.safetensors",
     "evaluation.json",
+    "cost.json",
 )
 
 
@@ -68,6 +69,10 @@ class RunFolder:
         initial.save(self.path / INITIAL)
         distilled.save(self.path / FILE_NAME)
         write_json(self.path / MANIFEST, manifest)
+
+    def write_cost(self, cost: Mapping[str, float]) -> None:
+        """Write `cost.json`, apart from the manifest, which is the same for the same seed."""
+        write_json(self.path / COST, cost)
 
     def write_evaluation(self, evaluation: Mapping[str, Any]) -> None:
         """Write `evaluation.json`."""

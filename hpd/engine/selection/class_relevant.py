@@ -1,7 +1,8 @@
-"""Selectors: which state of a run is the best, without ever looking at the test set."""
+"""Selection by the distance of features from where each image speaks for its class."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -9,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from hpd.data import ImageSet, Normalisation
-from hpd.registry import Registry, Settings
+from hpd.engine.selection.base import SELECTORS, SelectorSettings
 from hpd.rng import Streams
 from hpd.students import (
     STUDENTS,
@@ -20,41 +21,9 @@ from hpd.students import (
     train_student,
 )
 from hpd.students.convnet import ConvNetSettings
-from hpd.typing import Selector
+from hpd.typing import Objective, Selector
 
 _BATCH = 128
-
-
-class SelectorSettings(Settings):
-    """Options of a selector."""
-
-    every: int = Field(10, ge=1, description="steps between scores")
-
-    def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Selector:
-        """Return the selector.
-
-        Args:
-            train: the real training images.
-            device: where to score.
-            streams: randomness of extractors.
-        """
-        raise NotImplementedError
-
-
-SELECTORS: Registry[SelectorSettings] = Registry("selector")
-
-
-@SELECTORS.register("last")
-class LastSettings(SelectorSettings):
-    """Keep the last state of each stage, and the last stage: no selection."""
-
-    def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Selector:
-        """Return the selector; see `SelectorSettings.build`."""
-        return _keep_last
-
-
-def _keep_last(images: Tensor, labels: Tensor) -> None:
-    return None
 
 
 @SELECTORS.register("class_relevant")
@@ -66,7 +35,10 @@ class ClassRelevantSettings(SelectorSettings):
     """
 
     student: Annotated[StudentSettings, STUDENTS] = Field(
-        ConvNetSettings(), description="the extractor's architecture"
+        ConvNetSettings(width=32), description="the extractor's architecture"
+    )
+    images_per_class: int | None = Field(
+        500, ge=1, description="real images that it trains on and compares with; null: all"
     )
     extractor: Literal["trained", "random"] = Field(
         "trained", description="trained on the real training images, or with fresh weights"
@@ -79,10 +51,22 @@ class ClassRelevantSettings(SelectorSettings):
         "cam", description="cam: by the class activation map; none: all positions alike"
     )
 
-    def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Selector:
+    def build(
+        self, train: ImageSet, device: torch.device, streams: Streams, objective: Objective
+    ) -> Selector:
         """Return the selector, with its extractors trained; see `SelectorSettings.build`."""
+        train = self._some(train, streams)
         students = [self._extractor(train, device, streams.fork(i)) for i in range(self.networks)]
         return ClassRelevantDistance(students, train, device, weighted=self.weighting == "cam")
+
+    def _some(self, train: ImageSet, streams: Streams) -> ImageSet:
+        if self.images_per_class is None:
+            return train
+        rng, most = streams.generator("real images"), self.images_per_class
+        chosen = torch.cat([train.draw(c, most, rng) for c in range(train.num_classes)])
+        # in the order of the data, so that a limit that leaves nothing out changes nothing
+        chosen = chosen.sort().values
+        return replace(train, images=train.images[chosen], labels=train.labels[chosen])
 
     def _extractor(self, train: ImageSet, device: torch.device, streams: Streams) -> Student:
         rng = streams.generator("extractor")
@@ -134,26 +118,22 @@ class ClassRelevantDistance:
         self._students, self._weighted = students, weighted
         self._normalisation: Normalisation = train.normalisation
         self._num_classes = train.num_classes
-        self._real = [self._real_means(student, train, device) for student in students]
+        real = train.normalised(), train.labels.to(device)
+        self._real = [self._means(student, *real) for student in students]
 
-    def _real_means(self, student: Student, train: ImageSet, device: torch.device) -> Tensor:
-        parts = torch.arange(len(train)).split(_BATCH)
+    def _means(self, student: Student, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the class means [K, F] of normalised images, moved to the labels' device."""
         rows = [
-            class_relevant_features(
-                student,
-                train.normalised(part).to(device),
-                train.labels[part].to(device),
-                weighted=self._weighted,
-            )
-            for part in parts
+            class_relevant_features(student, part.to(labels.device), own, weighted=self._weighted)
+            for part, own in zip(images.split(_BATCH), labels.split(_BATCH), strict=True)
         ]
-        return class_means(torch.cat(rows), train.labels.to(device), self._num_classes)
+        return class_means(torch.cat(rows), labels, self._num_classes)
 
     def __call__(self, images: Tensor, labels: Tensor) -> float:
         """Score images [N, C, H, W] in [0, 1] with labels [N]; every class must be there."""
         normalised = self._normalisation.apply(images)
-        total = 0.0
-        for student, real in zip(self._students, self._real, strict=True):
-            features = class_relevant_features(student, normalised, labels, weighted=self._weighted)
-            total += float((class_means(features, labels, self._num_classes) - real).square().sum())
+        total = sum(
+            float((self._means(student, normalised, labels) - real).square().sum())
+            for student, real in zip(self._students, self._real, strict=True)
+        )
         return total / len(self._students)

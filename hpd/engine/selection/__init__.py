@@ -1,0 +1,14 @@
+"""Selectors: which state of a run is the best, without ever looking at the test set."""
+
+from hpd.engine.selection import loss, validation
+from hpd.engine.selection.base import SELECTORS, LastSettings, SelectorSettings
+from hpd.engine.selection.class_relevant import ClassRelevantDistance, ClassRelevantSettings
+
+__all__ = [
+    "SELECTORS",
+    "ClassRelevantDistance",
+    "ClassRelevantSettings",
+    "LastSettings",
+    "SelectorSettings",
+]
+_REGISTERED = (loss, validation)
