@@ -20,6 +20,7 @@ _LABELS = {
     "distilled": "distilled",
     "initial": "source before its first step",
     "random_real": "random real images",
+    "random_real_floats": "random real images of as many floats",
     "full": "whole training set",
 }
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from hpd.artifacts import DistilledSet
-from hpd.data import Dataset
+from hpd.data import Dataset, ImageSet
 from hpd.registry import Settings
 from hpd.rng import Streams
 from hpd.students import STUDENTS, StudentSettings, TrainingSettings, accuracy, train_student
@@ -37,8 +37,9 @@ class Row:
     """One line of the table.
 
     Args:
-        name: ``distilled``, ``initial`` (the source before its first step), ``random_real`` or
-            ``full`` (the whole training set).
+        name: ``distilled``, ``initial`` (the source before its first step), ``random_real`` (as
+            many images), ``random_real_floats`` (as many floats, where that is another number of
+            images) or ``full`` (the whole training set).
         network: kind of student.
         images_per_class: mean number of images in a class.
         stored_floats: floats that the set counts for.
@@ -72,8 +73,16 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Contender:
-    """A set to train on; `draw` gives normalised images and labels for a seed."""
+class Contender:
+    """A set to train on.
+
+    Args:
+        name: of its row.
+        draw: gives normalised images [N, C, H, W] and labels [N] for a student's seed.
+        training: how students are trained on it.
+        images_per_class: mean number of images in a class.
+        stored_floats: floats that it counts for.
+    """
 
     name: str
     draw: Callable[[int], tuple[Tensor, Tensor]]
@@ -107,6 +116,22 @@ def evaluate_sets(
         report: hears (row name, students done, students in all) after each student.
     """
     contenders = _contenders(distilled, initial, dataset, settings, streams)
+    return compare(contenders, dataset, settings, device=device, streams=streams, report=report)
+
+
+def compare(
+    contenders: Sequence[Contender],
+    dataset: Dataset,
+    settings: EvaluationSettings,
+    *,
+    device: torch.device,
+    streams: Streams,
+    report: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> Evaluation:
+    """Train students on any sets, and test them; see `evaluate_sets`.
+
+    A set gets the same row whatever it is compared with.
+    """
     test_images = dataset.test.normalised().to(device)
     test_labels = dataset.test.labels.to(device)
     total = len(contenders) * len(settings.students) * settings.seeds
@@ -132,29 +157,23 @@ def evaluate_sets(
 def _contenders(
     distilled: DistilledSet, initial: DistilledSet, dataset: Dataset,
     settings: EvaluationSettings, streams: Streams,
-) -> list[_Contender]:  # fmt: skip
-    train, per_class = dataset.train, distilled.images_per_class
-    floats_per_image = train.images[0].numel()
-
-    def of(part: DistilledSet) -> Callable[[int], tuple[Tensor, Tensor]]:
-        images = part.normalised()
-        return lambda seed: (images, part.labels)
-
-    def random_real(seed: int) -> tuple[Tensor, Tensor]:
-        rng = streams.generator("random real", seed)
-        chosen = train.draw_per_class(round(per_class), rng)
-        return train.normalised(chosen), train.labels[chosen]
-
+) -> list[Contender]:  # fmt: skip
+    train, per_class = dataset.train, round(distilled.images_per_class)
+    floats_per_class = distilled.stored_floats / train.num_classes
+    affordable = int(floats_per_class // train.images[0].numel())
     small = settings.training
     contenders = [
-        _Contender("distilled", of(distilled), small, per_class, distilled.stored_floats),
-        _Contender("initial", of(initial), small, initial.images_per_class, initial.stored_floats),
-        _Contender("random_real", random_real, small, per_class, len(distilled) * floats_per_image),
+        of_set("distilled", distilled, small),
+        of_set("initial", initial, small),
+        of_random_real("random_real", per_class, train, small, streams),
     ]
+    if affordable not in (0, per_class):
+        name = "random_real_floats"
+        contenders.append(of_random_real(name, affordable, train, small, streams))
     if settings.full_training is not None:
         everything = train.normalised()
         contenders.append(
-            _Contender(
+            Contender(
                 "full",
                 lambda seed: (everything, train.labels),
                 settings.full_training,
@@ -165,7 +184,31 @@ def _contenders(
     return contenders
 
 
-def _row(contender: _Contender, network: str, scores: Sequence[float]) -> Row:
+def of_set(name: str, part: DistilledSet, training: TrainingSettings) -> Contender:
+    """Return a synthetic set as a contender."""
+    images = part.normalised()
+    per_class, floats = part.images_per_class, part.stored_floats
+    return Contender(name, lambda seed: (images, part.labels), training, per_class, floats)
+
+
+def of_random_real(
+    name: str, per_class: int, train: ImageSet, training: TrainingSettings, streams: Streams
+) -> Contender:
+    """Return random real images as a contender, drawn anew for each student.
+
+    As many of each class as `per_class` says, or as the smallest class has.
+    """
+    per_class = min(per_class, *(len(own) for own in train.by_class))
+
+    def draw(seed: int) -> tuple[Tensor, Tensor]:
+        chosen = train.draw_per_class(per_class, streams.generator("random real", seed))
+        return train.normalised(chosen), train.labels[chosen]
+
+    floats = per_class * train.num_classes * train.images[0].numel()
+    return Contender(name, draw, training, float(per_class), floats)
+
+
+def _row(contender: Contender, network: str, scores: Sequence[float]) -> Row:
     return Row(
         name=contender.name,
         network=network,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import CPU, SMALL_STUDENT
 
 from hpd.artifacts import DistilledSet
 from hpd.data import Dataset
-from hpd.evaluation import EvaluationSettings, evaluate_sets
+from hpd.evaluation import EvaluationSettings, compare, evaluate_sets, of_random_real, of_set
 from hpd.rng import Streams
 
 
@@ -84,3 +86,36 @@ def test_several_networks_give_several_rows(dataset, images):
     wide = SMALL_STUDENT | {"width": 6}
     evaluation = evaluate(dataset, one_each, students=[SMALL_STUDENT, wide], full_training=None)
     assert len(evaluation.rows) == 6
+
+
+def test_a_set_is_compared_at_as_many_images_and_at_as_many_floats(dataset, images):
+    """Sources that give more images than they store floats for have both baselines."""
+    six = as_set(images, torch.tensor([0, 1, 12, 13, 24, 25]))  # 192 floats: of three images
+    evaluation = evaluate(dataset, six, full_training=None, seeds=1)
+    rows = {row.name: (row.images_per_class, row.stored_floats) for row in evaluation.rows}
+    assert rows == {
+        "distilled": (2, 192), "initial": (2, 192),
+        "random_real": (2, 384), "random_real_floats": (1, 192),
+    }  # fmt: skip
+    less = replace(six, stored_floats=191)  # of no whole image a class
+    names = [row.name for row in evaluate(dataset, less, full_training=None, seeds=1).rows]
+    assert "random_real_floats" not in names
+
+
+def test_there_are_no_more_random_real_images_than_real_images(dataset, images):
+    many = as_set(images, torch.arange(36).repeat(2))
+    evaluation = evaluate(dataset, many, full_training=None, seeds=1)
+    assert evaluation.row("distilled").images_per_class == 24
+    assert evaluation.row("random_real").images_per_class == 12
+
+
+def test_a_set_alone_gets_the_row_that_it_gets_in_company(dataset, images):
+    """So that a table can be made row by row."""
+    one_each = as_set(images, torch.tensor([0, 12, 24]))
+    table, s = evaluate(dataset, one_each, full_training=None), settings(full_training=None)
+    for contender in (
+        of_set("initial", one_each, s.training),
+        of_random_real("random_real", 1, images, s.training, Streams(0)),
+    ):
+        alone = compare([contender], dataset, s, device=CPU, streams=Streams(0))
+        assert alone.rows == [table.row(contender.name)]
