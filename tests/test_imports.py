@@ -12,7 +12,15 @@ from conftest import ROOT
 # each group may import itself and the groups before it
 LAYERS = [
     ["hpd.typing", "hpd.errors"],
-    ["hpd.registry", "hpd.checks", "hpd.rng", "hpd.files"],
+    [
+        "hpd.registry",
+        "hpd.checks",
+        "hpd.rng",
+        "hpd.files",
+        "hpd.seals",
+        "hpd.locks",
+        "hpd.interrupts",
+    ],
     ["generators.ops"],
     ["generators", "hpd.students", "hpd.augment", "hpd.data", "hpd.device"],
     ["hpd.sources", "hpd.objectives", "hpd.artifacts"],

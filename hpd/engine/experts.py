@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -15,7 +13,9 @@ import torch
 from torch import Tensor
 
 from hpd.data import ImageSet
+from hpd.engine.optimizer import optimizer_state, restore
 from hpd.errors import NumericError, RunError
+from hpd.locks import held
 from hpd.rng import Streams
 from hpd.students import Student, StudentSettings, accuracy, train_epoch
 from hpd.students.expert_checks import check_images, check_matches
@@ -86,7 +86,7 @@ def train_experts(
     path = Path(path).expanduser()
     record = ExpertRecord.of(student, train, settings.training, seed)
     check_images(train)
-    with _locked(path):
+    with held(path, "trains experts in"):
         folder = _open_or_create(path, record, train)
         missing = [i for i in range(settings.count) if not folder.has(i)]
         if missing:
@@ -152,7 +152,7 @@ class _Course:
                 torch.cat([progress.rows, row[None]]),
                 (*progress.losses, loss),
                 progress.accuracy_before,
-                _tensors(optimizer),
+                optimizer_state(optimizer),
             )
             self.folder.write_progress(expert, progress)
             self.report(expert, epoch + 1, loss)
@@ -179,20 +179,10 @@ class _Course:
         with torch.no_grad():
             for name, parameter in student.named_parameters():
                 parameter.copy_(values[name])
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": progress.optimizer, "param_groups": groups})
+        restore(optimizer, progress.optimizer)
 
     def _accuracy(self, student: Student) -> float:
         return accuracy(student, self.images[self.sampled], self.labels[self.sampled])
-
-
-def _tensors(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
-    """Return the tensors of an optimiser's state: its momentum, where it has any."""
-    states = optimizer.state_dict()["state"]
-    return {
-        number: {name: value for name, value in state.items() if isinstance(value, Tensor)}
-        for number, state in states.items()
-    }
 
 
 def _check_finite(row: Tensor, loss: float, expert: int, epoch: int) -> None:
@@ -202,36 +192,3 @@ def _check_finite(row: Tensor, loss: float, expert: int, epoch: int) -> None:
             got=f"loss {loss:g}",
             fix="Lower objective.expert_training.training.lr.",
         )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Make a folder and hold it, so that no two processes train in it at once.
-
-    The system lets go of it when the process ends, however it does.
-
-    Raises:
-        RunError: if another process holds it, or it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write to {path}", got=error.strerror) from None
-    if sys.platform == "win32":  # has no such locks
-        yield
-        return
-    import fcntl
-    import os
-
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"another process trains experts in {path}") from None
-        # some network file systems have no locks; files are still written whole
-        except OSError as error:
-            _logger.warning("cannot lock %s: %s", path, error.strerror)
-        yield
-    finally:
-        os.close(descriptor)

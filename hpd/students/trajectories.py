@@ -19,10 +19,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -32,8 +32,10 @@ from torch import Tensor
 from hpd.errors import HpdError, RunError
 from hpd.files import read_about, write_json, write_tensors
 from hpd.registry import Settings
+from hpd.seals import digest_tensor, sealed, unsealed
 from hpd.students.expert_record import FORMAT, ExpertRecord, ExpertSettings
 from hpd.students.parameters import Layout, flatten, layout_of, unflatten, vector_size
+from hpd.typing import State
 
 __all__ = [
     "ExpertFolder",
@@ -47,7 +49,7 @@ __all__ = [
     "unflatten",
 ]
 RECORD = "experts.json"
-_SEAL = "sha256"
+_OPTIMIZER = "optimizer."
 _LEFTOVER = re.compile(r"\.(experts|[0-9]{3,})(\.partial)?\.(json|safetensors)\..+")
 _BROKEN = (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, HpdError)
 
@@ -78,13 +80,13 @@ class Progress:
         rows: parameters before the first epoch and after each [epochs done + 1, P], float32.
         losses: mean training loss of each epoch.
         accuracy_before: see `ExpertResult`.
-        optimizer: tensors of the optimiser, by the parameter's number and the tensor's name.
+        optimizer: tensors of the optimiser as ``<number of the parameter>.<name>``.
     """
 
     rows: Tensor
     losses: tuple[float, ...]
     accuracy_before: float
-    optimizer: Mapping[int, Mapping[str, Tensor]]
+    optimizer: State
 
 
 class ExpertFolder:
@@ -118,7 +120,7 @@ class ExpertFolder:
                     got=min(others),
                     fix="Choose another folder with --out.",
                 )
-            write_json(path / RECORD, _sealed(record.model_dump(mode="json")))
+            write_json(path / RECORD, sealed(record.model_dump(mode="json")))
         except OSError as error:
             raise RunError(f"cannot write to {path}", got=error.strerror) from None
         return cls(path, record)
@@ -203,7 +205,7 @@ class ExpertFolder:
                 row = file.get_slice("parameters")[epoch : epoch + 1][0].clone()
         except _BROKEN as error:
             raise _broken(path, error) from None
-        if _digest(row) != digests[epoch]:
+        if digest_tensor(row) != digests[epoch]:
             raise _broken(path, ValueError(f"the numbers of epoch {epoch} were changed"))
         return row
 
@@ -225,28 +227,27 @@ class ExpertFolder:
             losses=losses,
             accuracy_before=accuracy_before,
             accuracy_after=accuracy_after,
-            rows=tuple(_digest(row) for row in rows),
+            rows=tuple(digest_tensor(row) for row in rows),
             record=self._seal,
         )
         write_tensors(self._shard(expert), {"parameters": rows})
         # an expert counts as finished when its JSON is there, so this comes last
-        write_json(self.path / f"{expert:03d}.json", _sealed(result.model_dump(mode="json")))
+        write_json(self.path / f"{expert:03d}.json", sealed(result.model_dump(mode="json")))
         self._partial(expert).unlink(missing_ok=True)
         self._results[expert] = self._open_expert(expert)
 
     def write_progress(self, expert: int, progress: Progress) -> None:
         """Write how far the training of an expert has come, in the place of what was there."""
-        tensors = {"parameters": progress.rows}
-        for number, state in progress.optimizer.items():
-            tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+        tensors = {f"{_OPTIMIZER}{name}": value for name, value in progress.optimizer.items()}
+        tensors["parameters"] = progress.rows
         about = {
             "record": self._seal,
             "expert": expert,
             "losses": progress.losses,
             "accuracy_before": progress.accuracy_before,
-            "tensors": {name: _digest(value) for name, value in tensors.items()},
+            "tensors": {name: digest_tensor(value) for name, value in tensors.items()},
         }
-        write_tensors(self._partial(expert), tensors, _sealed(about))
+        write_tensors(self._partial(expert), tensors, sealed(about))
 
     def read_progress(self, expert: int) -> Progress | None:
         """Return how far the training of an expert had come, None if it had not begun.
@@ -259,18 +260,17 @@ class ExpertFolder:
             return None
         try:
             with safe_open(path, framework="pt") as file:
-                about = _unsealed(read_about(file.metadata()))
+                about = unsealed(read_about(file.metadata()))
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             if about["record"] != self._seal or about["expert"] != expert:
                 raise ValueError("it belongs to another expert")
-            if about["tensors"] != {name: _digest(value) for name, value in tensors.items()}:
+            if about["tensors"] != {name: digest_tensor(value) for name, value in tensors.items()}:
                 raise ValueError("its numbers were changed")
         except _BROKEN as error:
             raise _broken(path, error) from None
         rows = tensors.pop("parameters")
-        return Progress(
-            rows, tuple(about["losses"]), about["accuracy_before"], _by_parameter(tensors)
-        )
+        optimizer = {name.removeprefix(_OPTIMIZER): value for name, value in tensors.items()}
+        return Progress(rows, tuple(about["losses"]), about["accuracy_before"], optimizer)
 
     def remove_leftovers(self) -> None:
         """Delete the temporary files of a process that was killed while it wrote."""
@@ -310,15 +310,6 @@ class ExpertFolder:
         return result
 
 
-def _by_parameter(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    """Turn ``optimizer.<number>.<name>`` back into nested mappings."""
-    nested: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        _, number, name = key.split(".", 2)
-        nested.setdefault(int(number), {})[name] = value
-    return nested
-
-
 def _broken(path: Path, error: Exception) -> RunError:
     reason = f"no {path.name}" if isinstance(error, FileNotFoundError) else error
     number = path.name.split(".")[0]
@@ -327,36 +318,6 @@ def _broken(path: Path, error: Exception) -> RunError:
         got=reason,
         fix=f"Delete {number}.* and train that expert again with `hpd experts CONFIG`.",
     )
-
-
-def _digest(tensor: Tensor) -> str:
-    """Return the SHA-256 of dtype, shape and values."""
-    digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
-    values = tensor.detach().cpu().contiguous().flatten()
-    digest.update(values.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _digest_json(content: Mapping[str, Any]) -> str:
-    # by way of JSON, so that tuples and lists are the same
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `content` with its checksum."""
-    return {**content, _SEAL: _digest_json(content)}
-
-
-def _unsealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `_sealed` was given.
-
-    Raises:
-        ValueError: if it was changed since.
-    """
-    rest = {key: value for key, value in content.items() if key != _SEAL}
-    if content[_SEAL] != _digest_json(rest):
-        raise ValueError("it was changed after it was written")
-    return rest
 
 
 Read = TypeVar("Read", bound=Settings)
@@ -373,7 +334,7 @@ def _read_sealed(path: Path, kind: type[Read]) -> Read:
         if kind is ExpertRecord and content["format"] != FORMAT:
             raise ValueError(f"it is of format {content['format']}, this hpd reads {FORMAT}")
         # JSON has lists where the settings have tuples, which strictness would refuse
-        return kind.model_validate(_unsealed(content), strict=False)
+        return kind.model_validate(unsealed(content), strict=False)
     # pydantic's report has several lines
     except ValidationError as error:
         reason = f"{error.error_count()} values that are not as expected"

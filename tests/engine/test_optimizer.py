@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hpd.engine import OptimizerSettings
-from hpd.engine.optimizer import root_mean_square
+from hpd.engine.optimizer import optimizer_state, rates, restore, root_mean_square
 from hpd.typing import ParameterGroup
 
 
@@ -32,3 +32,33 @@ def test_absolute_rates_are_taken_as_they_are():
 
 def test_zeros_have_no_scale():
     assert root_mean_square(torch.zeros(3)) == 1.0
+
+
+@pytest.mark.parametrize(
+    "options", [{"kind": "adam"}, {"kind": "sgd"}, {"kind": "sgd", "momentum": 0.0}]
+)
+def test_a_restored_optimiser_goes_on_to_the_bit(rng, options):
+    settings = OptimizerSettings.read(options)
+
+    def steps(optimizer, tensors, count):
+        for _ in range(count):
+            for tensor in tensors:
+                tensor.grad = tensor.detach() ** 2 - 1
+            optimizer.step()
+
+    def build(like):
+        tensors = [value.detach().clone().requires_grad_() for value in like]
+        groups = [ParameterGroup(f"{i}", [t], 0.1 + i) for i, t in enumerate(tensors)]
+        return settings.build(groups), tensors
+
+    whole, ours = build([torch.randn(3, 2, generator=rng), torch.randn(4, generator=rng)])
+    steps(whole, ours, 3)
+    kept, lrs = optimizer_state(whole), rates(whole)
+    # built where the tensors have gone to, so its own rates would be others
+    again, theirs = build(ours)
+    assert rates(again) != lrs
+    restore(again, kept, lrs)
+    assert rates(again) == lrs
+    steps(whole, ours, 2)
+    steps(again, theirs, 2)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 from hpd.errors import RunError
 from hpd.files import write_json
-from hpd.students import STUDENTS, trajectories
+from hpd.seals import sealed
+from hpd.students import STUDENTS
 from hpd.students.expert_checks import check_complete, check_learned
 from hpd.students.trajectories import (
     ExpertFolder,
@@ -192,12 +193,12 @@ def test_a_record_written_before_an_option_existed_is_still_read(path):
     """A later release fills in its default, and the experts still belong to the record."""
     values = json.loads((path / "experts.json").read_text())
     del values["student"]["norm"], values["sha256"]
-    write_json(path / "experts.json", trajectories._sealed(values))
+    write_json(path / "experts.json", sealed(values))
     seal = hashlib.sha256((path / "experts.json").read_bytes()).hexdigest()
     for expert in range(2):
         values = json.loads((path / f"00{expert}.json").read_text()) | {"record": seal}
         del values["sha256"]
-        write_json(path / f"00{expert}.json", trajectories._sealed(values))
+        write_json(path / f"00{expert}.json", sealed(values))
     assert ExpertFolder.open(path).record.student == STUDENT
 
 
