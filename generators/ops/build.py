@@ -16,7 +16,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -32,6 +31,7 @@ from hpd.files import write_json
 
 # a minute is usual; the longest wait for another process too
 LIMIT_SECONDS = 600.0
+_GRACE_SECONDS = 10.0
 _RECORD, _LOCK = "record.json", ".lock"
 _BUILDING, _FAILED = ".building-", ".failed.json"
 _MAX_LINES = 10
@@ -242,7 +242,7 @@ def _compile(recipe: Recipe, folder: Path, limit_seconds: float) -> str | None:
     command = [str(Path(ninja.BIN_DIR) / "ninja"), "-C", str(folder)]
     try:
         process = subprocess.Popen(
-            command, env=environment, start_new_session=True, text=True, errors="replace",
+            command, env=environment, text=True, errors="replace",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
     except OSError as error:
@@ -251,8 +251,7 @@ def _compile(recipe: Recipe, folder: Path, limit_seconds: float) -> str | None:
         try:
             output, _ = process.communicate(timeout=limit_seconds)
         except BaseException as error:
-            # with all the compilers that it started
-            os.killpg(process.pid, signal.SIGKILL)
+            _end(process)
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             raise OpsError(
@@ -260,6 +259,15 @@ def _compile(recipe: Recipe, folder: Path, limit_seconds: float) -> str | None:
                 got=f"more than {limit_seconds:.0f} s",
             ) from None
     return output if process.returncode else None
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End ninja, which then ends the compilers that it started, and itself at the latest."""
+    process.terminate()
+    try:
+        process.wait(timeout=_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _ninja_file(recipe: Recipe) -> str:
