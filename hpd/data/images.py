@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -100,6 +101,14 @@ class ImageSet:
     def normalised(self, indices: Tensor | slice = slice(None)) -> Tensor:
         """Return normalised images, [n, C, H, W] of torch's default dtype."""
         return self.normalisation.apply(self.unit(indices))
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of shape, pixels and labels."""
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        for part in (self.images, self.labels):
+            digest.update(part.contiguous().numpy().data)
+        return digest.hexdigest()
 
     def draw(self, label: int, count: int, rng: torch.Generator) -> Tensor:
         """Return `count` random indices of one class, without repetition.

@@ -13,7 +13,7 @@ from hpd.data import ImageSet
 from hpd.errors import DataError, NumericError, RunError
 from hpd.registry import Settings
 from hpd.students.base import STUDENTS, StudentSettings
-from hpd.students.expert_record import ExpertRecord, hash_images, student_layout
+from hpd.students.expert_record import ExpertRecord, student_layout
 from hpd.students.training import TrainingSettings
 from hpd.students.trajectories import ExpertFolder
 
@@ -73,7 +73,7 @@ def _comparisons(
         ("student", lambda: _differing(record.student, student)),
         ("layout of the student", lambda: (record.layout, student_layout(student, train))),
         ("number of training images", lambda: (record.images, len(train))),
-        ("set of training images (SHA-256)", lambda: (record.images_sha256, hash_images(train))),
+        ("set of training images (SHA-256)", lambda: (record.images_sha256, train.sha256)),
         ("normalisation (mean)", lambda: (record.mean, normalisation.mean)),
         ("normalisation (std)", lambda: (record.std, normalisation.std)),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -112,7 +111,7 @@ class ExpertRecord(Settings):
             training=training,
             seed=seed,
             images=len(train),
-            images_sha256=hash_images(train),
+            images_sha256=train.sha256,
             sampled_images=len(labels),
             chance=int(labels.bincount().max()) / len(labels),
             layout=student_layout(student, train),
@@ -142,11 +141,3 @@ def student_layout(student: StudentSettings, train: ImageSet) -> Layout:
 def sample(train: ImageSet, seed: int) -> Tensor:
     """Return the indices of at most 2,000 training images, the same for all experts."""
     return torch.randperm(len(train), generator=Streams(seed).generator("sample"))[:_SAMPLE]
-
-
-def hash_images(train: ImageSet) -> str:
-    """Return the SHA-256 of shape, pixels and labels."""
-    digest = hashlib.sha256(repr(tuple(train.images.shape)).encode())
-    for part in (train.images, train.labels):
-        digest.update(part.contiguous().numpy().data)
-    return digest.hexdigest()
