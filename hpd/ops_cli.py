@@ -57,7 +57,7 @@ def build(device: str | None, clean: bool) -> None:
         load(library)
         click.echo(f"{device_type}: {library}")
     if clean:
-        click.echo(f"{builds.clean()} old libraries removed")
+        click.echo(f"old libraries removed: {builds.clean()}")
 
 
 @ops.command()

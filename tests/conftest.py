@@ -9,9 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from generators import save_generator
+from generators.ops.build import build
+from generators.ops.native import load, requested_mode
+from generators.ops.toolchain import read_recipe
 from generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from hpd.data import ImageSet, Normalisation
 from hpd.engine.experts import train_experts
+from hpd.errors import OpsError
 from hpd.rng import Streams
 from hpd.students import STUDENTS
 from hpd.students.trajectories import ExpertSettings
@@ -43,6 +47,21 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def native_cpu() -> Path:
+    """The library of native operations for the CPU, loaded; from the user's own cache."""
+    if requested_mode() == "reference":
+        pytest.skip("HPD_OPS=reference")
+    try:
+        recipe = read_recipe("cpu")
+    except OpsError as error:
+        pytest.skip(str(error))
+    # what does not compile is no reason to skip
+    library = build(recipe, retry=True)
+    load(library)
+    return library
 
 
 class Golden:

@@ -1,0 +1,107 @@
+"""`hpd ops`: what it prints, and how it fails."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from click.testing import CliRunner
+from compilers import Bench
+
+from generators.ops import toolchain
+from generators.ops.build import find_library
+from hpd.cli import main
+
+ERRORS = ["a.cpp:1: error: unknown type 'flaot'", "    1 | flaot x;", "      | ^~~~~"]
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.ops, "load_library", lambda path: None)
+    monkeypatch.setattr(toolchain, "wants_cuda", lambda: False)
+    return Bench(tmp_path, monkeypatch)
+
+
+def ops(*arguments):
+    return CliRunner().invoke(main, ["ops", *arguments])
+
+
+def test_build_says_what_was_built_with_what(bench):
+    done = ops("build")
+    assert done.exit_code == 0
+    first, last = done.stdout.splitlines()
+    assert first.startswith(f"cpu: {bench.folder / 'compiler'} 1.0 -std=")
+    assert last == f"cpu: {find_library(bench.recipe())}"
+    assert ops("build", "--device", "cpu").stdout == done.stdout
+
+
+def test_build_shows_the_compilers_lines_then_one_of_its_own(bench):
+    (bench.csrc / "cpu" / "two.cpp").unlink()
+    bench.break_compiler(*ERRORS)
+    done = ops("build")
+    assert done.exit_code == 2
+    *said, last = done.stderr.splitlines()
+    assert said[-3:] == ERRORS
+    assert last.startswith("hpd: OpsError: native operations for cpu do not compile with ")
+    assert not set(ERRORS) & set(last.split("\n"))
+    tried = len(bench.calls())
+    assert ops("build").exit_code == 2
+    assert len(bench.calls()) > tried
+    bench.set_compiler()
+    assert ops("build").exit_code == 0
+
+
+def test_build_removes_what_is_old_if_asked(bench):
+    ops("build")
+    old = find_library(bench.recipe())
+    (bench.csrc / "cpu" / "one.cpp").write_text("// changed\n")
+    assert ops("build").exit_code == 0
+    assert old.is_file()
+    done = ops("build", "--clean")
+    assert done.stdout.splitlines()[-1] == "old libraries removed: 1"
+    assert not old.exists()
+    assert find_library(bench.recipe())
+
+
+def test_both_are_built_where_there_is_cuda(bench, monkeypatch):
+    monkeypatch.setattr(toolchain, "wants_cuda", lambda: True)
+    done = ops("build")
+    # there are no sources for CUDA here
+    assert done.exit_code == 2
+    assert done.stdout.splitlines()[-1] == f"cpu: {find_library(bench.recipe())}"
+    assert "no sources of native operations for cuda" in done.stderr.splitlines()[-1]
+
+
+def test_status_tells_all_in_a_few_lines(bench):
+    ops("build")
+    lines = ops("status").stdout.splitlines()
+    assert lines[0] == "HPD_OPS=auto (of auto, native, reference)"
+    assert lines[1].split() == ["cpu", "native", "built"]
+    names = [line.split()[0] for line in lines[2:5]]
+    assert names == ["library", "compiler", "flags"]
+    assert lines[2].split()[1] == str(find_library(bench.recipe()))
+    assert lines[5].startswith("cuda  reference  no sources of native operations for cuda")
+
+
+def test_status_shows_why_a_build_failed(bench):
+    bench.break_compiler(*ERRORS)
+    ops("build")
+    done = ops("status")
+    assert done.exit_code == 0
+    assert "'hpd ops build' tries again." in done.stdout
+    assert all(line.strip() in done.stdout for line in ERRORS)
+
+
+@pytest.mark.parametrize("command", ["build", "status"])
+def test_errors_are_one_line(bench, monkeypatch, command):
+    monkeypatch.setenv("HPD_OPS", "fast")
+    (bench.folder / "compiler").unlink()
+    done = ops(command)
+    assert done.exit_code == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [[], ["build"], ["status"]])
+def test_help_has_an_example(command):
+    done = ops(*command, "--help")
+    assert done.exit_code == 0
+    assert "Example:\n" in done.stdout
