@@ -24,9 +24,11 @@ def test_the_python_example_keeps_the_promise(tmp_path, monkeypatch):
     assert failed == 0
 
 
-@pytest.mark.parametrize("module", ["errors", "checks", "rng", "api.loading", "artifacts.pictures",
+@pytest.mark.parametrize("module", ["errors", "checks", "rng", "seals", "interrupts", "config",
+                                    "api.loading", "artifacts.pictures",
                                     "students.convnet", "students.convolutional",
-                                    "students.means", "students.vit"])  # fmt: skip
+                                    "students.means", "students.vit",
+                                    "evaluation.ranking"])  # fmt: skip
 def test_doctests_of_modules(module):
     import importlib
 
