@@ -34,7 +34,7 @@ def _ranks(values: Sequence[float]) -> Tensor:
     x = torch.tensor(values, dtype=torch.float64)
     below = (x[None] < x[:, None]).sum(dim=1)
     equal = (x[None] == x[:, None]).sum(dim=1)
-    return below + (equal + 1) / 2
+    return below + (equal + 1).double() / 2
 
 
 @dataclass(frozen=True)
