@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from hpd.errors import HpdError
+from hpd.export_cli import export
 from hpd.generator_cli import generator
 from hpd.ops_cli import ops
 
@@ -153,25 +154,6 @@ def _evaluate_and_show(run: Any, overrides: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--format", "format_name", required=True, help="imagefolder, npz or safetensors.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
-def export(run: Path, format_name: str, out: Path) -> None:
-    """Write the distilled set of RUN in a format that anyone can train on.
-
-    \b
-    Example:
-      hpd export runs/digits-0 --format imagefolder --out digits-distilled
-    """
-    from hpd.artifacts import DistilledSet
-    from hpd.artifacts import export as write
-
-    distilled = DistilledSet.load(run)
-    write(distilled, format_name, out)
-    click.echo(f"{len(distilled)} images as {format_name}: {out}")
-
-
-@main.command()
 def configs() -> None:
     """List the bundled configs.
 
@@ -187,5 +169,6 @@ def configs() -> None:
         click.echo(f"{name:<20} {description}")
 
 
+main.add_command(export)
 main.add_command(generator)
 main.add_command(ops)

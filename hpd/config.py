@@ -120,6 +120,18 @@ def resolve_config(
     return config
 
 
+def parse_options(overrides: Sequence[str]) -> dict[str, Any]:
+    """Turn ``"key=value"`` texts into options by name, the values as in YAML.
+
+    Raises:
+        ConfigError: for a text that cannot be read.
+    """
+    values: dict[str, Any] = {}
+    for override in overrides:
+        _apply(values, override)
+    return values
+
+
 def _read(config: str | Path) -> dict[str, Any]:
     bundled = bundled_configs()
     path = bundled.get(str(config), Path(config).expanduser())

@@ -27,7 +27,16 @@ LAYERS = [
     ["hpd.engine", "hpd.evaluation"],
     ["hpd.config"],
     ["hpd.api"],
-    ["hpd.console", "hpd.generator_cli", "hpd.ops_cli", "hpd.cli", "hpd.__main__"],
+    [
+        "hpd.console",
+        "hpd.export_cli",
+        "hpd.generator_cli",
+        "hpd.ops_cli",
+        "hpd.report_cli",
+        "hpd.sample_cli",
+        "hpd.cli",
+        "hpd.__main__",
+    ],
 ]
 # the seam: these do not know each other, though they stand in one layer
 STRANGERS = [

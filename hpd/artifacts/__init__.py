@@ -1,7 +1,17 @@
 """Artefacts: the distilled set, the run folder, pictures and exports."""
 
 from hpd.artifacts.distilled import DistilledSet
-from hpd.artifacts.exports import EXPORTS, check_free, export
+from hpd.artifacts.exports import EXPORTS, ExportSettings, export
+from hpd.artifacts.places import check_free
+from hpd.artifacts.provenance import Provenance
 from hpd.artifacts.run_folder import RunFolder
 
-__all__ = ["EXPORTS", "DistilledSet", "RunFolder", "check_free", "export"]
+__all__ = [
+    "EXPORTS",
+    "DistilledSet",
+    "ExportSettings",
+    "Provenance",
+    "RunFolder",
+    "check_free",
+    "export",
+]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hpd.artifacts.distilled import FILE_NAME, DistilledSet
-from hpd.artifacts.exports import check_free
 from hpd.artifacts.pictures import grid, png_bytes, write_image_folder
+from hpd.artifacts.places import check_free
 from hpd.errors import RunError
 from hpd.files import write_bytes, write_json, write_tensors
 from hpd.typing import State

@@ -1,4 +1,4 @@
-"""The distilled set, its pictures, exports and folders."""
+"""The distilled set, its pictures and folders."""
 
 from __future__ import annotations
 
@@ -8,24 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
-from hpd.artifacts import EXPORTS, DistilledSet, RunFolder, export
+from hpd.artifacts import DistilledSet, RunFolder
 from hpd.artifacts.pictures import folder_names, grid, png_bytes
-from hpd.data import Normalisation
-from hpd.errors import ConfigError, RunError
+from hpd.errors import RunError
 from hpd.files import write_bytes
-
-
-@pytest.fixture
-def distilled(rng):
-    return DistilledSet(
-        images=torch.rand(6, 3, 8, 8, generator=rng) * 1.2 - 0.1,
-        labels=torch.arange(3).repeat_interleave(2),
-        classes=("T-shirt/top", "Bag", "Coat"),
-        normalisation=Normalisation((0.1, 0.2, 0.3), (0.5, 0.6, 0.7)),
-        stored_floats=1152,
-    )
 
 
 def test_a_set_survives_disk_to_the_bit(distilled, tmp_path):
@@ -52,50 +39,6 @@ def test_a_broken_set_is_refused(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(RunError):
         DistilledSet.load(tmp_path)
-
-
-def test_image_folders_keep_the_labels(distilled, tmp_path):
-    export(distilled, "imagefolder", tmp_path / "out")
-    read = ImageFolder(str(tmp_path / "out"))
-    assert [label for _, label in read.samples] == distilled.labels.tolist()
-    got = torch.stack([torch.from_numpy(np.array(image)) for image, _ in read])
-    assert torch.equal(got.permute(0, 3, 1, 2), distilled.uint8())
-
-
-def test_npz_holds_everything(distilled, tmp_path):
-    export(distilled, "npz", tmp_path)
-    with np.load(tmp_path / "distilled.npz", allow_pickle=False) as read:
-        assert np.array_equal(read["images"], distilled.images.numpy())
-        assert read["labels"].tolist() == distilled.labels.tolist()
-        assert read["classes"].tolist() == list(distilled.classes)
-        assert np.allclose(read["mean"], distilled.normalisation.mean)
-
-
-def test_safetensors_are_what_the_loader_reads(distilled, tmp_path):
-    export(distilled, "safetensors", tmp_path / "out")
-    assert torch.equal(DistilledSet.load(tmp_path / "out").images, distilled.images)
-
-
-@pytest.mark.parametrize("name", EXPORTS)
-def test_an_export_is_whole_or_not_there(distilled, tmp_path, name, monkeypatch):
-    def fail(self):
-        raise OSError("disk full")
-
-    broken = DistilledSet(**vars(distilled))
-    monkeypatch.setitem(EXPORTS, name, lambda distilled, folder: fail(broken))
-    with pytest.raises(OSError, match="disk full"):
-        export(broken, name, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_export_mixes_with_nothing(distilled, tmp_path):
-    (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(RunError, match="already holds other files"):
-        export(distilled, "npz", tmp_path)
-    with pytest.raises(RunError, match="is a file"):
-        export(distilled, "npz", tmp_path / "thesis.tex")
-    with pytest.raises(ConfigError, match=r"Did you mean 'imagefolder'\?"):
-        export(distilled, "imagefoldr", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

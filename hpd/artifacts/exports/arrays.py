@@ -1,0 +1,42 @@
+"""Whole arrays in one file, every float as it is: NumPy's npz, and safetensors."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from hpd.artifacts.distilled import FILE_NAME, DistilledSet
+from hpd.artifacts.exports.base import EXPORTS, ExportSettings, write_about
+from hpd.artifacts.provenance import Provenance
+from hpd.files import write_bytes
+
+
+@EXPORTS.register("npz")
+class NpzSettings(ExportSettings):
+    """`distilled.npz`: images float32 [N, C, H, W] in [0, 1], labels, classes, mean and std."""
+
+    def write(self, distilled: DistilledSet, provenance: Provenance, folder: Path) -> None:
+        """Write the file; see `ExportSettings.write`."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            images=distilled.images.numpy(),
+            labels=distilled.labels.numpy(),
+            classes=np.array(distilled.classes),
+            mean=np.array(distilled.normalisation.mean, dtype=np.float32),
+            std=np.array(distilled.normalisation.std, dtype=np.float32),
+        )
+        write_bytes(folder / "distilled.npz", buffer.getvalue())
+        write_about(folder, distilled, provenance)
+
+
+@EXPORTS.register("safetensors")
+class SafetensorsSettings(ExportSettings):
+    """`distilled.safetensors`, which `hpd.load_distilled` reads."""
+
+    def write(self, distilled: DistilledSet, provenance: Provenance, folder: Path) -> None:
+        """Write the file; see `ExportSettings.write`."""
+        distilled.save(folder / FILE_NAME)
+        write_about(folder, distilled, provenance)

@@ -1,0 +1,47 @@
+"""A data set for Hugging Face's `datasets`: Parquet, and the card that describes it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from hpd.artifacts.distilled import DistilledSet
+from hpd.artifacts.exports.base import EXPORTS, ExportSettings, require, write_about
+from hpd.artifacts.exports.card import card
+from hpd.artifacts.pictures import folder_names, png_bytes, to_picture
+from hpd.artifacts.provenance import Provenance
+from hpd.files import write_bytes
+
+
+@EXPORTS.register("huggingface")
+class HuggingFaceSettings(ExportSettings):
+    """`data/train-*.parquet` with image and label, and `README.md`, the card.
+
+    ``datasets.load_dataset(folder)`` reads it, and the folder can be uploaded as it is.
+    """
+
+    def write(self, distilled: DistilledSet, provenance: Provenance, folder: Path) -> None:
+        """Write the folder; see `ExportSettings.write`.
+
+        Raises:
+            ConfigError: if `datasets` is not installed.
+        """
+        datasets = require("datasets", "huggingface")
+        arrow, parquet = (require(f"pyarrow{part}", "huggingface") for part in ("", ".parquet"))
+        # names of a ClassLabel must differ
+        unique = len(set(distilled.classes)) == len(distilled.classes)
+        names = distilled.classes if unique else folder_names(distilled.classes)
+        features = datasets.Features(
+            {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names))}
+        )
+        pictures = [
+            {"bytes": png_bytes(to_picture(image)), "path": None} for image in distilled.uint8()
+        ]
+        columns = {"image": pictures, "label": distilled.labels.tolist()}
+        # by way of Arrow: datasets' own writer draws a progress bar, and caches
+        buffer = io.BytesIO()
+        parquet.write_table(arrow.table(columns, schema=features.arrow_schema), buffer)
+        (folder / "data").mkdir()
+        write_bytes(folder / "data" / "train-00000-of-00001.parquet", buffer.getvalue())
+        write_bytes(folder / "README.md", card(distilled, provenance).encode())
+        write_about(folder, distilled, provenance)

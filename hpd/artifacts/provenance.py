@@ -1,0 +1,53 @@
+"""Where a distilled set came from, as its run folder tells it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hpd.artifacts.run_folder import CONFIG, MANIFEST
+from hpd.errors import RunError
+
+# what every set tells by itself
+_OF_THE_SET = ("classes", "images", "image_shape", "image_range", "normalisation", "stored_floats")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is known about the origin of a set.
+
+    Args:
+        manifest: `manifest.json` of its run; empty where there is none.
+        data: kind of the data set that was distilled; None where it is not known.
+    """
+
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    data: str | None = None
+
+    @classmethod
+    def read(cls, path: str | Path) -> Provenance:
+        """Read what lies in a run folder; a file by itself tells nothing.
+
+        Raises:
+            RunError: if manifest or configuration are there and cannot be read.
+        """
+        folder = Path(path).expanduser()
+        if not (folder / MANIFEST).is_file():
+            return cls()
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text())
+            config = yaml.safe_load((folder / CONFIG).read_text())
+            return cls(dict(manifest), str(config["data"]["kind"]))
+        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise RunError(f"cannot read {MANIFEST} and {CONFIG} in {folder}", got=reason) from None
+
+    def facts(self) -> dict[str, Any]:
+        """Return as JSON what the set does not tell by itself: data, seed, generator, licence."""
+        known = {k: v for k, v in self.manifest.items() if k not in _OF_THE_SET}
+        return {"data": self.data, **known} if self.data else known

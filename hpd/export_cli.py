@@ -1,0 +1,38 @@
+"""The command `hpd export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--format",
+    "format_name",
+    required=True,
+    help="imagefolder, npz, safetensors, huggingface, webdataset or ddranking.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+def export(run: Path, options: tuple[str, ...], format_name: str, out: Path) -> None:
+    """Write the distilled set of RUN in a format that anyone can train on.
+
+    KEY=VALUE sets options of the format: constants of ddranking; shard_images and shuffle_seed of
+    webdataset.
+
+    \b
+    Example:
+      hpd export runs/digits-0 --format imagefolder --out digits-distilled
+      hpd export runs/digits-0 --format webdataset shard_images=500 --out digits-shards
+    """
+    from hpd.artifacts import DistilledSet, Provenance
+    from hpd.artifacts import export as write
+    from hpd.config import parse_options
+
+    distilled = DistilledSet.load(run)
+    provenance = Provenance.read(run)
+    write(distilled, format_name, out, provenance=provenance, options=parse_options(options))
+    click.echo(f"{len(distilled)} images as {format_name}: {out}")
