@@ -44,6 +44,18 @@ def needs_gradient(*inputs: Tensor | None) -> bool:
 
 
 torch.library.define(
+    "hpd::bias_act", "(Tensor x, Tensor? bias, float scale, float slope, float? clamp) -> Tensor"
+)
+torch.library.define(
+    "hpd::bias_act_slope",
+    "(Tensor grad, Tensor x, Tensor? bias, float scale, float slope, float? clamp) -> Tensor",
+)
+torch.library.define(
+    "hpd::upfirdn2d",
+    "(Tensor x, Tensor kernel, int up, int down, SymInt[] pad, SymInt[] size, float gain, "
+    "bool flip) -> Tensor",
+)
+torch.library.define(
     "hpd::filtered_lrelu",
     "(Tensor x, Tensor? bias, Tensor up_kernel, Tensor down_kernel, int up, int down, "
     "SymInt[] padding, float gain, float slope, float? clamp, bool record) -> (Tensor, Tensor)",
@@ -56,12 +68,16 @@ torch.library.define(
 )
 
 
+def _memory_format(x: Tensor) -> torch.memory_format:
+    """Return that of results: channels-last for x that is so and nothing else."""
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last and not x.is_contiguous() else torch.contiguous_format
+
+
 def empty_image(x: Tensor, height: int, width: int) -> Tensor:
-    """Return what the kernels allocate for [N, C, height, width]: the memory format of x."""
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    memory_format = torch.channels_last if last else torch.contiguous_format
+    """Return what the kernels allocate for [N, C, height, width]."""
     shape = (x.shape[0], x.shape[1], height, width)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_memory_format(x))
 
 
 def sum_dtype(x: Tensor) -> torch.dtype:
@@ -69,7 +85,83 @@ def sum_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-@torch.library.register_fake("hpd::filtered_lrelu")
+def _bias_act_shape(
+    x: Tensor, bias: Tensor | None, scale: float, slope: float, clamp: float | None
+) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=_memory_format(x))
+
+
+def _bias_act_slope_shape(
+    grad: Tensor, x: Tensor, bias: Tensor | None, scale: float, slope: float, clamp: float | None
+) -> Tensor:
+    return _bias_act_shape(x, bias, scale, slope, clamp)
+
+
+def _upfirdn2d_shape(
+    x: Tensor, kernel: Tensor, up: int, down: int, pad: Sequence[int], size: Sequence[int],
+    gain: float, flip: bool,
+) -> Tensor:  # fmt: skip
+    return empty_image(x, size[0], size[1])
+
+
+def _bias_act_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, bias, scale, slope, clamp = inputs
+    ctx.set_materialize_grads(False)
+    ctx.bias_dtype, ctx.options = None if bias is None else bias.dtype, (scale, slope, clamp)
+    # The next layer keeps the result anyway, and it has the sign of what the activation got,
+    # unless a small scale made it 0. A value at the clamp may have come from beyond it.
+    if clamp is None and scale >= 1 and slope >= 0:
+        ctx.save_for_backward(output, None)
+    else:
+        ctx.save_for_backward(x, bias)
+
+
+def _bias_act_backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
+    if grad is None:
+        return (None,) * 5
+    x, bias = ctx.saved_tensors
+    dx = torch.ops.hpd.bias_act_slope(grad, x, bias, *ctx.options)
+    db = None
+    if ctx.needs_input_grad[1]:
+        db = dx.sum(dim=[0, *range(2, dx.ndim)], dtype=sum_dtype(dx)).to(ctx.bias_dtype)
+    return (dx if ctx.needs_input_grad[0] else None, db, None, None, None)
+
+
+def _bias_act_slope_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, x, bias, *ctx.options = inputs
+    ctx.save_for_backward(x, bias)
+    ctx.set_materialize_grads(False)
+
+
+def _bias_act_slope_backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
+    nothing = (None,) * 5
+    if grad is None:
+        return (None, *nothing)
+    # linear in the gradient, and flat in x but where it jumps
+    x, bias = ctx.saved_tensors
+    return (torch.ops.hpd.bias_act_slope(grad, x, bias, *ctx.options), *nothing)
+
+
+def _upfirdn2d_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, kernel, ctx.up, ctx.down, ctx.pad, _, ctx.gain, ctx.flip = inputs
+    ctx.save_for_backward(kernel)
+    ctx.set_materialize_grads(False)
+    ctx.size = tuple(x.shape[2:])
+
+
+def _upfirdn2d_backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
+    nothing = (None,) * 7
+    if grad is None:
+        return (None, *nothing)
+    (kernel,) = ctx.saved_tensors
+    # y[o] sums k[o * down + i - pad] over sources; the transposed sum swaps up and down
+    pad = (kernel.shape[0] - 1 - ctx.pad[0], kernel.shape[-1] - 1 - ctx.pad[1])
+    dx = torch.ops.hpd.upfirdn2d(
+        grad, kernel, ctx.down, ctx.up, pad, ctx.size, ctx.gain, not ctx.flip
+    )
+    return (dx, *nothing)
+
+
 def _filtered_lrelu_shapes(
     x: Tensor, bias: Tensor | None, up_kernel: Tensor, down_kernel: Tensor, up: int, down: int,
     padding: Sequence[int], gain: float, slope: float, clamp: float | None, record: bool,
@@ -87,7 +179,6 @@ def _filtered_lrelu_shapes(
     return y, x.new_empty(shape, dtype=torch.uint8)
 
 
-@torch.library.register_fake("hpd::filtered_mask")
 def _filtered_mask_shapes(
     x: Tensor, record: Tensor, first: Tensor, second: Tensor, up: int, down: int,
     pad: Sequence[int], offset: Sequence[int], size: Sequence[int], gain: float, slope: float,
@@ -154,9 +245,15 @@ def _filtered_mask_backward(
     return (dx, *nothing)
 
 
-torch.library.register_autograd(
-    "hpd::filtered_lrelu", _filtered_lrelu_backward, setup_context=_filtered_lrelu_context
-)
-torch.library.register_autograd(
-    "hpd::filtered_mask", _filtered_mask_backward, setup_context=_filtered_mask_context
-)
+for _name, _fake, _context, _backward in (
+    ("bias_act", _bias_act_shape, _bias_act_context, _bias_act_backward),
+    ("bias_act_slope", _bias_act_slope_shape, _bias_act_slope_context, _bias_act_slope_backward),
+    ("upfirdn2d", _upfirdn2d_shape, _upfirdn2d_context, _upfirdn2d_backward),
+    (
+        "filtered_lrelu", _filtered_lrelu_shapes, _filtered_lrelu_context,
+        _filtered_lrelu_backward,
+    ),
+    ("filtered_mask", _filtered_mask_shapes, _filtered_mask_context, _filtered_mask_backward),
+):  # fmt: skip
+    torch.library.register_fake(f"hpd::{_name}", _fake)
+    torch.library.register_autograd(f"hpd::{_name}", _backward, setup_context=_context)

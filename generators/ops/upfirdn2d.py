@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from generators.ops import schema
+from generators.ops.native import uses_native
+
 
 def lowpass_filter(taps: Sequence[float] = (1, 3, 3, 1)) -> Tensor:
     """Return the separable filter with these taps as a [k, k] kernel of sum 1, float32."""
@@ -39,9 +42,20 @@ def upfirdn2d(
         padding: left, right, top, bottom, in pixels after upsampling; negative values crop.
         gain: factor on the result.
 
+    Native on the devices and for the dtypes of `schema.fits`, without products with inserted
+    zeros, and separably where the kernel is a product of two vectors; differentiable to any
+    order. Elsewhere, and where the kernel needs a gradient, `upfirdn2d_reference` runs.
+
     Source: Karras et al., 2020; the algorithm is that of scipy.signal.upfirdn, in two dimensions.
     """
-    return upfirdn2d_reference(x, kernel, up=up, down=down, padding=padding, gain=gain)
+    if not (schema.fits(x, None, kernel) and uses_native(x)):
+        return upfirdn2d_reference(x, kernel, up=up, down=down, padding=padding, gain=gain)
+    left, right, top, bottom = padding
+    size = (
+        (x.shape[2] * up + top + bottom - kernel.shape[0] + down) // down,
+        (x.shape[3] * up + left + right - kernel.shape[-1] + down) // down,
+    )
+    return torch.ops.hpd.upfirdn2d(x, kernel, up, down, (top, left), size, gain, True)
 
 
 def upfirdn2d_reference(

@@ -42,28 +42,41 @@ template <typename A> inline Mask<A> mask_of(Bits bits) {
   return ((Mask<A>{} + Word(bits)) & lane_bit) != 0;
 }
 
-template <typename A, Act act, bool Clamp>
+// The gain is in the taps of the first filter already, unless it is negative. `Mild` slopes are
+// in (0, 1], where leaky ReLU is a maximum.
+template <typename A, Act act, bool Clamp, bool Mild>
 void act_on_row(const Activation<A>& f, Lanes<A>* row, int64_t width, Bits* record) {
-  const Lanes<A> gain = broadcast(f.gain), slope = broadcast(f.slope), zero = {};
+  const Lanes<A> slope = broadcast(f.slope), zero = {};
   const Lanes<A> least = broadcast(-f.clamp), most = broadcast(f.clamp);
-  const Lanes<A> steep = gain * slope;
   for (int64_t c = 0; c < width; ++c, record += 2) {
     Lanes<A> x = row[c];
+    const Lanes<A> leaked = x * slope;
     if constexpr (act == Act::kDerivative) {
-      x *= mask_of<A>(record[0]) ? gain : steep;
+      x = mask_of<A>(record[0]) ? x : leaked;
       row[c] = Clamp ? (mask_of<A>(record[1]) ? x : zero) : x;
     } else {
-      const Mask<A> positive = x > zero;
-      x = (positive ? x : x * slope) * gain;
-      if constexpr (act == Act::kRecord) record[0] = bits_of(positive);
+      if constexpr (act == Act::kRecord) record[0] = bits_of(x > zero);
+      if constexpr (Mild) {
+        x = larger(leaked, x);
+      } else {
+        x = (x > zero ? x : leaked) * f.gain;
+      }
       if constexpr (Clamp) {
         if constexpr (act == Act::kRecord) record[1] = bits_of((x >= least) & (x <= most));
-        x = x < least ? least : x;
-        x = x > most ? most : x;
+        x = larger(least, smaller(most, x));
       }
       row[c] = x;
     }
   }
+}
+
+template <typename A, Act act>
+void act_on_row(const Activation<A>& f, Lanes<A>* row, int64_t width, Bits* record) {
+  const bool mild = f.gain == 1 && f.slope > 0 && f.slope <= 1;
+  if (f.clamped && mild) return act_on_row<A, act, true, true>(f, row, width, record);
+  if (f.clamped) return act_on_row<A, act, true, false>(f, row, width, record);
+  if (mild) return act_on_row<A, act, false, true>(f, row, width, record);
+  return act_on_row<A, act, false, false>(f, row, width, record);
 }
 
 template <typename T, typename A> struct Filtered {
@@ -87,8 +100,14 @@ struct Geometry {
   int64_t raised[2], out[2];
 };
 
+// `linear`: the activation is a derivative, which takes any gain out of it.
 template <typename T, typename A>
-void plan_filters(const Geometry& g, const Taps& first, const Taps& second, Filtered<T, A>& p) {
+void plan_filters(const Geometry& g, Taps first, const Taps& second, bool linear,
+                  Filtered<T, A>& p) {
+  if (linear || p.activation.gain > 0) {
+    for (double& tap : first.all.empty() ? first.rows : first.all) tap *= p.activation.gain;
+    p.activation.gain = 1;
+  }
   int64_t begin[2], end[2];
   const int64_t taps[2] = {second.kh, second.kw};
   for (int i = 0; i < 2; ++i) {
@@ -154,11 +173,7 @@ template <typename T, typename A, Act act> class FilteredRunner {
     Lanes<A>* row = whole + (p_.column_begin - p_.down.across.low);
     filter_row(p_.up, output, sources_, scratch_.row(0), row);
     if (record) record += (r * p_.raised_width + p_.column_begin) * 2;
-    if (p_.activation.clamped) {
-      act_on_row<A, act, true>(p_.activation, row, width, record);
-    } else {
-      act_on_row<A, act, false>(p_.activation, row, width, record);
-    }
+    act_on_row<A, act>(p_.activation, row, width, record);
     if (p_.down.separable) {
       filter_across<A, false>(p_.down.across, p_.down.across_taps.data(), whole, raised_.append());
     }

@@ -12,18 +12,11 @@ template <typename T, typename A, Act act> void run_all(const Filtered<T, A>& pr
   });
 }
 
-void check_taps(const at::Tensor& kernel) {
-  TORCH_CHECK(kernel.dim() == 1 || kernel.dim() == 2, "a filter is [k] or [k, k], got ",
-              kernel.sizes());
-  TORCH_CHECK(kernel.numel() > 0, "a filter has taps, got ", kernel.sizes());
-}
-
 std::tuple<at::Tensor, at::Tensor> filtered_lrelu(
     const at::Tensor& x, const std::optional<at::Tensor>& bias, const at::Tensor& up_kernel,
     const at::Tensor& down_kernel, int64_t up, int64_t down, at::IntArrayRef padding, double gain,
     double slope, std::optional<double> clamp, bool record) {
   TORCH_CHECK(x.dim() == 4, "filtered_lrelu: x is [N, C, H, W], got ", x.sizes());
-  check_taps(up_kernel), check_taps(down_kernel);
   const Taps first = taps_of(up_kernel, true), second = taps_of(down_kernel, true);
   Geometry g{up, down, {padding[2], padding[0]}, {0, 0}, {}, {}};
   g.raised[0] = x.size(2) * up + padding[2] + padding[3] - (first.kh - 1);
@@ -46,7 +39,7 @@ std::tuple<at::Tensor, at::Tensor> filtered_lrelu(
     p.in = planes_of<const T>(x), p.out = planes_of<T>(y);
     p.bias = bias ? offsets.const_data_ptr<A>() : nullptr;
     p.activation = {A(gain * up * up), A(slope), A(clamp.value_or(0)), clamp.has_value()};
-    plan_filters(g, first, second, p);
+    plan_filters(g, first, second, false, p);
     if (!record) return run_all<T, A, Act::kActivate>(p);
     const bool all = p.row_begin == 0 && p.row_end == g.raised[0] && p.column_begin == 0 &&
                      p.column_end == g.raised[1] && planes % 16 == 0 && clamp.has_value();
@@ -64,7 +57,6 @@ std::tuple<at::Tensor, at::Tensor> filtered_mask(
     at::IntArrayRef offset, at::IntArrayRef out, double gain, double slope, bool clamped,
     bool flip, bool sums) {
   TORCH_CHECK(x.dim() == 4, "filtered_mask: x is [N, C, H, W], got ", x.sizes());
-  check_taps(first_kernel), check_taps(second_kernel);
   const Taps first = taps_of(first_kernel, flip), second = taps_of(second_kernel, flip);
   const Geometry g{up, down, {pad[0], pad[1]}, {offset[0], offset[1]},
                    {mask.size(1), mask.size(2)}, {out[0], out[1]}};
@@ -82,7 +74,7 @@ std::tuple<at::Tensor, at::Tensor> filtered_mask(
     p.sums = sums ? total.mutable_data_ptr<A>() : nullptr;
     p.activation = {A(gain), A(slope), A(0), clamped};
     p.record = static_cast<uint8_t*>(mask.data_ptr());
-    plan_filters(g, first, second, p);
+    plan_filters(g, first, second, true, p);
     run_all<T, A, Act::kDerivative>(p);
   });
   return {y, total};

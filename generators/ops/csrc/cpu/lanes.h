@@ -40,6 +40,10 @@ template <typename A> using Mask = typename LanesOf<A>::mask;
 
 template <typename A> inline Lanes<A> broadcast(A value) { return value - Lanes<A>{}; }
 
+// Where one is NaN they return b, as the instructions of x86 do.
+template <typename V> inline V larger(V a, V b) { return a > b ? a : b; }
+template <typename V> inline V smaller(V a, V b) { return a < b ? a : b; }
+
 // ---- conversion of kLanes neighbours in memory
 
 inline Lanes<float> load_lanes(const float* from) {

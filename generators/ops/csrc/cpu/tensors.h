@@ -29,6 +29,8 @@ inline std::vector<double> numbers_of(const at::Tensor& values) {
 
 // A kernel [k] (its outer product with itself) or [kh, kw], reversed for a true convolution.
 inline Taps taps_of(const at::Tensor& kernel, bool flip) {
+  TORCH_CHECK((kernel.dim() == 1 || kernel.dim() == 2) && kernel.numel() > 0,
+              "a filter is [k] or [k, k] and not empty, got ", kernel.sizes());
   std::vector<double> values = numbers_of(kernel);
   if (flip) std::reverse(values.begin(), values.end());
   if (kernel.dim() == 1) return {values, values, {}, kernel.size(0), kernel.size(0)};
@@ -37,7 +39,7 @@ inline Taps taps_of(const at::Tensor& kernel, bool flip) {
 
 // channels-last for x that is so and nothing else, as the fake kernels say too
 inline at::MemoryFormat format_of(const at::Tensor& x) {
-  const bool last = x.is_contiguous(at::MemoryFormat::ChannelsLast) && !x.is_contiguous();
+  const bool last = x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast) && !x.is_contiguous();
   return last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }
 
