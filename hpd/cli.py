@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,10 @@ import click
 from hpd.errors import HpdError
 from hpd.export_cli import export
 from hpd.generator_cli import generator
+from hpd.interrupts import Interrupts, exit_code
 from hpd.ops_cli import ops
 
-_EXIT_INTERRUPTED, _EXIT_BAD_INPUT = 1, 2
+_EXIT_BAD_INPUT = 2
 
 
 class _Commands(click.Group):
@@ -48,41 +52,71 @@ def main() -> None:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run. [runs/NAME-SEED]")
 @click.option("--seed", type=click.IntRange(min=0), help="Root of all randomness.")
+@click.option("--resume", is_flag=True, help="Go on with the run in that folder, if there is one.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved config and stop.")
 def distill(
-    config: str, overrides: tuple[str, ...], out: Path | None, seed: int | None, dry_run: bool
-) -> None:
+    config: str, overrides: tuple[str, ...], out: Path | None, seed: int | None, resume: bool,
+    dry_run: bool,
+) -> None:  # fmt: skip
     """Distil by CONFIG (a bundled name or a YAML file), then evaluate the result.
 
     \b
     Example:
       hpd distill digits source.steps=20 --seed 1 --out runs/quick
+      hpd distill digits source.steps=20 --seed 1 --out runs/quick --resume
     """
-    from rich.console import Console
-
-    from hpd import api
     from hpd.config import load_config
-    from hpd.console import ProgressBar
 
     settings = load_config(config, overrides, seed)
     if dry_run:
         click.echo(settings.to_yaml(), nl=False)
         return
-    console = Console()
     folder = out or Path("runs") / f"{Path(config).stem}-{settings.seed}"
-    started = time.perf_counter()
+    command = [config, *overrides, *_option("--seed", seed), "--out", str(folder), "--resume"]
+    with _interruptible("distill", command):
+        _distill_and_evaluate(settings, folder, resume)
+
+
+def _distill_and_evaluate(settings: Any, folder: Path, resume: bool) -> None:
+    from rich.console import Console
+
+    from hpd import api
+    from hpd.artifacts import RunFolder
+    from hpd.console import ProgressBar
+
+    console, started = Console(), time.perf_counter()
     with ProgressBar(console, "distilling") as bar:
-        run = api.distill(settings, out=folder, observers=[bar], on_setup=bar.expect)
-    seconds = time.perf_counter() - started
-    console.print(
-        f"distilled {len(run.distilled)} images in {seconds:.0f} s, "
-        f"{run.cost['selection_share']:.1%} of it for the selection",
-        highlight=False,
-    )
+        run = api.distill(
+            settings, out=folder, resume=resume, observers=[bar], on_setup=bar.expect,
+            on_estimate=bar.on_estimate,
+        )  # fmt: skip
+    if run.cost:
+        line = f"distilled {len(run.distilled)} images in {time.perf_counter() - started:.0f} s"
+        share = f"{run.cost['selection_share']:.1%} of it for the selection"
+        console.print(f"{line}, {share}", highlight=False)
+    elif RunFolder(folder).evaluated:
+        console.print(f"nothing left to do: {folder}", highlight=False, soft_wrap=True)
+        return
     _evaluate_and_show(run, ())
     console.print(
         f"images, grid.png and evaluation.json: {folder}", highlight=False, soft_wrap=True
     )
+
+
+@contextmanager
+def _interruptible(name: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into one line that says how to go on, and an exit code."""
+    try:
+        with Interrupts():
+            yield
+    except KeyboardInterrupt as interrupt:
+        command = shlex.join(["hpd", name, *arguments])
+        click.echo(f"hpd: interrupted; this goes on: {command}", err=True)
+        sys.exit(exit_code(interrupt))
+
+
+def _option(name: str, value: object) -> list[str]:
+    return [] if value is None else [name, str(value)]
 
 
 @main.command()
@@ -112,14 +146,14 @@ def experts(
 
     settings, console = load_config(config, overrides, seed), Console()
     started = time.perf_counter()
-    with ProgressBar(console, "training experts") as bar:
-        try:
-            folder = api.train_experts(
-                settings, out=out, count=count, report=bar.on_epoch, on_setup=bar.expect_experts
-            )
-        except KeyboardInterrupt:
-            click.echo("hpd: interrupted; the same command goes on where it stopped", err=True)
-            sys.exit(_EXIT_INTERRUPTED)
+    options = [*_option("--out", out), *_option("--count", count), *_option("--seed", seed)]
+    with (
+        _interruptible("experts", [config, *overrides, *options]),
+        ProgressBar(console, "training experts") as bar,
+    ):
+        folder = api.train_experts(
+            settings, out=out, count=count, report=bar.on_epoch, on_setup=bar.expect_experts
+        )
     seconds = time.perf_counter() - started
     line = describe_experts(folder)
     line = f"{line}, {seconds:.0f} s" if bar.done else f"nothing left to train: {line}"
@@ -138,7 +172,8 @@ def evaluate(run: Path, overrides: tuple[str, ...]) -> None:
     Example:
       hpd evaluate runs/digits-0 seeds=10 training.epochs=100
     """
-    _evaluate_and_show(run, overrides)
+    with _interruptible("evaluate", [str(run), *overrides]):
+        _evaluate_and_show(run, overrides)
 
 
 def _evaluate_and_show(run: Any, overrides: tuple[str, ...]) -> None:

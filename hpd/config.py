@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hpd.data import DATASETS, DatasetSettings
 from hpd.engine import SELECTORS, OptimizerSettings, SelectorSettings
@@ -26,9 +26,17 @@ from hpd.sources import SOURCES, SourceSettings
 _PACKAGE = Path(__file__).parent
 
 
+FORMAT = 1
+# what can change while a run goes on: paths are held to the hashes of what lies there, the device
+# and the size of chunks decide no more than how sums are rounded
+_FREE = {"format", "description", "device", "checkpoint_every", "evaluation"}
+_FREE_ANYWHERE = {"chunk_images", "root", "generator", "experts"}
+
+
 class RunSettings(Settings):
     """Everything that decides a run."""
 
+    format: int = Field(FORMAT, description="of this file; that of a newer hpd is refused")
     description: str = ""
     seed: int = Field(0, ge=0, description="root of every random stream")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
@@ -38,6 +46,24 @@ class RunSettings(Settings):
     optimizer: OptimizerSettings = Field(OptimizerSettings())
     selection: Annotated[SelectorSettings, SELECTORS] = Field(ClassRelevantSettings())
     evaluation: EvaluationSettings = Field(EvaluationSettings())
+    checkpoint_every: int = Field(
+        50, ge=1, description="steps between checkpoints; there is one after each stage, too"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_newer_format(cls, values: Any) -> Any:
+        # first of all checks: a newer version may have keys that are unknown here
+        if isinstance(values, Mapping):
+            number = values.get("format", FORMAT)
+            if isinstance(number, int) and number > FORMAT:
+                raise ConfigError(
+                    "the config is for a newer version of hpd",
+                    got=f"format {number}",
+                    expected=f"at most {FORMAT}",
+                    fix="Install that version.",
+                )
+        return values
 
     @classmethod
     def section(cls) -> str:
@@ -162,3 +188,35 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values[key] = dict(inner)
         values = values[key]
     values[last] = parse_yaml(text, f"the value of {dotted}")
+
+
+def config_changes(old: RunSettings, new: RunSettings) -> dict[str, tuple[Any, Any]]:
+    """Return the options that differ and that decide a run, by dotted name, as (old, new).
+
+    >>> old = load_config("digits")
+    >>> config_changes(old, load_config("digits", ["source.steps=3", "evaluation.seeds=1"]))
+    {'source.steps': (40, 3)}
+    """
+    before, after = (flatten(settings.model_dump(mode="json")) for settings in (old, new))
+    return {
+        key: (before.get(key), after.get(key))
+        for key in {**before, **after}
+        if before.get(key) != after.get(key)
+        and key.split(".")[0] not in _FREE
+        and key.split(".")[-1] not in _FREE_ANYWHERE
+    }
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with dotted keys.
+
+    >>> flatten({"a": {"b": 1, "c": [2]}, "d": None})
+    {'a.b': 1, 'a.c': [2], 'd': None}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -12,6 +12,7 @@ from rich.table import Table
 from typing_extensions import Self
 
 from hpd.engine import StageReport, StepReport
+from hpd.engine.estimate import Estimate
 from hpd.evaluation import Evaluation
 from hpd.students.trajectories import ExpertFolder, ExpertSettings
 from hpd.typing import Stage
@@ -63,9 +64,16 @@ class ProgressBar:
         if self._console.is_terminal:
             self._progress.stop()
 
-    def expect(self, stages: Sequence[Stage]) -> None:
-        """Take the number of steps from the stages."""
-        self._progress.update(self._task, total=sum(stage.steps for stage in stages))
+    def expect(self, stages: Sequence[Stage], done: int = 0) -> None:
+        """Take the number of steps from the stages, some of which are done already."""
+        total = sum(stage.steps for stage in stages)
+        self._progress.update(self._task, total=total, completed=done)
+        if done:
+            self._console.print(f"going on after {done} of {total} steps", highlight=False)
+
+    def on_estimate(self, estimate: Estimate) -> None:
+        """Print what a run will take."""
+        self._console.print(str(estimate), highlight=False, soft_wrap=True)
 
     def on_step(self, report: StepReport) -> None:
         """Move on by a step."""

@@ -57,6 +57,10 @@ class NumericError(HpdError):
     """NaN or Inf where a finite number is needed."""
 
 
+class OutOfMemoryError(HpdError):
+    """A run that needs more memory than there is."""
+
+
 class DeviceError(HpdError):
     """A device that is asked for and not there."""
 

@@ -104,8 +104,8 @@ def test_an_interruption_is_one_line_and_the_same_command_goes_on(config, monkey
 
     monkeypatch.setattr(experts, "train_epoch", interrupted)
     result = invoke(config)
-    assert result.exit_code == 1
-    assert result.stderr == "hpd: interrupted; the same command goes on where it stopped\n"
+    assert result.exit_code == 130
+    assert result.stderr == "hpd: interrupted; this goes on: hpd experts config.yaml\n"
     assert "001.partial.safetensors" in contents("experts")
     calls.extend([None] * 100)
     result = invoke(config)

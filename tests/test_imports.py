@@ -22,7 +22,7 @@ LAYERS = [
         "hpd.interrupts",
     ],
     ["generators.ops"],
-    ["generators", "hpd.students", "hpd.augment", "hpd.data", "hpd.device"],
+    ["generators", "hpd.students", "hpd.augment", "hpd.data", "hpd.device", "hpd.memory"],
     ["hpd.sources", "hpd.objectives", "hpd.artifacts"],
     ["hpd.engine", "hpd.evaluation"],
     ["hpd.config"],

@@ -18,6 +18,7 @@ from hpd.artifacts import RunFolder
 from hpd.cli import main
 from hpd.data.digits import DigitsSettings
 from hpd.data.images import Dataset
+from hpd.seals import read_sealed
 
 SMALL = {
     "data": "digits",
@@ -95,7 +96,7 @@ def test_python_does_what_the_command_does(finished, small, tmp_path):
     again = (tmp_path / "again" / "distilled.safetensors").read_bytes()
     assert again == (out / "distilled.safetensors").read_bytes()
     in_memory = hpd.evaluate(hpd.distill(small, seed=3)).as_json()
-    assert in_memory == json.loads((out / "evaluation.json").read_text())
+    assert in_memory == read_sealed(out / "evaluation.json")
     assert hpd.evaluate(run).as_json() == in_memory
     assert torch.equal(hpd.load_run(out).distilled.images, run.distilled.images)
 

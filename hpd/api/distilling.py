@@ -11,70 +11,201 @@ from typing import Any
 import torch
 
 from generators import Generator, StoredGenerator
+from hpd.api.fitting import out_of_memory
 from hpd.api.runs import Run
-from hpd.artifacts import DistilledSet, RunFolder, check_free
+from hpd.api.standing import check_facts, facts_of, finished_run
+from hpd.artifacts import DistilledSet, RunFolder
+from hpd.artifacts.places import writing_to
 from hpd.config import RunSettings, resolve_config
 from hpd.data import ImageSet
 from hpd.device import open_device
 from hpd.engine import Observer, Outcome, StageReport, StepReport, optimise
 from hpd.engine.cost import Cost
+from hpd.engine.estimate import Estimate, Estimator, Work
+from hpd.engine.keeper import RunKeeper, last_snapshot
 from hpd.engine.recorder import Recorder
+from hpd.engine.snapshot import Snapshot
 from hpd.errors import ConfigError
+from hpd.interrupts import Interrupts
+from hpd.locks import held
+from hpd.memory import is_out_of_memory
 from hpd.rng import Streams
 from hpd.sources import SOURCES, TakesGenerator
-from hpd.typing import Objective, Source, Stage
+from hpd.typing import Objective, Selector, Source, Stage
 
-SetupHook = Callable[[Sequence[Stage]], None]
+SetupHook = Callable[[Sequence[Stage], int], None]
+EstimateHook = Callable[[Estimate], None]
+_MEND = "What was written is whole: mend that, and go on with --resume (resume=True)."
 
 
 def distill(
     config: str | Path | Mapping[str, Any] | RunSettings,
     *overrides: str,
     out: str | Path | None = None,
+    resume: bool = False,
     seed: int | None = None,
     generator: Generator | None = None,
     observers: Sequence[Observer] = (),
-    on_setup: SetupHook | None = None,
+    on_setup: SetupHook = lambda stages, done: None,
+    on_estimate: EstimateHook = lambda estimate: None,
 ) -> Run:
     """Distil a data set.
+
+    With `out`, Ctrl-C and SIGTERM end the run after the step that is being taken, and after a
+    checkpoint; both then go on as `KeyboardInterrupt`.
 
     Args:
         config: name of a bundled configuration, path of a YAML file, a mapping, or settings.
         overrides: ``"key.sub=value"`` each.
         out: folder to write the run to; None writes nothing.
+        resume: go on with the run in `out` from its last checkpoint; on a CPU the result is the
+            same as without the interruption, to the bit. A finished run is returned as it is, and
+            where there is none, one is started.
         seed: replaces the configuration's.
         generator: replaces the one that the source names: a generator of your own.
         observers: hear of every step and stage.
-        on_setup: hears the stages when all is ready and before the first step.
+        on_setup: hears the stages, and how many steps are taken already, before the first step.
+        on_estimate: hears what the run will take, once a step was measured.
 
     Raises:
         HpdError: for what is wrong with configuration, data, generator or folder, before anything
-            is written; `NumericError` if the optimisation diverges.
+            is written; `NumericError` if the optimisation diverges, `OutOfMemoryError` with
+            settings that would fit, `RunError` if the folder cannot be written to any more.
     """
     settings = resolve_config(config, overrides, seed)
-    if out is not None:
-        check_free(Path(out).expanduser())
-    device, streams, cost = open_device(settings.device), Streams(settings.seed), Cost()
-    train, held = settings.selection.split(settings.data.build().train)
-    source = _build_source(settings, generator, train, device, streams.fork("source"))
-    objective = settings.objective.build(train, device, streams.fork("objective"))
-    folder = None if out is None else RunFolder.create(out, settings.to_yaml())
-    selector = cost.selector(
-        lambda: settings.selection.build(held, device, streams.fork("selection"), objective)
-    )
-    if on_setup is not None:
-        on_setup(source.stages)
-    recorder = None if folder is None else Recorder(folder)
-    outcome = optimise(
-        source,
-        objective,
-        selector,
-        settings.optimizer,
-        _Listeners([*observers, *([recorder] if recorder else [])]),
-        select_every=settings.selection.every,
-        keeper=recorder,
-    )
-    return _finish(settings, train, source, objective, outcome, folder, cost)
+    folder = None if out is None else RunFolder(out)
+    if folder is not None:
+        there = finished_run(folder, settings, resume=resume)
+        if there is not None:
+            return there
+    job = _Job(settings, generator, observers, on_setup, on_estimate)
+    try:
+        return job.run(folder)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    # out of the handler, so that nothing of the step that failed is held any more
+    raise out_of_memory(settings, job.parts, job.stage, reason)
+
+
+class _Job:
+    """A distillation under way."""
+
+    def __init__(
+        self, settings: RunSettings, generator: Generator | None, observers: Sequence[Observer],
+        on_setup: SetupHook, on_estimate: EstimateHook,
+    ) -> None:  # fmt: skip
+        self.settings, self.generator = settings, generator
+        self.observers, self.on_setup, self.on_estimate = observers, on_setup, on_estimate
+        self.device, self.streams = open_device(settings.device), Streams(settings.seed)
+        self.cost = Cost()
+        self.stage: int | None = None
+        self.images = settings.data.build().train
+        self.train, self.held = settings.selection.split(self.images)
+
+    def parts(self, settings: RunSettings) -> tuple[Source, Objective]:
+        """Return source and objective."""
+        streams = self.streams
+        source = _build_source(
+            settings, self.generator, self.train, self.device, streams.fork("source")
+        )
+        return source, settings.objective.build(self.train, self.device, streams.fork("objective"))
+
+    def run(self, folder: RunFolder | None) -> Run:
+        """Distil, and write what comes of it if there is a folder."""
+        source, objective = self.parts(self.settings)
+        if folder is None:
+            outcome = self._optimise(source, objective, self._selector(objective), None, None)
+            return self._finish(source, objective, outcome, None)
+        with (
+            held(folder.path, "distils into"),
+            writing_to(folder.path, _MEND),
+            Interrupts() as interrupts,
+        ):
+            facts = facts_of(self.images, source, objective)
+            since = self._open(folder, facts)
+            selector = self._selector(objective)
+            every = self.settings.checkpoint_every
+            keeper = RunKeeper(folder, every=every, interrupts=interrupts, facts=facts)
+            with interrupts.deferred():
+                outcome = self._optimise(source, objective, selector, keeper, since, folder)
+                return self._finish(source, objective, outcome, folder)
+
+    def _open(self, folder: RunFolder, facts: Mapping[str, Any]) -> Snapshot | None:
+        """Make the folder of a new run, or return where the one in it was left."""
+        config = self.settings.to_yaml()
+        if not folder.started:
+            RunFolder.create(folder.path, config)
+            return None
+        since = last_snapshot(folder, lambda before: check_facts(folder.path, before, facts))
+        folder.reopen()
+        folder.write_config(config)
+        return since
+
+    def _selector(self, objective: Objective) -> Selector:
+        streams = self.streams.fork("selection")
+        return self.cost.selector(
+            lambda: self.settings.selection.build(self.held, self.device, streams, objective)
+        )
+
+    def _optimise(
+        self, source: Source, objective: Objective, selector: Selector, keeper: RunKeeper | None,
+        since: Snapshot | None, folder: RunFolder | None = None,
+    ) -> Outcome:  # fmt: skip
+        every = self.settings.selection.every
+        work = Work.left(source.stages, every, since)
+        self.on_setup(source.stages, sum(stage.steps for stage in source.stages) - work.steps)
+        self.stage = 0 if since is None else len(since.reports)
+        estimator = Estimator(source.stored_floats, work, self.device, self.on_estimate)
+        recorder = [] if folder is None else [Recorder(folder)]
+        return optimise(
+            source,
+            objective,
+            selector,
+            self.settings.optimizer,
+            _Listeners([*self.observers, *recorder, estimator, self]),
+            select_every=every,
+            keeper=keeper,
+            since=since,
+        )
+
+    def on_step(self, report: StepReport) -> None:
+        """Hear of a step."""
+
+    def on_stage(self, report: StageReport) -> None:
+        """Hear of a stage."""
+        self.stage = report.index + 1
+
+    def _finish(
+        self, source: Source, objective: Objective, outcome: Outcome, folder: RunFolder | None
+    ) -> Run:
+        """Turn what the loop came to into a run, and write it if there is a folder."""
+        train = self.train
+
+        def as_set(images: torch.Tensor) -> DistilledSet:
+            return DistilledSet(
+                images.float(),
+                outcome.labels,
+                train.classes,
+                train.normalisation,
+                source.stored_floats,
+            )
+
+        run = Run(
+            config=self.settings,
+            distilled=as_set(outcome.images),
+            initial=as_set(outcome.initial_images),
+            folder=None if folder is None else folder.path,
+            cost=self.cost.as_json(),
+        )
+        if folder is not None:
+            folder.write_cost(run.cost)
+            best = outcome.stages[outcome.best_stage]
+            data = {"data_sha256": self.images.sha256}
+            manifest = data | _manifest(run, source, objective, best)
+            folder.write_result(run.distilled, run.initial, manifest)
+        return run
 
 
 def _build_source(
@@ -90,36 +221,6 @@ def _build_source(
         kind = SOURCES.kind_of(settings.source)
         raise ConfigError("the source takes no generator", got=kind, expected="gan")
     return settings.source.build_from(StoredGenerator.of(generator), train, device, streams)
-
-
-def _finish(
-    settings: RunSettings,
-    train: ImageSet,
-    source: Source,
-    objective: Objective,
-    outcome: Outcome,
-    folder: RunFolder | None,
-    cost: Cost,
-) -> Run:
-    """Turn what the loop came to into a run, and write it if there is a folder."""
-
-    def as_set(images: torch.Tensor) -> DistilledSet:
-        return DistilledSet(
-            images.float(), outcome.labels, train.classes, train.normalisation, source.stored_floats
-        )
-
-    run = Run(
-        config=settings,
-        distilled=as_set(outcome.images),
-        initial=as_set(outcome.initial_images),
-        folder=None if folder is None else folder.path,
-        cost=cost.as_json(),
-    )
-    if folder is not None:
-        folder.write_cost(run.cost)
-        best = outcome.stages[outcome.best_stage]
-        folder.write_result(run.distilled, run.initial, _manifest(run, source, objective, best))
-    return run
 
 
 class _Listeners:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from hpd.artifacts import DistilledSet, RunFolder
+from hpd.artifacts.places import writing_to
 from hpd.config import RunSettings, load_config, parse_yaml
+from hpd.data import Dataset
 from hpd.device import open_device
 from hpd.evaluation import Evaluation, evaluate_sets
+from hpd.evaluation.ledger import Ledger
 from hpd.rng import Streams
+from hpd.seals import digest_tensor
+
+_MEND = "The students that were tested are kept: mend that, and evaluate again."
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,8 @@ def load_run(path: str | Path) -> Run:
         RunError: if the folder holds none.
     """
     folder = RunFolder(path)
-    values = parse_yaml(folder.read("config.yaml"), str(folder.path / "config.yaml"))
+    folder.check_whole("config.yaml")
+    values = parse_yaml(folder.read_config(), str(folder.path / "config.yaml"))
     return Run(
         config=RunSettings.read(values),
         distilled=DistilledSet.load(folder.path),
@@ -61,23 +72,49 @@ def evaluate(
         overrides: ``"seeds=3"``, ``"training.epochs=100"``, ...: options of the evaluation.
         report: hears (row name, students done, students in all) after each student.
 
+    An evaluation that was interrupted goes on with the student at which it was, if there is a
+    folder.
+
     Raises:
-        RunError: if the folder holds no finished run.
+        RunError: if the folder holds no finished run, or cannot be written to.
         HpdError: if the data cannot be read, or an override is wrong.
     """
     if not isinstance(run, Run):
         run = load_run(run)
     prefixed = [f"evaluation.{override}" for override in overrides]
     config = load_config(run.config.model_dump(mode="json"), prefixed)
-    evaluation = evaluate_sets(
-        run.distilled,
-        run.initial,
-        config.data.build(),
-        config.evaluation,
-        device=open_device(config.device),
-        streams=Streams(config.seed).fork("evaluation"),
-        report=report,
-    )
-    if run.folder is not None:
-        RunFolder(run.folder).write_evaluation(evaluation.as_json())
+    dataset = config.data.build()
+    with ExitStack() as stack:
+        ledger = None
+        if run.folder is not None:
+            stack.enter_context(writing_to(run.folder, _MEND))
+            rests_on = _rests_on(run, config, dataset)
+            ledger = Ledger(RunFolder(run.folder).ledger_path, rests_on)
+        evaluation = evaluate_sets(
+            run.distilled,
+            run.initial,
+            dataset,
+            config.evaluation,
+            device=open_device(config.device),
+            streams=Streams(config.seed).fork("evaluation"),
+            report=report,
+            ledger=ledger,
+        )
+        if run.folder is not None and ledger is not None:
+            RunFolder(run.folder).write_evaluation(evaluation.as_json())
+            ledger.close()
     return evaluation
+
+
+def _rests_on(run: Run, config: RunSettings, dataset: Dataset) -> dict[str, Any]:
+    """Return what decides the accuracies of an evaluation; not how many students there are."""
+    options = config.evaluation.model_dump(mode="json", exclude={"seeds"})
+    sets = [run.distilled.images, run.distilled.labels, run.initial.images]
+    return {
+        "evaluation": options,
+        "seed": config.seed,
+        "device": config.device,
+        "data": [dataset.train.sha256, dataset.test.sha256],
+        "sets": [digest_tensor(tensor) for tensor in sets],
+        "torch": str(torch.__version__),
+    }

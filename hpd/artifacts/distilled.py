@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 from hpd.data import Normalisation
 from hpd.errors import RunError
 from hpd.files import read_about, write_tensors
+from hpd.seals import digest_tensor, sealed, unsealed
 
 FILE_NAME = "distilled.safetensors"
 
@@ -61,12 +62,15 @@ class DistilledSet:
         write_tensors(
             path,
             {"images": self.images, "labels": self.labels},
-            {
-                "classes": self.classes,
-                "mean": self.normalisation.mean,
-                "std": self.normalisation.std,
-                "stored_floats": self.stored_floats,
-            },
+            sealed(
+                {
+                    "classes": self.classes,
+                    "mean": self.normalisation.mean,
+                    "std": self.normalisation.std,
+                    "stored_floats": self.stored_floats,
+                    "tensors": _digests(self.images, self.labels),
+                }
+            ),
         )
 
     @classmethod
@@ -84,12 +88,21 @@ class DistilledSet:
         try:
             with safe_open(path, framework="pt") as file:
                 about = read_about(file.metadata())
+                images, labels = file.get_tensor("images"), file.get_tensor("labels")
+                # sets of earlier versions have no checksums; one that is damaged has a part of them
+                checked = not {"sha256", "tensors"}.isdisjoint(about)
+                if checked and unsealed(about)["tensors"] != _digests(images, labels):
+                    raise ValueError("its numbers were changed after it was written")
                 return cls(
-                    images=file.get_tensor("images"),
-                    labels=file.get_tensor("labels"),
+                    images=images,
+                    labels=labels,
                     classes=tuple(about["classes"]),
                     normalisation=Normalisation(tuple(about["mean"]), tuple(about["std"])),
                     stored_floats=about["stored_floats"],
                 )
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"cannot read {path}", got=f"{type(error).__name__}: {error}") from None
+
+
+def _digests(images: Tensor, labels: Tensor) -> list[str]:
+    return [digest_tensor(images), digest_tensor(labels)]

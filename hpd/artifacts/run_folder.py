@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hpd.artifacts.checkpoints import CheckpointFolder
 from hpd.artifacts.distilled import FILE_NAME, DistilledSet
 from hpd.artifacts.pictures import grid, png_bytes, write_image_folder
 from hpd.artifacts.places import check_free
 from hpd.errors import RunError
-from hpd.files import write_bytes, write_json, write_tensors
+from hpd.files import remove_leftovers, write_bytes, write_json, write_tensors
+from hpd.seals import digest_file, read_sealed, sealed
 from hpd.typing import State
 
 CONFIG, METRICS, MANIFEST, INITIAL, EVALUATION, COST = (
@@ -22,6 +26,10 @@ CONFIG, METRICS, MANIFEST, INITIAL, EVALUATION, COST = (
     "evaluation.json",
     "cost.json",
 )
+GRID, IMAGES, CHECKPOINTS = "grid.png", "images", "checkpoints"
+FORMAT = 1
+_AGAIN = "`hpd distill CONFIG --out DIR --resume` writes again what was changed or is missing."
+_logger = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -44,31 +52,100 @@ class RunFolder:
         folder = cls(path)
         check_free(folder.path)
         try:
-            (folder.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            write_bytes(folder.path / CONFIG, config.encode())
+            folder.path.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder.path)
+            folder.write_config(config)
         except OSError as error:
             raise RunError(f"cannot write to {folder.path}", got=error.strerror) from None
         return folder
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a run here."""
+        return (self.path / CONFIG).exists()
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a finished run here."""
+        return self.started and (self.path / MANIFEST).exists()
+
+    @property
+    def checkpoints(self) -> CheckpointFolder:
+        """Where the run is kept on the way."""
+        return CheckpointFolder(self.path / CHECKPOINTS)
+
+    def write_config(self, config: str) -> None:
+        """Write the resolved configuration."""
+        write_bytes(self.path / CONFIG, config.encode())
+
+    def tidy(self) -> None:
+        """Delete what a process left that was killed while it wrote."""
+        remove_leftovers(self.path)
+        if self.evaluated:
+            self.ledger_path.unlink(missing_ok=True)
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
         """Add one line to `metrics.jsonl`."""
         with (self.path / METRICS).open("a") as file:
             file.write(json.dumps(values) + "\n")
 
-    def write_checkpoint(self, name: str, state: State, about: Mapping[str, Any]) -> None:
-        """Write `checkpoints/<name>.safetensors` and the JSON beside it."""
-        write_tensors(self.path / "checkpoints" / f"{name}.safetensors", state)
-        write_json(self.path / "checkpoints" / f"{name}.json", about)
+    def metrics_mark(self) -> dict[str, Any]:
+        """Return size and SHA-256 of the metrics so far."""
+        path = self.path / METRICS
+        if not path.exists():
+            return {"bytes": 0, "sha256": None}
+        return {"bytes": path.stat().st_size, "sha256": digest_file(path)}
+
+    def cut_metrics(self, mark: Mapping[str, Any] | None) -> None:
+        """Cut the metrics to where `metrics_mark` was taken; to nothing for None."""
+        path = self.path / METRICS
+        if mark is None or not mark["bytes"]:
+            path.unlink(missing_ok=True)
+            return
+        if not path.exists() or digest_file(path, mark["bytes"]) != mark["sha256"]:
+            _logger.warning("%s was changed after it was written", path)
+        if path.exists():
+            os.truncate(path, min(path.stat().st_size, mark["bytes"]))
+
+    def write_stage(self, index: int, state: State, about: Mapping[str, Any]) -> None:
+        """Write the best state of a stage as `checkpoints/stage-<index>.safetensors` and JSON."""
+        path = self.path / CHECKPOINTS / f"stage-{index:02d}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        digest = write_tensors(path, state)
+        write_json(path.with_suffix(".json"), sealed({**about, "files": {path.name: digest}}))
+
+    def check_stages(self, count: int) -> None:
+        """Warn of the first `count` stages whose files are not as they were written."""
+        for index in range(count):
+            path = self.path / CHECKPOINTS / f"stage-{index:02d}.json"
+            try:
+                files = read_sealed(path)["files"]
+                good = all(digest_file(path.parent / n) == d for n, d in files.items())
+            except (OSError, ValueError, KeyError):
+                good = False
+            if not good:
+                _logger.warning("%s or its tensors were changed after they were written", path)
 
     def write_result(
         self, distilled: DistilledSet, initial: DistilledSet, manifest: Mapping[str, Any]
     ) -> None:
-        """Write all that a finished run consists of; the manifest comes last."""
-        write_image_folder(distilled, self.path / "images")
-        write_bytes(self.path / "grid.png", png_bytes(grid(distilled)))
+        """Write all that a finished run consists of; the manifest comes last.
+
+        The last checkpoint stays: from it, files that are lost later are written again.
+        """
+        self.write_pictures(distilled)
         initial.save(self.path / INITIAL)
         distilled.save(self.path / FILE_NAME)
-        write_json(self.path / MANIFEST, manifest)
+        paths = [self.path / name for name in (CONFIG, INITIAL, FILE_NAME, GRID)]
+        paths += sorted((self.path / IMAGES).rglob("*.png"))
+        files = {path.relative_to(self.path).as_posix(): digest_file(path) for path in paths}
+        write_json(self.path / MANIFEST, sealed({"format": FORMAT, **manifest, "files": files}))
+        self.checkpoints.keep(1)
+
+    def write_pictures(self, distilled: DistilledSet) -> None:
+        """Write `images` and `grid.png`."""
+        write_image_folder(distilled, self.path / IMAGES)
+        write_bytes(self.path / GRID, png_bytes(grid(distilled)))
 
     def write_cost(self, cost: Mapping[str, float]) -> None:
         """Write `cost.json`, apart from the manifest, which is the same for the same seed."""
@@ -76,16 +153,85 @@ class RunFolder:
 
     def write_evaluation(self, evaluation: Mapping[str, Any]) -> None:
         """Write `evaluation.json`."""
-        write_json(self.path / EVALUATION, evaluation)
+        write_json(self.path / EVALUATION, sealed(evaluation))
 
-    def read(self, name: str) -> str:
-        """Return the text of a file of a finished run.
+    @property
+    def evaluated(self) -> bool:
+        """Whether there is an evaluation, as it was written."""
+        try:
+            return bool(read_sealed(self.path / EVALUATION))
+        except (OSError, ValueError):
+            return False
+
+    @property
+    def ledger_path(self) -> Path:
+        """Where an evaluation is kept on its way."""
+        return self.path / "evaluation.partial.json"
+
+    def read_config(self) -> str:
+        """Return the configuration of a run, finished or not.
 
         Raises:
-            RunError: if this is not a run, or the run is not finished.
+            RunError: if this is no run.
         """
-        if not (self.path / CONFIG).is_file():
+        if not self.started:
             raise RunError(f"{self.path} is not a run folder", expected=f"a folder with {CONFIG}")
-        if not (self.path / MANIFEST).is_file():
-            raise RunError(f"the run in {self.path} is not finished")
-        return (self.path / name).read_text()
+        try:
+            return (self.path / CONFIG).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"cannot read {self.path / CONFIG}", got=error) from None
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Return the manifest of a finished run.
+
+        Raises:
+            RunError: if this is not a run, the run is not finished, or the manifest was changed or
+                is of a newer version of hpd.
+        """
+        self.read_config()
+        path = self.path / MANIFEST
+        if not path.is_file():
+            raise RunError(
+                f"the run in {self.path} is not finished",
+                fix="Go on with it by `hpd distill CONFIG --out DIR --resume`.",
+            )
+        try:
+            manifest = read_sealed(path)
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {path}", got=error, fix=_AGAIN) from None
+        if manifest["format"] > FORMAT:
+            raise RunError(
+                f"{path} was written by a newer version of hpd",
+                got=f"format {manifest['format']}",
+                expected=f"at most {FORMAT}",
+                fix="Install that version.",
+            )
+        return manifest
+
+    def check_whole(self, *names: str) -> None:
+        """Check that files of a finished run are as they were written.
+
+        Args:
+            names: of the files; none for all.
+
+        Raises:
+            RunError: naming those that are not, or if there is no finished run; see
+                `read_manifest`.
+        """
+        files: Mapping[str, str] = self.read_manifest()["files"]
+        changed = [n for n in names or files if self._digest(n) != files[n]]
+        if changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise RunError(
+                f"{self.path} is not as it was written",
+                got=f"another or no {changed[0]}{more}",
+                fix=_AGAIN,
+            )
+
+    def reopen(self) -> None:
+        """Make a finished run one that has its result still to write."""
+        (self.path / MANIFEST).unlink(missing_ok=True)
+
+    def _digest(self, name: str) -> str | None:
+        path = self.path / name
+        return digest_file(path) if path.is_file() else None

@@ -1,16 +1,13 @@
-"""Writes a run down while it goes: metrics per step, a checkpoint per stage."""
+"""Writes down what a run measures, step by step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from hpd.artifacts import RunFolder
 from hpd.engine.observer import StageReport, StepReport
-from hpd.engine.snapshot import Snapshot
 
 
 class Recorder:
-    """An observer and keeper that writes to the folder of the run.
+    """An observer that writes metrics to the folder of the run.
 
     Args:
         folder: the folder, already made.
@@ -35,18 +32,3 @@ class Recorder:
 
     def on_stage(self, report: StageReport) -> None:
         """Hear of a stage."""
-
-    def after_step(self, steps: int, take: Callable[[], Snapshot]) -> None:
-        """Hear of a step."""
-
-    def after_stage(self, take: Callable[[], Snapshot]) -> None:
-        """Write the best state of the stage."""
-        snapshot = take()
-        report = snapshot.reports[-1]
-        about = {
-            "stage": report.stage.name,
-            "index": report.index,
-            "best_step": report.best_step,
-            "score": report.score,
-        }
-        self._folder.write_checkpoint(f"stage-{report.index:02d}", snapshot.source, about)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hpd.artifacts import DistilledSet
 from hpd.data import Dataset, ImageSet
+from hpd.evaluation.ledger import Ledger
 from hpd.registry import Settings
 from hpd.rng import Streams
 from hpd.students import STUDENTS, StudentSettings, TrainingSettings, accuracy, train_student
@@ -100,6 +101,7 @@ def evaluate_sets(
     device: torch.device,
     streams: Streams,
     report: Callable[[str, int, int], None] = lambda name, done, total: None,
+    ledger: Ledger | None = None,
 ) -> Evaluation:
     """Train students on a distilled set and on its baselines, and test them on real images.
 
@@ -114,9 +116,12 @@ def evaluate_sets(
         device: where to train.
         streams: randomness of students, order, augmentation and of the random real images.
         report: hears (row name, students done, students in all) after each student.
+        ledger: knows the students that were tested before, and hears of each; None: of none.
     """
     contenders = _contenders(distilled, initial, dataset, settings, streams)
-    return compare(contenders, dataset, settings, device=device, streams=streams, report=report)
+    return compare(
+        contenders, dataset, settings, device=device, streams=streams, report=report, ledger=ledger
+    )
 
 
 def compare(
@@ -127,31 +132,50 @@ def compare(
     device: torch.device,
     streams: Streams,
     report: Callable[[str, int, int], None] = lambda name, done, total: None,
+    ledger: Ledger | None = None,
 ) -> Evaluation:
     """Train students on any sets, and test them; see `evaluate_sets`.
 
     A set gets the same row whatever it is compared with.
     """
-    test_images = dataset.test.normalised().to(device)
-    test_labels = dataset.test.labels.to(device)
+    ledger = ledger or Ledger()
+    bench = _Bench(dataset, device, streams)
     total = len(contenders) * len(settings.students) * settings.seeds
     rows, done = [], 0
-    for student_settings in settings.students:
+    for number, student_settings in enumerate(settings.students):
         network = STUDENTS.kind_of(student_settings)
         for contender in contenders:
             scores = []
             for seed in range(settings.seeds):
-                own = streams.fork("student", network, seed)
-                student = student_settings.build(
-                    dataset.train.image_shape, dataset.train.num_classes, own.generator("weights")
-                ).to(device)
-                images, labels = (part.to(device) for part in contender.draw(seed))
-                train_student(student, images, labels, contender.training, own)
-                scores.append(100 * accuracy(student, test_images, test_labels))
+                name = f"{number} {network} {contender.name} {seed}"
+                score = ledger.get(name)
+                if score is None:
+                    score = bench.score(student_settings, contender, seed)
+                    ledger.put(name, score)
+                scores.append(score)
                 done += 1
                 report(contender.name, done, total)
             rows.append(_row(contender, network, scores))
     return Evaluation(rows)
+
+
+class _Bench:
+    """Trains one student on a set, and tests it."""
+
+    def __init__(self, dataset: Dataset, device: torch.device, streams: Streams) -> None:
+        self._train, self._device, self._streams = dataset.train, device, streams
+        self._images = dataset.test.normalised().to(device)
+        self._labels = dataset.test.labels.to(device)
+
+    def score(self, settings: StudentSettings, contender: Contender, seed: int) -> float:
+        """Return the accuracy in percent."""
+        own = self._streams.fork("student", STUDENTS.kind_of(settings), seed)
+        student = settings.build(
+            self._train.image_shape, self._train.num_classes, own.generator("weights")
+        ).to(self._device)
+        images, labels = (part.to(self._device) for part in contender.draw(seed))
+        train_student(student, images, labels, contender.training, own)
+        return 100 * accuracy(student, self._images, self._labels)
 
 
 def _contenders(

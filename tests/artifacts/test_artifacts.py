@@ -67,9 +67,9 @@ def test_a_run_folder_is_not_taken_twice(tmp_path):
         RunFolder.create(tmp_path / "run", "seed: 1\n")
     assert (tmp_path / "run" / "config.yaml").read_text() == "seed: 0\n"
     with pytest.raises(RunError, match="is not finished"):
-        RunFolder(tmp_path / "run").read("config.yaml")
+        RunFolder(tmp_path / "run").read_manifest()
     with pytest.raises(RunError, match="is not a run folder"):
-        RunFolder(tmp_path).read("config.yaml")
+        RunFolder(tmp_path).read_config()
 
 
 def test_files_are_whole_or_as_before(tmp_path, monkeypatch):

@@ -1,0 +1,108 @@
+"""What a folder holds of a run, and whether a run may go on there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpd.api.runs import Run, load_run
+from hpd.artifacts import RunFolder, check_free
+from hpd.config import RunSettings, config_changes, flatten, parse_yaml
+from hpd.data import ImageSet
+from hpd.errors import ConfigError, RunError
+from hpd.typing import Objective, Source
+
+_OTHER_FOLDER = "Choose another folder with --out."
+_SHOWN = 5
+_logger = logging.getLogger(__name__)
+
+
+def finished_run(folder: RunFolder, settings: RunSettings, *, resume: bool) -> Run | None:
+    """Check that a run may be written to a folder, and return the one there if it is finished.
+
+    Raises:
+        RunError: if the folder holds something else, or a run that is not to be resumed, or one of
+            another configuration.
+    """
+    if not folder.started:
+        check_free(folder.path)
+        return None
+    if not resume:
+        raise RunError(
+            f"{folder.path} already holds a run",
+            fix="Go on with it by --resume (resume=True), or choose another folder with --out.",
+        )
+    check_config(folder, settings)
+    if not folder.finished:
+        return None
+    try:
+        folder.check_whole()
+    except RunError as error:
+        if "newer version" in error.problem:
+            raise
+        _logger.warning("%s (%s): it is written again", error.problem, error.got)
+        return None
+    # a kill after the last file leaves these
+    folder.tidy()
+    folder.checkpoints.keep(1)
+    return load_run(folder.path)
+
+
+def check_config(folder: RunFolder, settings: RunSettings) -> None:
+    """Check that the run in a folder was started with these settings, as far as they decide it.
+
+    Raises:
+        RunError: listing what differs, as ``key: old -> new``.
+    """
+    path = folder.path / "config.yaml"
+    try:
+        started = RunSettings.read(parse_yaml(folder.read_config(), str(path)))
+    except ConfigError as error:
+        raise RunError(f"cannot read {path}", got=error, fix=_OTHER_FOLDER) from None
+    changes = config_changes(started, settings)
+    if changes:
+        raise RunError(
+            f"the run in {folder.path} was started with another config",
+            got=_some([f"{key}: {old} -> {new}" for key, (old, new) in changes.items()]),
+            fix=f"Give the config that it was started with, or: {_OTHER_FOLDER}",
+        )
+
+
+def facts_of(train: ImageSet, source: Source, objective: Objective) -> dict[str, Any]:
+    """Return what a run rests on besides its settings, at its start."""
+    return {
+        "data": {
+            "sha256": train.sha256,
+            "classes": list(train.classes),
+            "mean": list(train.normalisation.mean),
+            "std": list(train.normalisation.std),
+        },
+        **source.provenance,
+        **objective.provenance,
+    }
+
+
+def check_facts(folder: Path, started: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Check that data, generator and the like are those with which a run was started.
+
+    Raises:
+        RunError: naming what differs.
+    """
+    before, after = flatten(started), flatten(now)
+    # a generator may have moved, as long as its weights are the same
+    keys = [k for k in {**before, **after} if not k.endswith(".name")]
+    pairs = {key: (before.get(key), after.get(key)) for key in keys}
+    changed = [f"{key}: {old} -> {new}" for key, (old, new) in pairs.items() if old != new]
+    if changed:
+        raise RunError(
+            f"what the run in {folder} rests on has changed since it was started",
+            got=_some(changed),
+            fix=f"Bring back what it was started with, or start anew: {_OTHER_FOLDER}",
+        )
+
+
+def _some(changes: Sequence[str]) -> str:
+    more = len(changes) - _SHOWN
+    return "; ".join(changes[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

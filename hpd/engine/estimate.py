@@ -1,0 +1,135 @@
+"""What a run will take, from a step of it that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from hpd.engine.observer import StageReport, StepReport
+from hpd.engine.snapshot import Snapshot
+from hpd.memory import as_text, peak_bytes
+from hpd.typing import Stage
+
+_MINUTE, _HOUR = 60, 3600
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do.
+
+    Args:
+        steps: optimiser steps.
+        scores: of the set, for the selection.
+    """
+
+    steps: int
+    scores: int
+
+    @classmethod
+    def left(cls, stages: Sequence[Stage], select_every: int, since: Snapshot | None) -> Work:
+        """Return what a run has to do, from its start or from a snapshot.
+
+        >>> Work.left([Stage("a", 25), Stage("b", 0)], 10, None)
+        Work(steps=25, scores=5)
+        """
+        steps = scores = 0
+        for index, stage in enumerate(stages):
+            if since is not None and index < len(since.reports):
+                continue
+            done = since.steps if since is not None and index == since.stage else 0
+            steps += stage.steps - done
+            # those before every so many steps, and the one at the end
+            scores += -(-stage.steps // select_every) - -(-done // select_every) + 1
+        return cls(steps, scores)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run takes.
+
+    Later stages of a generator run fewer of its layers, so the total is the most it may take.
+
+    Args:
+        stored_floats: that the distilled set counts for.
+        memory_bytes: in use at most, so far; None where that is not known.
+        step_seconds: of one step.
+        score_seconds: of one score; None where none was taken yet.
+        work: what there was to do.
+    """
+
+    stored_floats: int
+    memory_bytes: int | None
+    step_seconds: float
+    score_seconds: float | None
+    work: Work
+
+    @property
+    def steps_seconds(self) -> float:
+        """Time of all steps."""
+        return self.work.steps * self.step_seconds
+
+    @property
+    def scores_seconds(self) -> float:
+        """Time of all scores, 0 where that is not known."""
+        return self.work.scores * (self.score_seconds or 0.0)
+
+    def __str__(self) -> str:
+        """Return one line."""
+        memory = "" if self.memory_bytes is None else f"{as_text(self.memory_bytes)}, "
+        scores = f" and {duration(self.scores_seconds)} for {self.work.scores} scores"
+        return (
+            f"{self.stored_floats:,} floats, {memory}{self.step_seconds:.3g} s a step: "
+            f"about {duration(self.steps_seconds)} for {self.work.steps} steps"
+            f"{scores if self.score_seconds is not None else ''}, then the evaluation"
+        )
+
+
+class Estimator:
+    """An observer that measures a step, and tells once what the run will take.
+
+    The second step is measured, as the first one also prepares what all of them need; the first
+    if there is no second.
+
+    Args:
+        stored_floats: see `Estimate`.
+        work: what there is to do.
+        device: where the run computes.
+        tell: hears the estimate.
+    """
+
+    def __init__(
+        self, stored_floats: int, work: Work, device: torch.device, tell: Callable[[Estimate], None]
+    ) -> None:
+        self._stored_floats, self._work = stored_floats, work
+        self._device, self._tell = device, tell
+        self._seen = 0
+        self._score_seconds: float | None = None
+
+    def on_step(self, report: StepReport) -> None:
+        """Measure one step of the first two."""
+        self._seen += 1
+        if self._seen <= 2 and report.score is not None:
+            self._score_seconds = report.score_seconds
+        if self._seen == min(2, self._work.steps):
+            self._tell(
+                Estimate(
+                    self._stored_floats, peak_bytes(self._device), report.seconds,
+                    self._score_seconds, self._work,
+                )
+            )  # fmt: skip
+
+    def on_stage(self, report: StageReport) -> None:
+        """Hear of a stage."""
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people.
+
+    >>> duration(42.4), duration(300), duration(9000)
+    ('42 s', '5 min', '2.5 h')
+    """
+    if seconds >= _HOUR:
+        return f"{seconds / _HOUR:.1f} h"
+    return f"{seconds / _MINUTE:.0f} min" if seconds >= 2 * _MINUTE else f"{seconds:.0f} s"

@@ -1,0 +1,147 @@
+"""Writes a run down, so that it goes on where it was after any end: snapshots to checkpoints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from hpd.artifacts import RunFolder
+from hpd.artifacts.checkpoints import Checkpoint
+from hpd.checks import check_finite
+from hpd.engine.observer import StageReport
+from hpd.engine.snapshot import Best, Snapshot
+from hpd.interrupts import Interrupts
+from hpd.typing import Stage, State, Step
+
+_logger = logging.getLogger(__name__)
+
+
+class RunKeeper:
+    """Keeps a run in its folder: every so many steps, after each stage, and when it is to end.
+
+    Args:
+        folder: of the run.
+        every: steps between checkpoints.
+        interrupts: deferred while the run goes on; heard between two steps.
+        facts: what the run rests on, as JSON, kept with each checkpoint.
+    """
+
+    def __init__(
+        self, folder: RunFolder, *, every: int, interrupts: Interrupts, facts: Mapping[str, Any]
+    ) -> None:
+        self._folder, self._every = folder, every
+        self._interrupts, self._facts = interrupts, facts
+
+    def after_step(self, steps: int, take: Callable[[], Snapshot]) -> None:
+        """Write a checkpoint if one is due, or if the run is to end here.
+
+        Raises:
+            Interrupted: if it is to end.
+            NumericError: if there is something in the source that is not finite.
+            OSError: if the checkpoint cannot be written.
+        """
+        if steps % self._every == 0 or self._interrupts.heard:
+            self._write(take())
+        self._interrupts.check()
+
+    def after_stage(self, take: Callable[[], Snapshot]) -> None:
+        """Write the best state of the stage, and a checkpoint; see `after_step`."""
+        snapshot = take()
+        report = snapshot.reports[-1]
+        about = {
+            "stage": report.stage.name,
+            "index": report.index,
+            "best_step": report.best_step,
+            "score": report.score,
+        }
+        self._folder.write_stage(report.index, snapshot.source, about)
+        self._write(snapshot)
+        self._interrupts.check()
+
+    def _write(self, snapshot: Snapshot) -> None:
+        for name, tensor in snapshot.source.items():
+            where = f"{name} after step {snapshot.steps} of stage {snapshot.stage}"
+            check_finite(tensor, where, "Lower the learning rate.")
+        about = {"facts": self._facts, "metrics": self._folder.metrics_mark()}
+        self._folder.checkpoints.write(to_checkpoint(snapshot, about))
+
+
+def last_snapshot(
+    folder: RunFolder, check_facts: Callable[[Mapping[str, Any]], None]
+) -> Snapshot | None:
+    """Return where the run in a folder was left, and bring the folder there.
+
+    Metrics of later steps are cut off, and files that were half written are deleted.
+
+    Args:
+        folder: of the run.
+        check_facts: hears what the run rests on, before anything but broken checkpoints is changed.
+
+    Returns:
+        the snapshot; None if there is none, and the run starts at its beginning.
+    """
+    checkpoint = folder.checkpoints.newest()
+    if checkpoint is not None:
+        check_facts(checkpoint.about["facts"])
+    folder.tidy()
+    folder.cut_metrics(None if checkpoint is None else checkpoint.about["metrics"])
+    if checkpoint is None:
+        _logger.warning("%s has no checkpoint: the run starts at its beginning", folder.path)
+        return None
+    snapshot = to_snapshot(checkpoint)
+    folder.check_stages(len(snapshot.reports))
+    return snapshot
+
+
+def to_checkpoint(snapshot: Snapshot, about: Mapping[str, Any]) -> Checkpoint:
+    """Return a snapshot as named tensors and JSON, with `about` added."""
+    s, after = snapshot, snapshot.after_stage
+    groups = {"source": s.source, "objective": s.objective, "optimizer": s.optimizer}
+    if not after:
+        groups["best"] = s.best.state
+    tensors = {f"{group}.{k}": v for group, own in groups.items() for k, v in own.items()}
+    tensors["initial_images"] = s.initial_images
+    if s.reports:
+        tensors["images"] = s.images
+    return Checkpoint(
+        Step(s.stage + 1, 0) if after else Step(s.stage, s.steps),
+        tensors,
+        {
+            **about,
+            "stage": s.stage,
+            "steps": s.steps,
+            "rates": s.rates,
+            "best": {"score": s.best.score, "step": s.best.step},
+            "reports": [asdict(report) for report in s.reports],
+            "best_stage": s.best_stage,
+        },
+    )
+
+
+def to_snapshot(checkpoint: Checkpoint) -> Snapshot:
+    """Return what `to_checkpoint` was given."""
+    about, tensors = checkpoint.about, checkpoint.tensors
+    reports = tuple(
+        StageReport(**{**values, "stage": Stage(**values["stage"])}) for values in about["reports"]
+    )
+    best = Best(_below(tensors, "best"), about["best"]["score"], about["best"]["step"])
+    return Snapshot(
+        stage=about["stage"],
+        steps=about["steps"],
+        source=_below(tensors, "source"),
+        objective=_below(tensors, "objective"),
+        optimizer=_below(tensors, "optimizer"),
+        rates=tuple(about["rates"]),
+        best=best,
+        reports=reports,
+        best_stage=about["best_stage"],
+        images=tensors.get("images", tensors["initial_images"]),
+        initial_images=tensors["initial_images"],
+    )
+
+
+def _below(tensors: State, group: str) -> State:
+    prefix = f"{group}."
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

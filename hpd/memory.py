@@ -1,0 +1,50 @@
+"""How much memory a run takes, and errors that say there was too little."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+# what torch's allocator on the CPU says, on Linux and elsewhere
+_SAYINGS = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on any device.
+
+    >>> is_out_of_memory(MemoryError())
+    True
+    >>> is_out_of_memory(RuntimeError("shapes differ"))
+    False
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _SAYINGS)
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """Return the most memory that was in use at a time; None where that is not known.
+
+    On an accelerator what torch allocated there, on a CPU what the process occupied.
+    """
+    if device.type != "cpu":
+        module = torch.get_device_module(device)
+        measure = getattr(module, "max_memory_allocated", None)
+        return None if measure is None else int(measure(device))
+    if sys.platform == "win32":  # does not tell
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in kibibytes, macOS in bytes
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def as_text(size_bytes: float) -> str:
+    """Return a size for people.
+
+    >>> as_text(1_234_000), as_text(56_000_000_000)
+    ('1 MB', '56.0 GB')
+    """
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
