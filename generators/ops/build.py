@@ -29,8 +29,9 @@ from generators.ops.toolchain import DEVICE_TYPES, Recipe, read_recipe
 from hpd.errors import OpsError
 from hpd.files import write_json
 
-# a minute is usual; the longest wait for another process too
-LIMIT_SECONDS = 600.0
+# of a build, and of waiting for another's: a minute is usual, but one for several architectures
+# of CUDA on a busy machine takes ten
+LIMIT_SECONDS = 1800.0
 _GRACE_SECONDS = 10.0
 _RECORD, _LOCK = "record.json", ".lock"
 _BUILDING, _FAILED = ".building-", ".failed.json"

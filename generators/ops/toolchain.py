@@ -22,7 +22,8 @@ DeviceType = Literal["cpu", "cuda"]
 DEVICE_TYPES: tuple[DeviceType, ...] = get_args(DeviceType)
 CSRC = Path(__file__).parent / "csrc"
 _TORCH = Path(torch.__file__).parent
-_SOURCES = {"cpu": "*.cpp", "cuda": "*.cu"}
+# a .cpp for CUDA is read once, a .cu once for the host and once for each architecture
+_SOURCES = {"cpu": {".cpp"}, "cuda": {".cpp", ".cu"}}
 _HEADERS = (".h", ".hpp", ".cuh")
 # torch's own headers ask for C++20
 _COMMON = ("-std=c++20", "-O3")
@@ -65,22 +66,22 @@ class Recipe:
 def read_recipe(device_type: DeviceType) -> Recipe:
     """Find out how the library for a type of device is made here, without making it.
 
-    Its sources are ``csrc/cpu/*.cpp`` or ``csrc/cuda/*.cu``, with headers beside them and in
-    ``csrc``. The compiler is the one that ``CXX`` names, or g++, c++ or clang++; nvcc is that of
-    ``CUDA_HOME``, or the first on the path, or that of ``/usr/local/cuda``.
+    Its sources are ``csrc/cpu/*.cpp``, or ``csrc/cuda/*.cu`` and ``*.cpp``, with headers beside
+    them and in ``csrc``. The compiler is the one that ``CXX`` names, or g++, c++ or clang++; nvcc
+    is that of ``CUDA_HOME``, or the first on the path, or that of ``/usr/local/cuda``.
 
     Raises:
         OpsError: if there is no source, no working compiler, or no CUDA to build for.
     """
     if sys.platform != "linux":
         raise OpsError("native operations are built on Linux only", got=sys.platform)
-    sources = tuple(sorted((CSRC / device_type).glob(_SOURCES[device_type])))
+    files = sorted((CSRC / device_type).glob("*"))
+    sources = tuple(path for path in files if path.suffix in _SOURCES[device_type])
     if not sources:
         raise OpsError(f"no sources of native operations for {device_type}", got=CSRC)
     tools = _tools_for_cuda() if device_type == "cuda" else _tools_for_cpu()
     flags = (*tools.flags, f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}")
-    headers = [*CSRC.glob("*"), *(CSRC / device_type).glob("*")]
-    files = [path for path in headers if path.suffix in _HEADERS] + list(sources)
+    headers = [path for path in [*CSRC.glob("*"), *files] if path.suffix in _HEADERS]
     identity = [device_type, *flags, *tools.identity, torch.__version__, str(torch.version.cuda)]
     include = _TORCH / "include"
     return Recipe(
@@ -91,7 +92,7 @@ def read_recipe(device_type: DeviceType) -> Recipe:
         flags=flags,
         includes=(f"-I{CSRC}", f"-I{include}", f"-I{include / 'torch/csrc/api/include'}"),
         link=("-shared", f"-L{_TORCH / 'lib'}", "-ltorch_cpu", "-lc10", *tools.link),
-        key=_key(sorted(files), identity),
+        key=_key(sorted([*sources, *headers]), identity),
     )
 
 
