@@ -48,7 +48,8 @@ torch.library.define(
 )
 torch.library.define(
     "hpd::bias_act_slope",
-    "(Tensor grad, Tensor x, Tensor? bias, float scale, float slope, float? clamp) -> Tensor",
+    "(Tensor grad, Tensor x, Tensor? bias, float scale, float slope, float? clamp, "
+    "bool of_result) -> Tensor",
 )
 torch.library.define(
     "hpd::upfirdn2d",
@@ -92,8 +93,9 @@ def _bias_act_shape(
 
 
 def _bias_act_slope_shape(
-    grad: Tensor, x: Tensor, bias: Tensor | None, scale: float, slope: float, clamp: float | None
-) -> Tensor:
+    grad: Tensor, x: Tensor, bias: Tensor | None, scale: float, slope: float,
+    clamp: float | None, of_result: bool,
+) -> Tensor:  # fmt: skip
     return _bias_act_shape(x, bias, scale, slope, clamp)
 
 
@@ -107,13 +109,13 @@ def _upfirdn2d_shape(
 def _bias_act_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, bias, scale, slope, clamp = inputs
     ctx.set_materialize_grads(False)
-    ctx.bias_dtype, ctx.options = None if bias is None else bias.dtype, (scale, slope, clamp)
+    ctx.bias_dtype = None if bias is None else bias.dtype
     # The next layer keeps the result anyway, and it has the sign of what the activation got,
-    # unless a small scale made it 0. A value at the clamp may have come from beyond it.
-    if clamp is None and scale >= 1 and slope >= 0:
-        ctx.save_for_backward(output, None)
-    else:
-        ctx.save_for_backward(x, bias)
+    # unless a small scale made it 0. At 16 bits it could have been rounded up to the clamp.
+    wide = x.dtype in (torch.float32, torch.float64)
+    of_result = scale >= 1 and slope >= 0 and (clamp is None or wide)
+    ctx.options = (scale, slope, clamp, of_result)
+    ctx.save_for_backward(*((output, None) if of_result else (x, bias)))
 
 
 def _bias_act_backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
@@ -134,7 +136,7 @@ def _bias_act_slope_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -
 
 
 def _bias_act_slope_backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
-    nothing = (None,) * 5
+    nothing = (None,) * 6
     if grad is None:
         return (None, *nothing)
     # linear in the gradient, and flat in x but where it jumps
@@ -215,11 +217,11 @@ def _filtered_lrelu_backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[An
 
 
 def _filtered_mask_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-    x, record, first, second, up, down, pad, offset, _, gain, slope, clamped, flip, _ = inputs
+    x, record, first, second, up, down, pad, offset, _, gain, slope, clamped, flip, sums = inputs
     ctx.save_for_backward(record, first, second)
     ctx.set_materialize_grads(False)
     ctx.factors, ctx.pad, ctx.offset, ctx.size = (up, down), pad, offset, tuple(x.shape[2:])
-    ctx.dtype = x.dtype
+    ctx.dtype, ctx.sums = x.dtype, sums
     ctx.options, ctx.flip, ctx.result_size = (gain, slope, clamped), flip, output[0].shape
 
 
@@ -227,6 +229,8 @@ def _filtered_mask_backward(
     ctx: Any, grad: Tensor | None, grad_sums: Tensor | None
 ) -> tuple[Any, ...]:
     nothing = (None,) * 13
+    if not ctx.sums:
+        grad_sums = None
     if grad is None and grad_sums is None:
         return (None, *nothing)
     record, first, second = ctx.saved_tensors

@@ -25,13 +25,14 @@ template <typename V> inline V act(V x, const Form<V>& f) {
   return f.clamped ? larger(-f.most, smaller(f.most, x)) : x;
 }
 
-// The derivative of `act` at x, times grad; what was clamped has none, and nor has NaN then.
-template <typename V> inline V slope_at(V x, V grad, const Form<V>& f) {
+// The derivative of `act`, times grad, where x is what `act` got or, `of_result`, what it gave; at
+// the clamp it is 0, as torch has it, and so it is of NaN then.
+template <typename V> inline V slope_at(V x, V grad, const Form<V>& f, bool of_result) {
   const V factor = x > V{} ? f.rising : f.falling;
   grad *= factor;
   if (!f.clamped) return grad;
-  x *= factor;
-  return x >= -f.most ? (x <= f.most ? grad : V{}) : V{};
+  if (!of_result) x *= factor;
+  return x > -f.most ? (x < f.most ? grad : V{}) : V{};
 }
 
 // `rows` of `length`; bias: one for each value of a row, or one for each of `period` rows
@@ -77,7 +78,7 @@ void act_rows(const Layout& layout, const Form<A>& form, const T* x, const A* bi
 
 template <typename T, typename A>
 void slope_rows(const Layout& layout, const Form<A>& form, const T* grad, const T* x,
-                const A* bias, T* dx) {
+                const A* bias, bool of_result, T* dx) {
   const Form<Lanes<A>> wide = form.template spread<Lanes<A>>();
   by_row(layout, [&](int64_t row) {
     const int64_t start = row * layout.length;
@@ -87,11 +88,12 @@ void slope_rows(const Layout& layout, const Form<A>& form, const T* grad, const 
     for (; i + kLanes <= layout.length; i += kLanes) {
       const Lanes<A> offset = along ? load_lanes(along + i) : broadcast(add);
       const Lanes<A> value = load_lanes(x + start + i) + offset;
-      store_lanes(dx + start + i, slope_at(value, load_lanes(grad + start + i), wide));
+      const Lanes<A> rise = load_lanes(grad + start + i);
+      store_lanes(dx + start + i, slope_at(value, rise, wide, of_result));
     }
     for (; i < layout.length; ++i) {
       const A value = widen(x[start + i]) + (along ? along[i] : add);
-      narrow(slope_at(value, widen(grad[start + i]), form), dx + start + i);
+      narrow(slope_at(value, A(widen(grad[start + i])), form, of_result), dx + start + i);
     }
   });
 }
@@ -125,7 +127,7 @@ at::Tensor bias_act(const at::Tensor& input, const std::optional<at::Tensor>& bi
 
 at::Tensor bias_act_slope(const at::Tensor& grad, const at::Tensor& input,
                           const std::optional<at::Tensor>& bias, double scale, double slope,
-                          std::optional<double> clamp) {
+                          std::optional<double> clamp, bool of_result) {
   TORCH_CHECK(grad.sizes() == input.sizes() && input.dim() >= 2, "bias_act_slope: got ",
               grad.sizes(), " and ", input.sizes());
   const at::Tensor x = input.contiguous(format_of(input)), offsets = offsets_of(x, bias);
@@ -137,7 +139,7 @@ at::Tensor bias_act_slope(const at::Tensor& grad, const at::Tensor& input,
     slope_rows<T, A>(layout_of(x), form_of<A>(scale, slope, clamp),
                      static_cast<const T*>(along.const_data_ptr()),
                      static_cast<const T*>(x.const_data_ptr()),
-                     bias ? offsets.const_data_ptr<A>() : nullptr,
+                     bias ? offsets.const_data_ptr<A>() : nullptr, of_result,
                      static_cast<T*>(dx.data_ptr()));
   });
   return dx;

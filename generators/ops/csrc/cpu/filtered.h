@@ -62,7 +62,7 @@ void act_on_row(const Activation<A>& f, Lanes<A>* row, int64_t width, Bits* reco
         x = (x > zero ? x : leaked) * f.gain;
       }
       if constexpr (Clamp) {
-        if constexpr (act == Act::kRecord) record[1] = bits_of((x >= least) & (x <= most));
+        if constexpr (act == Act::kRecord) record[1] = bits_of((x > least) & (x < most));
         x = larger(least, smaller(most, x));
       }
       row[c] = x;
