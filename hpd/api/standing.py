@@ -47,6 +47,7 @@ def finished_run(folder: RunFolder, settings: RunSettings, *, resume: bool) -> R
     # a kill after the last file leaves these
     folder.tidy()
     folder.checkpoints.keep(1)
+    folder.checkpoints.tidy()
     return load_run(folder.path)
 
 

@@ -97,10 +97,17 @@ class CheckpointFolder:
                 _logger.warning("checkpoint %s is broken and left out: %s", name, reason)
                 self._delete(name)
             else:
-                self._sweep()
+                self.tidy()
                 return found
-        self._sweep()
+        self.tidy()
         return None
+
+    def tidy(self) -> None:
+        """Delete tensors that no JSON names: of a checkpoint half written or half deleted."""
+        names = set(self._names())
+        for path in self.path.glob("step-*.safetensors"):
+            if path.name.split(".")[0] not in names:
+                path.unlink(missing_ok=True)
 
     def _read(self, name: str) -> Checkpoint:
         about = read_sealed(self.path / f"{name}.json")
@@ -128,13 +135,6 @@ class CheckpointFolder:
         (self.path / f"{name}.json").unlink(missing_ok=True)
         for path in self.path.glob(f"{name}.*"):
             path.unlink(missing_ok=True)
-
-    def _sweep(self) -> None:
-        """Delete tensors that no JSON names: of a checkpoint that was not written to its end."""
-        names = set(self._names())
-        for path in self.path.glob("step-*.safetensors"):
-            if path.name.split(".")[0] not in names:
-                path.unlink(missing_ok=True)
 
 
 def _step(name: str) -> Step:
