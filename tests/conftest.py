@@ -123,7 +123,11 @@ def streams() -> Streams:
 @pytest.fixture(scope="session")
 def source_options(generator_folder) -> dict[str, dict]:
     """Options that a source cannot do without; sources with defaults need no entry."""
-    return {"gan": {"generator": generator_folder}}
+    return {
+        "gan": {"generator": generator_folder},
+        # the fit to real images is part of the start, and a long one
+        "hmn": {"decoder": {"kind": "conv", "fit_steps": 3}},
+    }
 
 
 @pytest.fixture(scope="session")
