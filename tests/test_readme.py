@@ -27,7 +27,7 @@ def test_the_python_example_keeps_the_promise(tmp_path, monkeypatch):
 @pytest.mark.parametrize("module", ["errors", "checks", "rng", "seals", "interrupts", "config",
                                     "api.loading", "artifacts.pictures",
                                     "students.convnet", "students.convolutional",
-                                    "students.means", "students.vit",
+                                    "students.means", "students.training", "students.vit",
                                     "evaluation.ranking"])  # fmt: skip
 def test_doctests_of_modules(module):
     import importlib

@@ -3,10 +3,12 @@
 from hpd.students import alexnet, convnet, resnet, vgg, vit
 from hpd.students.base import STUDENTS, Student, StudentSettings
 from hpd.students.means import class_means
+from hpd.students.together import Lesson, train_students
 from hpd.students.training import TrainingSettings, accuracy, train_epoch, train_student
 
 __all__ = [
     "STUDENTS",
+    "Lesson",
     "Student",
     "StudentSettings",
     "TrainingSettings",
@@ -14,5 +16,6 @@ __all__ = [
     "class_means",
     "train_epoch",
     "train_student",
+    "train_students",
 ]
 _REGISTERED = (alexnet, convnet, resnet, vgg, vit)

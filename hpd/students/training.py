@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -55,15 +56,32 @@ class TrainingSettings(SGDSettings):
     schedule: Literal["step", "cosine", "constant"] = Field(
         "step", description="step: a tenth of the rate from half of the epochs on"
     )
+    warmup: float = Field(
+        0.0, ge=0, lt=1, description="share of the epochs in which the rate rises from 0"
+    )
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of the average of the weights, per epoch; 0: none"
+    )
+    temperature: float = Field(1.0, gt=0, description="of the softmax, with soft labels")
 
     def rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch, counted from 0."""
+        rising = round(self.warmup * self.epochs)
+        if epoch < rising:
+            return self.lr * epoch / rising
+        epoch, epochs = epoch - rising, self.epochs - rising
         if self.schedule == "constant":
             return self.lr
         if self.schedule == "cosine":
-            angle = torch.pi * epoch / self.epochs
-            return self.lr * 0.5 * (1 + float(torch.cos(torch.tensor(angle))))
-        return self.lr * (0.1 if epoch > self.epochs // 2 else 1.0)
+            return self.lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        return self.lr * (0.1 if epoch > epochs // 2 else 1.0)
+
+    def decay(self, epoch: int) -> float:
+        """Return the decay of the average after an epoch, counted from 0.
+
+        The plain mean of the epochs so far until that decays as slowly as `ema`.
+        """
+        return min(self.ema, epoch / (epoch + 1))
 
 
 def train_student(
@@ -71,23 +89,50 @@ def train_student(
 ) -> Student:
     """Train `student` in place with cross entropy, and return it.
 
+    Soft labels are met at a temperature T: with teacher's probabilities q and logits z the loss is
+    ``T^2 KL(softmax(log(q) / T) || softmax(z / T))`` (Hinton et al., 2015, section 2), up to a
+    constant.
+
     Args:
         student: on the device of `images`.
         images: normalised, [N, C, H, W].
-        labels: [N], int64.
+        labels: classes [N], int64, or soft: probabilities [N, K].
         settings: the protocol.
         streams: where the order of the images, the augmentation and dropout come from.
     """
     optimizer = settings.optimizer(student)
+    averaged = [value.detach().clone() for value in _averaged(student)] if settings.ema else []
+    labels = soften(labels, settings.temperature)
     for epoch in range(settings.epochs):
         rng = streams.generator("epoch", epoch)
-        train_epoch(student, optimizer, images, labels, settings, rng, epoch)
+        train_epoch(student, optimizer, images, labels, settings, rng, epoch, settings.temperature)
+        if averaged:
+            torch._foreach_lerp_(averaged, _averaged(student), 1 - settings.decay(epoch))
+    for value, average in zip(_averaged(student), averaged, strict=bool(averaged)):
+        value.copy_(average)
     return student
+
+
+def _averaged(student: Student) -> list[Tensor]:
+    """Return what an average of the weights runs over: parameters and statistics of norms."""
+    values = [*student.parameters(), *student.buffers()]
+    return [value.detach() for value in values if value.is_floating_point()]
+
+
+def soften(labels: Tensor, temperature: float) -> Tensor:
+    """Return soft labels [N, K] at a temperature; classes [N] as they are.
+
+    >>> soften(torch.tensor([[0.9, 0.1]]), 2.0)
+    tensor([[0.7500, 0.2500]])
+    """
+    if labels.ndim == 1:
+        return labels
+    return (labels.log() / temperature).softmax(dim=1)
 
 
 def train_epoch(
     student: Student, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor,
-    settings: SGDSettings, rng: torch.Generator, epoch: int = 0,
+    settings: SGDSettings, rng: torch.Generator, epoch: int = 0, temperature: float = 1.0,
 ) -> float:  # fmt: skip
     """Train `student` in place for one pass over the images, and return the mean loss.
 
@@ -95,10 +140,11 @@ def train_epoch(
         student: on the device of `images`.
         optimizer: from `settings.optimizer`, over the student's parameters.
         images: normalised, [N, C, H, W].
-        labels: [N], int64.
+        labels: [N], int64, or probabilities [N, K] at the temperature.
         settings: the protocol.
         rng: order of the images, augmentation and dropout.
         epoch: counted from 0; the schedule gives its rate.
+        temperature: of the softmax, with soft labels.
     """
     optimizer.param_groups[0]["lr"] = settings.rate(epoch)
     student.train()
@@ -110,7 +156,10 @@ def train_epoch(
             if settings.augment:
                 x = draw_augmentation(settings.augment, rng, count=len(x))(x)
             optimizer.zero_grad()
-            loss = _mixed_loss(student, x, y, rng) if settings.mixes(rng) else _loss(student, x, y)
+            if settings.mixes(rng):
+                loss = _mixed_loss(student, x, y, temperature, rng)
+            else:
+                loss = _loss(student(x), y, temperature)
             loss.backward()
             optimizer.step()
             total += loss.detach() * len(batch)
@@ -126,15 +175,19 @@ def _dropout(
     return isolated(int(torch.randint(1 << 62, (), generator=rng)), device)
 
 
-def _loss(student: Student, images: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(student(images), labels)
+def _loss(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels)
+    return temperature**2 * F.cross_entropy(logits / temperature, labels)
 
 
-def _mixed_loss(student: Student, images: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
+def _mixed_loss(
+    student: Student, images: Tensor, labels: Tensor, temperature: float, rng: torch.Generator
+) -> Tensor:
     """Return the cross entropy of images mixed by CutMix, by the share of each label."""
     mixed = cutmix(images, labels, rng)
     logits = student(mixed.images)
-    own, other = F.cross_entropy(logits, labels), F.cross_entropy(logits, mixed.other_labels)
+    own, other = (_loss(logits, part, temperature) for part in (labels, mixed.other_labels))
     return mixed.share * own + (1 - mixed.share) * other
 
 

@@ -1,0 +1,143 @@
+"""Students that learn together come to what each would have come to alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hpd.rng import Streams
+from hpd.students import STUDENTS, TrainingSettings, train_student
+from hpd.students.stack import StudentStack, stackable
+from hpd.students.together import Lesson, train_students, worthwhile
+
+# the last has sizes that are no multiple of a tile, an odd one among them
+SHAPES = [(1, 16, 16), (3, 8, 8), (1, 28, 28), (2, 12, 20)]
+WAYS = {
+    "plain": {},
+    "augmented": {"augment": ["color", "crop", "cutout", "flip", "scale", "rotate"]},
+    "mixed": {"cutmix": 0.5, "augment": ["crop"]},
+    "averaged": {"ema": 0.6, "warmup": 0.5, "schedule": "cosine"},
+}
+
+
+def lessons(shape=(1, 16, 16), *, count=3, images=7, soft=False, student=None):
+    rng = torch.Generator().manual_seed(5)
+    settings = STUDENTS.parse(student or {"kind": "convnet", "width": 4, "depth": 2})
+    made = []
+    for i in range(count):
+        labels = torch.arange(images) % 3
+        if soft:
+            labels = torch.rand(images, 3, generator=rng).softmax(dim=1)
+        made.append(
+            Lesson(
+                settings.build(shape, 3, torch.Generator().manual_seed(i)),
+                torch.randn(images, *shape, generator=rng),
+                labels,
+                Streams(i),
+            )
+        )
+    return made
+
+
+def weights(made):
+    return [dict(lesson.student.named_parameters()) for lesson in made]
+
+
+def assert_same(ours, theirs, tolerance):
+    for mine, other in zip(weights(ours), weights(theirs), strict=True):
+        for name in mine:
+            assert (mine[name] - other[name]).abs().max() <= tolerance, name
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("way", WAYS)
+def test_equals_one_after_another(shape, way, float64):
+    """Two batches an epoch, the second smaller; every student draws for itself."""
+    settings = TrainingSettings(epochs=3, batch_size=4, lr=0.1, **WAYS[way])
+    ours, theirs = lessons(shape), lessons(shape)
+    assert worthwhile(ours, settings)
+    train_students(ours, settings)
+    for lesson in theirs:
+        train_student(lesson.student, lesson.images, lesson.labels, settings, lesson.streams)
+    assert_same(ours, theirs, 1e-9)
+    # and they did learn, each for itself
+    assert (weights(ours)[0]["head.weight"] - weights(ours)[1]["head.weight"]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_soft_labels_together(temperature, float64):
+    settings = TrainingSettings(epochs=3, lr=0.1, temperature=temperature, cutmix=0.3)
+    ours, theirs = lessons(soft=True), lessons(soft=True)
+    train_students(ours, settings)
+    for lesson in theirs:
+        train_student(lesson.student, lesson.images, lesson.labels, settings, lesson.streams)
+    assert_same(ours, theirs, 1e-9)
+
+
+def test_soft_labels_are_met_as_hinton_writes(float64):
+    """One step moves the weights along the gradient of T^2 KL(teacher at T || student at T)."""
+    lesson, other = lessons(soft=True, count=1), lessons(soft=True, count=1)
+    settings = TrainingSettings(
+        epochs=1, lr=0.3, momentum=0.0, weight_decay=0.0, temperature=3.0, schedule="constant"
+    )
+    train_student(
+        lesson[0].student, lesson[0].images, lesson[0].labels, settings, lesson[0].streams
+    )
+    student, images, labels = other[0].student, other[0].images, other[0].labels
+    loss = 0.0
+    for logits, q in zip(student(images), labels, strict=True):
+        softened = (q.log() / 3).exp() / (q.log() / 3).exp().sum()
+        answer = (logits / 3).exp() / (logits / 3).exp().sum()
+        loss = loss + 9 * (softened * (softened / answer).log()).sum() / len(images)
+    loss.backward()
+    for name, value in student.named_parameters():
+        moved = dict(lesson[0].student.named_parameters())[name]
+        assert (moved - (value - 0.3 * value.grad)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize(
+    "student",
+    [
+        {"kind": "convnet", "width": 4, "depth": 2, "norm": "batch"},
+        {"kind": "vit", "width": 8, "depth": 1, "heads": 2, "mlp_width": 8},
+    ],
+    ids=lambda options: options["kind"],
+)
+def test_others_learn_one_after_another(student):
+    ours, theirs = (lessons(student=student, count=2) for _ in range(2))
+    settings = TrainingSettings(epochs=1)
+    assert not worthwhile(ours, settings)
+    train_students(ours, settings)
+    for lesson in theirs:
+        train_student(lesson.student, lesson.images, lesson.labels, settings, lesson.streams)
+    assert_same(ours, theirs, 0)
+
+
+def test_batches_too_large_for_the_cache_are_taken_one_by_one():
+    settings = TrainingSettings(epochs=1)
+    wide = {"kind": "convnet", "width": 128}
+    assert worthwhile(lessons((3, 32, 32), images=10, student=wide), settings)
+    assert not worthwhile(lessons((3, 32, 32), images=256, student=wide), settings)
+
+
+def test_a_stack_gives_back_what_it_took(float64):
+    made = lessons()
+    before = [{name: value.clone() for name, value in own.items()} for own in weights(made)]
+    stack = StudentStack([lesson.student for lesson in made])
+    with torch.no_grad():
+        for lesson in made:
+            for value in lesson.student.parameters():
+                value.zero_()
+    stack.write_back()
+    for own, old in zip(weights(made), before, strict=True):
+        assert all(torch.equal(own[name], old[name]) for name in own)
+
+
+def test_every_convnet_with_instance_norm_can_be_stacked_and_nothing_else():
+    rng = torch.Generator().manual_seed(0)
+    can = {kind for kind in STUDENTS if stackable(STUDENTS.parse(kind).build((3, 32, 32), 10, rng))}
+    assert can == {"convnet"}
+    for norm in ("group", "layer", "none", "batch"):
+        assert not stackable(
+            STUDENTS.parse({"kind": "convnet", "norm": norm}).build((3, 32, 32), 10, rng)
+        )
