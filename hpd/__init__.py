@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         load_generator,
         load_run,
         project,
+        report,
         train_experts,
     )
     from hpd.artifacts import DistilledSet, export
@@ -35,6 +36,7 @@ _HOMES = {
     "load_generator": "hpd.api",
     "load_run": "hpd.api",
     "project": "hpd.api",
+    "report": "hpd.api",
     "train_experts": "hpd.api",
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "load_generator",
     "load_run",
     "project",
+    "report",
     "train_experts",
 ]
 

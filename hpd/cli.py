@@ -17,6 +17,7 @@ from hpd.export_cli import export
 from hpd.generator_cli import generator
 from hpd.interrupts import Interrupts, exit_code
 from hpd.ops_cli import ops
+from hpd.report_cli import report
 
 _EXIT_BAD_INPUT = 2
 
@@ -98,9 +99,7 @@ def _distill_and_evaluate(settings: Any, folder: Path, resume: bool) -> None:
         console.print(f"nothing left to do: {folder}", highlight=False, soft_wrap=True)
         return
     _evaluate_and_show(run, ())
-    console.print(
-        f"images, grid.png and evaluation.json: {folder}", highlight=False, soft_wrap=True
-    )
+    console.print(f"images and all else: {folder}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -186,6 +185,8 @@ def _evaluate_and_show(run: Any, overrides: tuple[str, ...]) -> None:
     with ProgressBar(console, "evaluating") as bar:
         evaluation = api.evaluate(run, *overrides, report=bar.on_student)
     console.print(table(evaluation))
+    path = api.report(run)
+    console.print(f"report: {path}", highlight=False, soft_wrap=True)
 
 
 @main.command()
@@ -207,3 +208,4 @@ def configs() -> None:
 main.add_command(export)
 main.add_command(generator)
 main.add_command(ops)
+main.add_command(report)

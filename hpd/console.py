@@ -11,19 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from typing_extensions import Self
 
+from hpd.artifacts.report.tables import ROW_LABELS
 from hpd.engine import StageReport, StepReport
 from hpd.engine.estimate import Estimate
 from hpd.evaluation import Evaluation
 from hpd.students.trajectories import ExpertFolder, ExpertSettings
 from hpd.typing import Stage
-
-_LABELS = {
-    "distilled": "distilled",
-    "initial": "source before its first step",
-    "random_real": "random real images",
-    "random_real_floats": "random real images of as many floats",
-    "full": "whole training set",
-}
 
 
 class ProgressBar:
@@ -110,7 +103,7 @@ class ProgressBar:
 
     def on_student(self, name: str, done: int, total: int) -> None:
         """Move on by a student."""
-        note = _LABELS.get(name, name)
+        note = ROW_LABELS.get(name, name)
         self._progress.update(self._task, completed=done, total=total, note=note)
 
 
@@ -134,7 +127,7 @@ def table(evaluation: Evaluation) -> Table:
         result.add_column(heading, justify=align)  # type: ignore[arg-type]
     for row in evaluation.rows:
         result.add_row(
-            _LABELS.get(row.name, row.name),
+            ROW_LABELS.get(row.name, row.name),
             row.network,
             f"{row.images_per_class:g}",
             f"{row.stored_floats:,}",

@@ -56,7 +56,7 @@ def test_the_run_folder_is_complete(finished):
     assert names >= {
         "config.yaml", "metrics.jsonl", "manifest.json", "grid.png", "evaluation.json",
         "distilled.safetensors", "initial.safetensors", "checkpoints/stage-00.safetensors",
-        "images/7/000.png",
+        "images/7/000.png", "report.html",
     }  # fmt: skip
     assert not [name for name in names if Path(name).name.startswith(".")]
     assert len(list((out / "images").rglob("*.png"))) == 10

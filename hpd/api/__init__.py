@@ -3,6 +3,7 @@
 from hpd.api.distilling import distill
 from hpd.api.experts import train_experts
 from hpd.api.loading import load_dataset, load_distilled, load_generator, project
+from hpd.api.reports import report
 from hpd.api.runs import Run, evaluate, load_run
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "load_generator",
     "load_run",
     "project",
+    "report",
     "train_experts",
 ]

@@ -15,6 +15,7 @@ from hpd.errors import RunError
 
 # what every set tells by itself
 _OF_THE_SET = ("classes", "images", "image_shape", "image_range", "normalisation", "stored_floats")
+_OF_THE_FILES = ("format", "files", "sha256")
 
 
 @dataclass(frozen=True)
@@ -49,5 +50,5 @@ class Provenance:
 
     def facts(self) -> dict[str, Any]:
         """Return as JSON what the set does not tell by itself: data, seed, generator, licence."""
-        known = {k: v for k, v in self.manifest.items() if k not in _OF_THE_SET}
+        known = {k: v for k, v in self.manifest.items() if k not in _OF_THE_SET + _OF_THE_FILES}
         return {"data": self.data, **known} if self.data else known
