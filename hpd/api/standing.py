@@ -67,7 +67,7 @@ def check_config(folder: RunFolder, settings: RunSettings) -> None:
         raise RunError(
             f"the run in {folder.path} was started with another config",
             got=_some([f"{key}: {old} -> {new}" for key, (old, new) in changes.items()]),
-            fix=f"Give the config that it was started with, or: {_OTHER_FOLDER}",
+            fix="Give the one that it was started with, or choose another folder with --out.",
         )
 
 
@@ -100,7 +100,7 @@ def check_facts(folder: Path, started: Mapping[str, Any], now: Mapping[str, Any]
         raise RunError(
             f"what the run in {folder} rests on has changed since it was started",
             got=_some(changed),
-            fix=f"Bring back what it was started with, or start anew: {_OTHER_FOLDER}",
+            fix="Bring that back, or start anew in another folder with --out.",
         )
 
 

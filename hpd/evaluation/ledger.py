@@ -40,7 +40,11 @@ class Ledger:
 
     def put(self, student: str, accuracy: float) -> None:
         """Keep the accuracy of a student."""
-        self._accuracies[student] = accuracy
+        self.put_all({student: accuracy})
+
+    def put_all(self, accuracies: Mapping[str, float]) -> None:
+        """Keep the accuracies of students that learned together: all of them, or none."""
+        self._accuracies |= accuracies
         self._write()
 
     def close(self) -> None:

@@ -1,0 +1,64 @@
+"""A run that takes a fraction of a second, with levels, selection and an objective with memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from conftest import SMALL_STUDENT, random_images
+from PIL import Image
+
+STEPS = 8
+
+
+def small_config(root: Path, generator: str, **changes) -> dict:
+    """Return a config on images below `root`, which are written if they are not there."""
+    if not (root / "train").is_dir():
+        write_images(root)
+    config = {
+        "data": {"kind": "folder", "root": str(root), "channels": 1},
+        "device": "cpu",
+        "source": {
+            "kind": "gan", "generator": generator, "levels": [0, 2], "steps": STEPS // 2,
+            "average_draws": 2,
+        },
+        "objective": {
+            "kind": "gradient", "student": SMALL_STUDENT, "real_batch": 4,
+            "network": {"steps": 3, "epochs": 1, "momentum": 0.9},
+        },
+        "selection": {"kind": "loss", "every": 2},
+        "evaluation": {
+            "students": [SMALL_STUDENT], "seeds": 2, "training": {"epochs": 2},
+            "full_training": None,
+        },
+        "checkpoint_every": 3,
+    }  # fmt: skip
+    return config | changes
+
+
+def write_images(root: Path) -> None:
+    """Write twelve images of each of three classes, two of them to test."""
+    images = random_images()
+    for i, (image, label) in enumerate(zip(images.images, images.labels.tolist(), strict=True)):
+        part = "test" if i % 12 < 2 else "train"
+        folder = root / part / images.classes[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(folder / f"{i:02d}.png")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return all files of a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in Path(folder).rglob("*")
+        if path.is_file()
+    }
+
+
+def metrics(folder: Path) -> list[dict]:
+    """Return the metrics of a run without what differs from time to time."""
+    lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
+    return [
+        {key: value for key, value in json.loads(line).items() if "seconds" not in key}
+        for line in lines
+    ]
