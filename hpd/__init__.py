@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         load_run,
         project,
         report,
+        sample,
         train_experts,
     )
     from hpd.artifacts import DistilledSet, export
@@ -37,6 +38,7 @@ _HOMES = {
     "load_run": "hpd.api",
     "project": "hpd.api",
     "report": "hpd.api",
+    "sample": "hpd.api",
     "train_experts": "hpd.api",
 }
 
@@ -53,6 +55,7 @@ __all__ = [
     "load_run",
     "project",
     "report",
+    "sample",
     "train_experts",
 ]
 

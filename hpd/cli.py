@@ -18,6 +18,7 @@ from hpd.generator_cli import generator
 from hpd.interrupts import Interrupts, exit_code
 from hpd.ops_cli import ops
 from hpd.report_cli import report
+from hpd.sample_cli import sample
 
 _EXIT_BAD_INPUT = 2
 
@@ -209,3 +210,4 @@ main.add_command(export)
 main.add_command(generator)
 main.add_command(ops)
 main.add_command(report)
+main.add_command(sample)

@@ -5,6 +5,7 @@ from hpd.api.experts import train_experts
 from hpd.api.loading import load_dataset, load_distilled, load_generator, project
 from hpd.api.reports import report
 from hpd.api.runs import Run, evaluate, load_run
+from hpd.api.sampling import sample
 
 __all__ = [
     "Run",
@@ -16,5 +17,6 @@ __all__ = [
     "load_run",
     "project",
     "report",
+    "sample",
     "train_experts",
 ]

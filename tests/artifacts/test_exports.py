@@ -90,7 +90,7 @@ READERS = {
 EXACT = {"npz", "safetensors", "ddranking"}
 
 
-@pytest.fixture(params=EXPORTS)
+@pytest.fixture(params=list(EXPORTS))
 def name(request):
     if request.param == "huggingface":
         pytest.importorskip("datasets", reason="needs hpd[exports]")

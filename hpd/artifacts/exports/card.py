@@ -52,11 +52,17 @@ def _text(distilled: DistilledSet, provenance: Provenance) -> str:
     names = ", ".join(_code(name) for name in distilled.classes[:_MOST_CLASSES])
     if len(distilled.classes) > _MOST_CLASSES:
         names += f" and {len(distilled.classes) - _MOST_CLASSES} more"
+    made = (
+        "drawn from a generator around images that were distilled with hpd"
+        if "sampled_around" in provenance.manifest
+        else "made by dataset distillation with hpd: optimised for training a classifier on, not "
+        "for looking real"
+    )
     return f"""# {_title(provenance)}
 
 {len(distilled)} synthetic images of {len(distilled.classes)} classes
-({distilled.images_per_class:g} a class), {channels} x {height} x {width}, made by dataset
-distillation with hpd: optimised for training a classifier on, not for looking real.
+({distilled.images_per_class:g} a class), {channels} x {height} x {width},
+{made}.
 
 Classes, in the order of their labels: {names}.
 

@@ -1,0 +1,72 @@
+"""New images around those of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from generators import Generator, StoredGenerator
+from hpd.api.runs import Run, load_run
+from hpd.artifacts import DistilledSet, RunFolder
+from hpd.artifacts.stages import read_stages
+from hpd.device import open_device
+from hpd.errors import RunError
+from hpd.sources.sampling import Distilled, SamplingSettings, sample_around
+
+
+def sample(
+    run: Run | str | Path,
+    per_class: int,
+    *,
+    psi: float | None = None,
+    noise: float | None = None,
+    level: int | None = None,
+    seed: int = 0,
+    generator: Generator | None = None,
+) -> DistilledSet:
+    """Make new images around the distilled latents of a run, as many as wanted.
+
+    ``w' = w_distilled + psi * (w - w_distilled)`` with w of a fresh draw of the class, and normal
+    noise on the features of the level, if there are any. The distilled images of a class take
+    turns. Image j of a class depends on seed, class and j alone.
+
+    Args:
+        run: a finished run of the source ``gan`` with a folder, or its folder.
+        per_class: new images of each class.
+        psi: 0 gives the distilled latents, 1 what the generator makes by itself; None: 0.5.
+        noise: in parts of the RMS of the features; of ws at level 0; None: none.
+        level: level of the latents to start from; None: the best-scoring one below the pixels.
+        seed: root of every draw.
+        generator: the one of the run, where that was in memory.
+
+    Returns:
+        the new images alone, [K * per_class, C, H, W] in [0, 1] nominally, ordered by class.
+
+    Raises:
+        ConfigError: if the run's source has no generator, or the options do not fit.
+        RunError: if there is no finished run, or the generator is another one.
+    """
+    options = {"per_class": per_class, "psi": psi, "noise": noise, "level": level, "seed": seed}
+    settings = SamplingSettings.read({k: v for k, v in options.items() if v is not None})
+    if not isinstance(run, Run):
+        run = load_run(run)
+    if run.folder is None:
+        raise RunError("the run has no folder", fix="Distil with out=FOLDER.")
+    folder = RunFolder(run.folder)
+    stages = read_stages(folder)
+    known = folder.read_manifest().get("generator", {})
+    left = Distilled(
+        states=[stage.state for stage in stages],
+        scores=[stage.score for stage in stages],
+        labels=run.distilled.labels,
+        classes=run.distilled.classes,
+        sha256=known.get("sha256"),
+    )
+    stored = None if generator is None else StoredGenerator.of(generator)
+    device = open_device(run.config.device)
+    images = sample_around(run.config.source, left, settings, device, stored)
+    labels = torch.arange(len(run.distilled.classes)).repeat_interleave(per_class)
+    return DistilledSet(
+        images, labels, run.distilled.classes, run.distilled.normalisation, images.numel()
+    )
