@@ -6,7 +6,7 @@ Generalizing Dataset Distillation via Deep Generative Prior, CVPR 2023 (GLaD).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -14,24 +14,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from generators import (
-    Generator,
-    GeneratorSpec,
-    LevelState,
-    StoredGenerator,
-    read_generator,
-)
+from generators import Generator, GeneratorSpec, StoredGenerator, read_generator
 from generators.projection import perceptual_distance, project, squared_distance
-from hpd.checks import check_finite
 from hpd.data import ImageSet
 from hpd.device import Precision, resolve_precision
-from hpd.errors import ConfigError, GeneratorError, RunError, nearest
+from hpd.errors import ConfigError, GeneratorError, nearest
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, CountedSettings
-from hpd.sources.rendering import render_in_chunks
-from hpd.typing import ParameterGroup, Pullback, Source, Stage, State
-
-_FLOAT_GUARD = "The learning rate of the level before is probably too high."
+from hpd.sources.gan_levels import GanSource, LevelPlan
+from hpd.typing import Source
 
 
 @SOURCES.register("gan")
@@ -60,10 +51,18 @@ class GanSettings(CountedSettings):
     )
     average_draws: int = Field(1000, ge=1, description="draws in the mean w of a class")
     truncation_psi: float = Field(1.0, ge=0, le=1, description="1 for no truncation")
+    features: Literal["generator", "random"] = Field(
+        "generator",
+        description="where the first level starts, if it has features: at the generator's, or at "
+        "normal noise of their mean and deviation in each map",
+    )
     steps: int | list[int] = Field(100, description="steps per level, one number or one per level")
-    lr_ws: float = Field(0.02, gt=0)
-    lr_features: float = Field(0.02, gt=0)
+    lr_ws: float | list[float] = Field(0.02, description="one number or one per level")
+    lr_features: float | list[float] = Field(0.02, description="one number or one per level")
     lr_pixels: float = Field(0.02, gt=0)
+    lr_generator: float | None = Field(
+        None, gt=0, description="learn the generator's weights, too; null: they are frozen"
+    )
     precision: Precision = Field(
         "float32", description="what the generator computes in; auto: bfloat16 where it is fast"
     )
@@ -95,10 +94,15 @@ class GanSettings(CountedSettings):
             ws = self._projected_ws(generator, classes, train, streams)
         else:
             ws = self._drawn_ws(generator, classes, streams)
-        return GanSource(stored, ws, self.labels(train).to(device), plan, self)
+        noise = streams.fork("gan features") if self.features == "random" else None
+        return GanSource(
+            stored, ws, self.labels(train).to(device), plan,
+            lr_pixels=self.lr_pixels, lr_generator=self.lr_generator,
+            feature_limit=self.feature_limit, chunk_images=self.chunk_images, noise=noise,
+        )  # fmt: skip
 
-    def _plan(self, spec: GeneratorSpec) -> list[tuple[int, int]]:
-        """Return (level, steps) for each stage."""
+    def _plan(self, spec: GeneratorSpec) -> list[LevelPlan]:
+        """Return what to do at each level."""
         levels = list(range(spec.last_level + 1)) if self.levels == "all" else self.levels
         ascending = all(a < b for a, b in pairwise(levels))
         if not levels or not ascending or levels[0] < 0 or levels[-1] > spec.last_level:
@@ -107,14 +111,16 @@ class GanSettings(CountedSettings):
                 got=levels,
                 expected=f"0 to {spec.last_level}",
             )
-        steps = [self.steps] * len(levels) if isinstance(self.steps, int) else self.steps
-        if len(steps) != len(levels) or min(steps) < 0:
+        if self.features == "random" and levels[0] == 0:
             raise ConfigError(
-                "steps must be one number or one for each level",
-                got=steps,
-                expected=f"{len(levels)} numbers, not negative",
+                "features=random needs a first level that has features",
+                got=levels[0],
+                expected=f"1 to {spec.last_level}",
             )
-        return list(zip(levels, steps, strict=True))
+        steps = [int(n) for n in _per_level(self.steps, "steps", len(levels))]
+        lr_ws = _per_level(self.lr_ws, "lr_ws", len(levels), above_zero=True)
+        lr_features = _per_level(self.lr_features, "lr_features", len(levels), above_zero=True)
+        return [LevelPlan(*row) for row in zip(levels, steps, lr_ws, lr_features, strict=True)]
 
     def _projected_ws(
         self, generator: Generator, classes: list[int | None], train: ImageSet, streams: Streams
@@ -157,6 +163,20 @@ class GanSettings(CountedSettings):
                 rng = streams.generator("gan init", c, i)
                 rows.append(generator.class_average(label, draws, rng, self.truncation_psi))
         return torch.stack(rows)
+
+
+def _per_level(
+    value: float | Sequence[float], name: str, count: int, *, above_zero: bool = False
+) -> list[float]:
+    """Return one number for each level."""
+    values = [value] * count if isinstance(value, int | float) else list(value)
+    if len(values) != count or min(values) < 0 or (above_zero and min(values) == 0):
+        raise ConfigError(
+            f"{name} must be one number or one for each level",
+            got=value,
+            expected=f"{count} numbers, {'above 0' if above_zero else 'not negative'}",
+        )
+    return values
 
 
 def check_fit(spec: GeneratorSpec, train: ImageSet, name: str) -> None:
@@ -206,115 +226,3 @@ def match_classes(
                 fix=f"{hint} Choose data.classes to fit, or set source.generator_classes.",
             )
     return [spec.classes.index(name) for name in classes]
-
-
-class GanSource:
-    """Images of a frozen generator; ws and the features of one level are the parameters.
-
-    Args:
-        stored: the generator, frozen, on the device.
-        ws: initial latents [N, num_ws, D].
-        labels: [N].
-        plan: (level, steps) of each stage, levels ascending.
-        settings: options.
-    """
-
-    def __init__(
-        self, stored: StoredGenerator, ws: Tensor, labels: Tensor, plan: Sequence[tuple[int, int]],
-        settings: GanSettings,
-    ) -> None:  # fmt: skip
-        self.generator, self.labels = stored.generator, labels
-        self._stored = stored
-        self.ws = ws.clone().requires_grad_()
-        self.level = 0
-        self.features: LevelState = ()
-        self._plan, self._settings = list(plan), settings
-        self._stage = -1
-
-    @property
-    def stored_floats(self) -> int:
-        """Number of pixel values: the images are kept, the generator is not needed again."""
-        spec = self.generator.spec
-        return len(self.labels) * spec.channels * spec.resolution**2
-
-    @property
-    def provenance(self) -> Mapping[str, object]:
-        """Name, hash and licence of the generator."""
-        return {
-            "generator": {
-                "name": self._stored.name,
-                "family": self.generator.spec.family,
-                "sha256": self._stored.sha256,
-                "licence": self._stored.licence,
-            }
-        }
-
-    @property
-    def stages(self) -> Sequence[Stage]:
-        """One stage per level."""
-        names = [level.name for level in self.generator.spec.levels]
-        return [Stage(f"{level} {names[level]}", steps) for level, steps in self._plan]
-
-    def enter(self, stage: int) -> Sequence[ParameterGroup]:
-        """Advance the features to the level of `stage`, and return what is optimised there.
-
-        Raises:
-            RunError: if `stage` is not the one after the current.
-            NumericError: if features are not finite.
-        """
-        if stage != self._stage + 1 or stage >= len(self._plan):
-            raise RunError("stages must be entered in order", got=stage, expected=self._stage + 1)
-        self._stage = stage
-        self._advance(self._plan[stage][0])
-        s, spec = self._settings, self.generator.spec
-        if self.level == spec.last_level:
-            return (ParameterGroup("pixels", self.features, s.lr_pixels),)
-        ws = ParameterGroup("ws", (self.ws,), s.lr_ws)
-        if self.level == 0:
-            return (ws,)
-        return (ws, ParameterGroup("features", self.features, s.lr_features))
-
-    @torch.no_grad()
-    def _advance(self, level: int) -> None:
-        def forward(indices: Tensor) -> LevelState:
-            return self.generator.advance(
-                self._features_of(indices), self.ws[indices], self.level, level
-            )
-
-        everything = torch.arange(len(self.labels), device=self.labels.device)
-        parts = [forward(part) for part in everything.split(self._settings.chunk_images)]
-        joined = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
-        limit, name = self._settings.feature_limit, self.generator.spec.levels[level].name
-        self.level = level
-        self.features = tuple(
-            _guard(tensor, limit, f"features at level {level} ({name})").requires_grad_()
-            for tensor in joined
-        )
-
-    def _features_of(self, indices: Tensor) -> LevelState:
-        return tuple(tensor[indices] for tensor in self.features)
-
-    def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
-        """Return images in [0, 1] (nominally) and their pullback."""
-        return render_in_chunks(self._decode, indices, self._settings.chunk_images)
-
-    def _decode(self, indices: Tensor) -> Tensor:
-        images = self.generator.images(self._features_of(indices), self.ws[indices], self.level)
-        return (images + 1) / 2
-
-    def state(self) -> State:
-        """Return clones of ws and the features of the current level."""
-        tensors = {f"features.{i}": tensor for i, tensor in enumerate(self.features)}
-        return {name: t.detach().clone() for name, t in {"ws": self.ws, **tensors}.items()}
-
-    @torch.no_grad()
-    def load_state(self, state: State) -> None:
-        """Restore ws and features in the stage they were taken in."""
-        self.ws.copy_(state["ws"])
-        for i, tensor in enumerate(self.features):
-            tensor.copy_(state[f"features.{i}"])
-
-
-def _guard(tensor: Tensor, limit: float | None, name: str) -> Tensor:
-    check_finite(tensor, name, _FLOAT_GUARD)
-    return tensor if limit is None else tensor.clamp(-limit, limit)

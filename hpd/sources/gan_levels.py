@@ -1,0 +1,185 @@
+"""Images that a generator makes from a level on, the parameters being what enters there."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from generators import LevelState, StoredGenerator
+from hpd.checks import check_finite
+from hpd.errors import RunError
+from hpd.rng import Streams
+from hpd.sources.rendering import render_in_chunks
+from hpd.typing import ParameterGroup, Pullback, Stage, State
+
+_FLOAT_GUARD = "The learning rate of the level before is probably too high."
+_WEIGHT = "generator."
+
+
+@dataclass(frozen=True)
+class LevelPlan:
+    """A stage: the level, its steps, and the rates of ws and of the level's features."""
+
+    level: int
+    steps: int
+    lr_ws: float
+    lr_features: float
+
+
+class GanSource:
+    """Images of a generator; ws, the features of one level and maybe weights are the parameters.
+
+    Args:
+        stored: the generator, frozen, on the device; it is not changed.
+        ws: initial latents [N, num_ws, D].
+        labels: [N].
+        plan: the stages, levels ascending.
+        lr_pixels: rate of the pixels, at the last level.
+        lr_generator: rate of the weights of all layers after the level; None: they are frozen.
+        feature_limit: clips features to +-this between levels; None: not at all.
+        chunk_images: most images rendered with a graph at a time.
+        noise: draws the features of the first level; None: the generator gives them.
+    """
+
+    def __init__(
+        self, stored: StoredGenerator, ws: Tensor, labels: Tensor, plan: Sequence[LevelPlan], *,
+        lr_pixels: float, lr_generator: float | None, feature_limit: float | None,
+        chunk_images: int, noise: Streams | None,
+    ) -> None:  # fmt: skip
+        # weights that are learnt are this source's own: others may have the generator, too
+        own = stored.generator if lr_generator is None else copy.deepcopy(stored.generator)
+        self.generator, self.labels = own, labels
+        self._stored = stored
+        self.ws = ws.clone().requires_grad_()
+        self.level = 0
+        self.features: LevelState = ()
+        self._plan, self._noise = list(plan), noise
+        self._lr_pixels, self._lr_generator = lr_pixels, lr_generator
+        self._feature_limit, self._chunk_images = feature_limit, chunk_images
+        self._stage = -1
+
+    @property
+    def stored_floats(self) -> int:
+        """Number of pixel values: the images are kept, the generator is not needed again."""
+        spec = self.generator.spec
+        return len(self.labels) * spec.channels * spec.resolution**2
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """Name, hash and licence of the generator, and whether its weights were learnt on."""
+        about: dict[str, object] = {
+            "name": self._stored.name,
+            "family": self.generator.spec.family,
+            "sha256": self._stored.sha256,
+            "licence": self._stored.licence,
+        }
+        learnt = {} if self._lr_generator is None else {"weights_learnt": True}
+        return {"generator": about | learnt}
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """One stage per level."""
+        names = [level.name for level in self.generator.spec.levels]
+        return [Stage(f"{plan.level} {names[plan.level]}", plan.steps) for plan in self._plan]
+
+    def enter(self, stage: int) -> Sequence[ParameterGroup]:
+        """Advance the features to the level of `stage`, and return what is optimised there.
+
+        Raises:
+            RunError: if `stage` is not the one after the current.
+            NumericError: if features are not finite.
+        """
+        if stage != self._stage + 1 or stage >= len(self._plan):
+            raise RunError("stages must be entered in order", got=stage, expected=self._stage + 1)
+        self._stage, plan = stage, self._plan[stage]
+        self._advance(plan.level)
+        if stage == 0 and self._noise is not None:
+            self.features = tuple(self._random(i, part) for i, part in enumerate(self.features))
+        if self.level == self.generator.spec.last_level:
+            return (ParameterGroup("pixels", self.features, self._lr_pixels),)
+        groups = [ParameterGroup("ws", (self.ws,), plan.lr_ws)]
+        if self.level > 0:
+            groups.append(ParameterGroup("features", self.features, plan.lr_features))
+        if self._lr_generator is not None:
+            groups.append(ParameterGroup("generator", self._thaw(), self._lr_generator))
+        return tuple(groups)
+
+    def _random(self, number: int, features: Tensor) -> Tensor:
+        """Return normal noise with the mean and deviation of each map, over images and places."""
+        assert self._noise is not None
+        rng = self._noise.generator(number)
+        noise = torch.randn(features.shape, generator=rng).to(features)
+        dims = (0, *range(2, features.ndim))
+        std, mean = torch.std_mean(features.detach(), dims, correction=0, keepdim=True)
+        return (mean + std * noise).requires_grad_()
+
+    def _thaw(self) -> tuple[Tensor, ...]:
+        """Let the weights learn that images of this level depend on, and only these."""
+        weights = list(self.generator.parameters())
+        for weight in weights:
+            weight.requires_grad_()
+        with torch.enable_grad():
+            image = self._decode(torch.zeros(1, dtype=torch.long, device=self.labels.device))
+        slopes = torch.autograd.grad(image.sum(), weights, allow_unused=True)
+        for weight, slope in zip(weights, slopes, strict=True):
+            weight.grad = None
+            weight.requires_grad_(slope is not None)
+        return tuple(weight for weight in weights if weight.requires_grad)
+
+    @torch.no_grad()
+    def _advance(self, level: int) -> None:
+        def forward(indices: Tensor) -> LevelState:
+            return self.generator.advance(
+                self._features_of(indices), self.ws[indices], self.level, level
+            )
+
+        everything = torch.arange(len(self.labels), device=self.labels.device)
+        parts = [forward(part) for part in everything.split(self._chunk_images)]
+        joined = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+        limit, name = self._feature_limit, self.generator.spec.levels[level].name
+        self.level = level
+        self.features = tuple(
+            _guard(tensor, limit, f"features at level {level} ({name})").requires_grad_()
+            for tensor in joined
+        )
+
+    def _features_of(self, indices: Tensor) -> LevelState:
+        return tuple(tensor[indices] for tensor in self.features)
+
+    def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
+        """Return images in [0, 1] (nominally) and their pullback."""
+        return render_in_chunks(self._decode, indices, self._chunk_images)
+
+    def _decode(self, indices: Tensor) -> Tensor:
+        images = self.generator.images(self._features_of(indices), self.ws[indices], self.level)
+        return (images + 1) / 2
+
+    def state(self) -> State:
+        """Return clones of ws, the features of the current level, and weights that are learnt."""
+        tensors = {f"features.{i}": tensor for i, tensor in enumerate(self.features)}
+        everything = {"ws": self.ws, **tensors, **self._weights()}
+        return {name: tensor.detach().clone() for name, tensor in everything.items()}
+
+    @torch.no_grad()
+    def load_state(self, state: State) -> None:
+        """Restore ws, features and weights in the stage they were taken in."""
+        self.ws.copy_(state["ws"])
+        for i, tensor in enumerate(self.features):
+            tensor.copy_(state[f"features.{i}"])
+        for name, weight in self._weights().items():
+            weight.copy_(state[name])
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Return the weights that are this source's own, by name in the state."""
+        if self._lr_generator is None:
+            return {}
+        return {f"{_WEIGHT}{name}": value for name, value in self.generator.named_parameters()}
+
+
+def _guard(tensor: Tensor, limit: float | None, name: str) -> Tensor:
+    check_finite(tensor, name, _FLOAT_GUARD)
+    return tensor if limit is None else tensor.clamp(-limit, limit)
