@@ -17,6 +17,7 @@ from hpd.export_cli import export
 from hpd.generator_cli import generator
 from hpd.interrupts import Interrupts, exit_code
 from hpd.ops_cli import ops
+from hpd.prune_cli import prune
 from hpd.report_cli import report
 from hpd.sample_cli import sample
 
@@ -85,6 +86,7 @@ def _distill_and_evaluate(settings: Any, folder: Path, resume: bool) -> None:
     from hpd import api
     from hpd.artifacts import RunFolder
     from hpd.console import ProgressBar
+    from hpd.tables import account_table
 
     console, started = Console(), time.perf_counter()
     with ProgressBar(console, "distilling") as bar:
@@ -99,6 +101,9 @@ def _distill_and_evaluate(settings: Any, folder: Path, resume: bool) -> None:
     elif RunFolder(folder).evaluated:
         console.print(f"nothing left to do: {folder}", highlight=False, soft_wrap=True)
         return
+    account = RunFolder(folder).read_manifest().get("account")
+    if account:
+        console.print(account_table(account))
     _evaluate_and_show(run, ())
     console.print(f"images and all else: {folder}", highlight=False, soft_wrap=True)
 
@@ -209,5 +214,6 @@ def configs() -> None:
 main.add_command(export)
 main.add_command(generator)
 main.add_command(ops)
+main.add_command(prune)
 main.add_command(report)
 main.add_command(sample)

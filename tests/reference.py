@@ -188,3 +188,15 @@ def class_relevant_distance(student, real, real_labels, synthetic, synthetic_lab
         gap = sum(mine) / len(mine) - sum(theirs) / len(theirs)
         distance += float((gap**2).sum())
     return distance
+
+
+def mean_margins(logits, labels):
+    """AUM from its definition: one image and one epoch at a time, logits [T, N, K]."""
+    means = []
+    for i, y in enumerate(labels.tolist()):
+        margins = []
+        for epoch in logits:
+            others = [float(z) for k, z in enumerate(epoch[i]) if k != y]
+            margins.append(float(epoch[i, y]) - max(others))
+        means.append(sum(margins) / len(margins))
+    return means

@@ -32,6 +32,8 @@ LAYERS = [
         "hpd.export_cli",
         "hpd.generator_cli",
         "hpd.ops_cli",
+        "hpd.prune_cli",
+        "hpd.tables",
         "hpd.report_cli",
         "hpd.sample_cli",
         "hpd.cli",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from safetensors.torch import load
 
 from hpd.artifacts.checkpoints import CheckpointFolder
 from hpd.artifacts.distilled import FILE_NAME, DistilledSet
@@ -113,6 +116,26 @@ class RunFolder:
         path.parent.mkdir(exist_ok=True)
         digest = write_tensors(path, state)
         write_json(path.with_suffix(".json"), sealed({**about, "files": {path.name: digest}}))
+
+    def read_best_stage(self) -> State:
+        """Return the state that the images of a finished run came from.
+
+        Raises:
+            RunError: if it is not there, or was changed after it was written.
+        """
+        best = self.read_manifest()["best_stage"]["name"]
+        for path in sorted((self.path / CHECKPOINTS).glob("stage-*.json")):
+            try:
+                about = read_sealed(path)
+                name, digest = next(iter(about["files"].items()))
+                content = (path.parent / name).read_bytes()
+                if about["stage"] == best and hashlib.sha256(content).hexdigest() == digest:
+                    return load(content)
+            except (OSError, ValueError, KeyError, StopIteration):
+                continue
+        raise RunError(
+            f"{self.path} has lost the state of its stage {best!r}", fix="Distil it again."
+        )
 
     def check_stages(self, count: int) -> None:
         """Warn of the first `count` stages whose files are not as they were written."""

@@ -12,7 +12,7 @@ from generators import StoredGenerator
 from hpd.data import ImageSet
 from hpd.registry import Registry, Settings
 from hpd.rng import Streams
-from hpd.typing import Source
+from hpd.typing import Source, State
 
 
 class SourceSettings(Settings):
@@ -55,6 +55,37 @@ class TakesGenerator(Protocol):
         self, stored: StoredGenerator, train: ImageSet, device: torch.device, streams: Streams
     ) -> Source:
         """Return the source on this generator; see `SourceSettings.build`."""
+        ...
+
+
+class Prunable(Source, Protocol):
+    """A source whose images can be dropped one by one, and no other changes."""
+
+    def images_within(self, budget: int) -> int:
+        """Return the most images a class that a budget in floats leaves room for."""
+        ...
+
+    def keep(self, kept: Tensor) -> SourceSettings:
+        """Drop all images but those at some indices, ascending, as many of every class.
+
+        Returns:
+            the settings of what is left, every size written out.
+        """
+        ...
+
+
+@runtime_checkable
+class Prunes(Protocol):
+    """Settings of a source that can be pruned when its run is finished."""
+
+    def budget(self, train: ImageSet) -> int:
+        """Return the floats that were asked for."""
+        ...
+
+    def restore(
+        self, state: State, train: ImageSet, device: torch.device, streams: Streams
+    ) -> Prunable:
+        """Return the source as it was in its only stage when `state` was taken."""
         ...
 
 

@@ -90,9 +90,24 @@ class HmnSettings(ChunkedSettings):
         blueprint = self.decoder.blueprint_from(stored, train, device, streams)
         return self._build(blueprint, train, device, streams)
 
+    def restore(
+        self, state: State, train: ImageSet, device: torch.device, streams: Streams
+    ) -> HmnSource:
+        """Return the source whose state this is; see `Prunes`."""
+        blueprint = self.decoder.blueprint(train, device, streams)
+        source = self._build(blueprint, train, device, streams, fit=False)
+        source.load_state(state)
+        return source
+
+    def budget(self, train: ImageSet) -> int:
+        """Return the floats that were asked for, without what is over the budget."""
+        image_floats = math.prod(train.image_shape)
+        return self.budget_floats or train.num_classes * self.budget_images * image_floats
+
     def _build(
-        self, blueprint: Blueprint, train: ImageSet, device: torch.device, streams: Streams
-    ) -> Source:
+        self, blueprint: Blueprint, train: ImageSet, device: torch.device, streams: Streams,
+        *, fit: bool = True,
+    ) -> HmnSource:  # fmt: skip
         account, width = self._plan(blueprint, train)
         decoder = blueprint.build(account.shapes, width, streams.fork("decoder"))
         source = HmnSource(
@@ -100,13 +115,12 @@ class HmnSettings(ChunkedSettings):
             instance_scale=blueprint.instance_scale(account.images_per_class),
             device=device, streams=streams,
         )  # fmt: skip
-        if blueprint.fit_steps:
+        if fit and blueprint.fit_steps:
             source.fit(train, blueprint.fit_steps)
         return source
 
     def _plan(self, blueprint: Blueprint, train: ImageSet) -> tuple[Account, int]:
-        image_floats = math.prod(train.image_shape)
-        budget = self.budget_floats or train.num_classes * self.budget_images * image_floats
+        image_floats, budget = math.prod(train.image_shape), self.budget(train)
         held = math.floor(budget * (1 + self.overbudget))
         account, width = plan(
             held,
@@ -272,7 +286,8 @@ class HmnSource:
         self.instance_memory = self.instance_memory.detach()[kept].clone().requires_grad_()
         self.labels = self.labels[kept]
         self.account = replace(self.account, images_per_class=per_class)
-        self.settled = self.settled.model_copy(update={"images_per_class": per_class})
+        changed = {"images_per_class": per_class, "overbudget": 0.0}
+        self.settled = self.settled.model_copy(update=changed)
         return self.settled
 
     def state(self) -> State:

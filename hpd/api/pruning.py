@@ -1,0 +1,164 @@
+"""Pruning a finished run down to a budget."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpd.api.runs import Run, load_run
+from hpd.artifacts import DistilledSet, RunFolder
+from hpd.artifacts.places import check_free, writing_to
+from hpd.config import RunSettings, parse_options
+from hpd.data import ImageSet
+from hpd.device import open_device
+from hpd.engine.loop import render_all
+from hpd.engine.selection.validation import ValidationSettings
+from hpd.errors import ConfigError, RunError
+from hpd.evaluation.pruning import Pruning, PruningSettings, prune_set
+from hpd.rng import Streams
+from hpd.seals import digest_json
+from hpd.sources import SOURCES
+from hpd.sources.base import Prunable, Prunes
+
+_NOTHING = "Nothing is written: mend that, and prune again."
+_TOLERANCE = 1e-3
+_OF_THE_FILES = ("format", "files")
+
+
+def prune(
+    run: str | Path,
+    *overrides: str,
+    out: str | Path,
+    budget: int | None = None,
+    report: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> Run:
+    """Drop images of a finished run until it fits a budget, and write what is left as a new run.
+
+    Nothing but memories of single images is dropped, from both ends of their difficulty; see
+    `hpd.evaluation.pruning`. The run itself is left as it is.
+
+    Args:
+        run: its folder.
+        overrides: ``"betas=[0, 1]"``, ``"training.epochs=30"``, ...: options of the pruning.
+        out: folder of the new run.
+        budget: floats; None: the budget that the run was meant to have, without what it was
+            allowed above it.
+        report: hears (what is trained, students done, students in all).
+
+    Raises:
+        ConfigError: for a source that cannot be pruned, or a wrong override.
+        RunError: if the run is not finished or not as it was written, if `out` holds something, or
+            if nothing would be left.
+    """
+    out = Path(out).expanduser()
+    check_free(out)
+    settings = PruningSettings.read(parse_options(overrides))
+    before = load_run(run)
+    work = _Opened.of(before)
+    wanted = work.budget if budget is None else budget
+    pruning = prune_set(
+        before.distilled,
+        min(work.source.images_within(wanted), work.images_per_class),
+        work.held_out(settings),
+        settings,
+        device=work.device,
+        streams=Streams(before.config.seed).fork("pruning"),
+        report=report,
+    )
+    with writing_to(out, _NOTHING):
+        return _write(before, work, pruning, wanted, out)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A finished run with its source as it was in the best stage."""
+
+    config: RunSettings
+    folder: RunFolder
+    train: ImageSet
+    source: Prunable
+    budget: int
+    device: torch.device
+
+    @classmethod
+    def of(cls, run: Run) -> _Opened:
+        config, settings = run.config, run.config.source
+        if not isinstance(settings, Prunes) or run.folder is None:
+            kind = SOURCES.kind_of(settings)
+            raise ConfigError("the source cannot be pruned", got=kind, expected="hmn")
+        folder, device = RunFolder(run.folder), open_device(config.device)
+        train = config.data.build().train
+        seen, _ = config.selection.split(train)
+        source = settings.restore(
+            folder.read_best_stage(), seen, device, Streams(config.seed).fork("source")
+        )
+        if not torch.allclose(render_all(source).float(), run.distilled.images, atol=_TOLERANCE):
+            raise RunError(
+                f"the memories in {run.folder} do not give its images",
+                fix="Use the generator that the run was made with.",
+            )
+        return cls(config, folder, train, source, settings.budget(seen), device)
+
+    @property
+    def images_per_class(self) -> int:
+        return len(self.source.labels) // self.train.num_classes
+
+    def held_out(self, settings: PruningSettings) -> ImageSet:
+        """Return the images that the selection of the run held out, or others."""
+        seen, held = self.config.selection.split(self.train)
+        if len(seen) < len(self.train):
+            return held
+        return ValidationSettings(held_out=settings.held_out).split(self.train)[1]
+
+
+def _write(before: Run, work: _Opened, pruning: Pruning, budget: int, out: Path) -> Run:
+    """Write the new run whole or not at all."""
+    config = before.config.model_copy(update={"source": work.source.keep(pruning.kept)})
+    after = replace(
+        before,
+        config=config,
+        distilled=_part(before.distilled, pruning.kept, work.source.stored_floats),
+        initial=_part(before.initial, pruning.kept, work.source.stored_floats),
+        folder=out,
+    )
+    old = work.folder.read_manifest()
+    images, best = after.distilled.images, old["best_stage"]
+    manifest: dict[str, Any] = {key: old[key] for key in old if key not in _OF_THE_FILES}
+    manifest |= work.source.provenance
+    manifest |= {
+        "images": len(images),
+        "image_range": _range_of(images),
+        "stored_floats": after.distilled.stored_floats,
+        "pruning": {"budget": budget, "of_run": digest_json(old), **pruning.as_json()},
+    }
+    stage = {"stage": best["name"], "index": 0, "best_step": best["step"], "score": best["score"]}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        draft = RunFolder.create(Path(temporary) / "draft", config.to_yaml())
+        draft.write_stage(0, work.source.state(), stage)
+        draft.write_result(after.distilled, after.initial, manifest)
+        if out.exists():
+            out.rmdir()
+        draft.path.rename(out)
+    return after
+
+
+def _range_of(images: Tensor) -> dict[str, Any]:
+    return {
+        "nominal": [0, 1],
+        "min": float(images.min()),
+        "max": float(images.max()),
+        "share_outside": float(((images < 0) | (images > 1)).double().mean()),
+    }
+
+
+def _part(whole: DistilledSet, kept: Tensor, stored_floats: int) -> DistilledSet:
+    return replace(
+        whole, images=whole.images[kept], labels=whole.labels[kept], stored_floats=stored_floats
+    )

@@ -1,0 +1,122 @@
+"""Pruning a run: within the budget, nothing else changed, a run like any other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from conftest import SMALL_STUDENT
+
+from hpd import api
+from hpd.artifacts import DistilledSet, RunFolder
+from hpd.cli import main
+from hpd.errors import ConfigError, RunError
+
+CONFIG = {
+    "data": "digits",
+    "source": {
+        "kind": "hmn", "overbudget": 0.5, "steps": 1, "decoder": {"kind": "conv", "fit_steps": 2},
+    },
+    "objective": {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 8},
+    "selection": "last",
+    "evaluation": {
+        "students": [SMALL_STUDENT], "seeds": 1, "training": {"epochs": 1}, "full_training": None,
+    },
+}  # fmt: skip
+OPTIONS = ("betas=[0, 1]", f"student={SMALL_STUDENT}", "training.epochs=2")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "large"
+    return api.distill(CONFIG, out=out)
+
+
+@pytest.fixture(scope="module")
+def pruned(run):
+    """A run pruned by the command line, and what it printed."""
+    result = CliRunner().invoke(main, ["prune", str(run.folder), *OPTIONS])
+    assert result.exit_code == 0, result.output
+    return run.folder.parent / "large-pruned", result.output
+
+
+def test_the_budget_is_kept_and_the_rest_is_the_same_to_the_bit(run, pruned):
+    assert run.distilled.stored_floats > 2560
+    less = DistilledSet.load(pruned[0])
+    assert less.stored_floats <= 2560
+    counts = torch.bincount(less.labels)
+    assert counts.unique().numel() == 1
+    assert int(counts[0]) < run.distilled.images_per_class
+    # as many as fit: one more in each class would not
+    account = RunFolder(pruned[0]).read_manifest()["account"]
+    assert account["left_over"] < 10 * account["lines"][2]["floats_each"]
+    whole = {(int(y), x.numpy().tobytes()) for x, y in zip(*vars_of(run.distilled), strict=True)}
+    left = [(int(y), x.numpy().tobytes()) for x, y in zip(*vars_of(less), strict=True)]
+    assert set(left) <= whole
+    assert len(set(left)) == len(less)
+
+
+def vars_of(distilled):
+    return distilled.images, distilled.labels
+
+
+def test_only_instance_memories_are_dropped(run, pruned):
+    before, after = (RunFolder(p).read_best_stage() for p in (run.folder, pruned[0]))
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert torch.equal(value, after[name]) == (name != "instance_memory")
+    assert (
+        sum(value.numel() for value in after.values())
+        == api.load_run(pruned[0]).distilled.stored_floats
+    )
+
+
+def test_it_is_a_run_like_any_other(run, pruned):
+    folder, printed = pruned
+    again = api.load_run(folder)
+    assert again.config.source.overbudget == 0
+    assert again.config.source.images_per_class == again.distilled.images_per_class
+    assert len(again.initial) == len(again.distilled)
+    api.evaluate(folder)
+    told = RunFolder(folder).read_manifest()["pruning"]
+    assert [trial["beta"] for trial in told["trials"]] == [0.0, 1.0]
+    assert "instance memories" in printed
+    assert "held-out accuracy" in printed
+    RunFolder(folder).check_whole()
+
+
+def test_it_can_be_pruned_again(pruned, tmp_path):
+    budget = DistilledSet.load(pruned[0]).stored_floats - 100
+    less = api.prune(pruned[0], *OPTIONS, out=tmp_path / "less", budget=budget)
+    assert less.distilled.stored_floats <= budget
+
+
+def test_what_cannot_be_is_refused_and_nothing_is_written(run, pruned, tmp_path):
+    with pytest.raises(RunError, match="already holds a run"):
+        api.prune(run.folder, out=pruned[0])
+    with pytest.raises(RunError, match="got 0 images a class"):
+        api.prune(run.folder, *OPTIONS, out=tmp_path / "a", budget=100)
+    with pytest.raises(ConfigError, match=r"unknown key 'beta' in pruning\. Did you mean 'betas'"):
+        api.prune(run.folder, "beta=1", out=tmp_path / "a")
+    pixels = CONFIG | {"source": {"kind": "pixel", "steps": 0}}
+    api.distill(pixels, out=tmp_path / "pixels")
+    with pytest.raises(ConfigError, match="cannot be pruned: got pixel, expected hmn"):
+        api.prune(tmp_path / "pixels", out=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_state_that_was_changed_is_not_used(run, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run.folder, copy)
+    path = copy / "checkpoints" / "stage-00.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(RunError, match="lost the state of its stage 'memories'"):
+        api.prune(copy, *OPTIONS, out=tmp_path / "a")
+
+
+def test_the_config_is_complete(pruned):
+    text = (pruned[0] / "config.yaml").read_text()
+    assert yaml.safe_load(text)["source"]["decoder"]["width"] > 0
