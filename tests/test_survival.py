@@ -1,0 +1,154 @@
+"""The ground of runs that survive: seals, locks, signals and files that are whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+
+from hpd.errors import RunError
+from hpd.files import is_leftover, remove_leftovers, write_bytes, write_tensors
+from hpd.interrupts import Interrupted, Interrupts, exit_code
+from hpd.locks import held
+from hpd.seals import digest_file, digest_json, digest_tensor, read_sealed, sealed, unsealed
+
+
+def raise_signal(number):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)  # fmt: skip
+def test_signals_are_raised_at_once_and_carry_an_exit_code(number, code):
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as caught, Interrupts():
+        raise_signal(number)
+    assert exit_code(caught.value) == code
+    assert signal.getsignal(number) == before
+
+
+def test_deferred_signals_wait_for_a_check_or_the_end():
+    reached = []
+    with pytest.raises(Interrupted), Interrupts() as interrupts, interrupts.deferred():
+        interrupts.check()
+        raise_signal(signal.SIGTERM)
+        reached.append(interrupts.heard)
+        interrupts.check()
+        reached.append("never")
+    with pytest.raises(Interrupted), Interrupts() as interrupts, interrupts.deferred():
+        raise_signal(signal.SIGTERM)
+        reached.append("end")
+    assert reached == [True, "end"]
+
+
+def test_a_second_signal_is_raised_at_once():
+    reached = []
+    with pytest.raises(Interrupted), Interrupts() as interrupts, interrupts.deferred():
+        raise_signal(signal.SIGINT)
+        reached.append("first")
+        raise_signal(signal.SIGINT)
+        reached.append("never")
+    assert reached == ["first"]
+
+
+def test_an_error_is_not_hidden_by_a_signal_that_waits():
+    with pytest.raises(RunError), Interrupts() as interrupts, interrupts.deferred():
+        raise_signal(signal.SIGTERM)
+        raise RunError("the disk is full")
+
+
+def test_what_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interrupts():
+            raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_nothing_happens_outside_of_the_main_thread():
+    before, errors = signal.getsignal(signal.SIGTERM), []
+
+    def other():
+        try:
+            with Interrupts() as interrupts, interrupts.deferred():
+                assert signal.getsignal(signal.SIGTERM) == before
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert errors == []
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path):
+    path = tmp_path / "new" / "folder"
+    with held(path, "distils into"):
+        assert path.is_dir()
+        refused = pytest.raises(RunError, match=r"another process distils into .*folder")
+        with refused, held(path, "distils into"):
+            pass
+    with held(path, "distils into"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot write to"), held(tmp_path / "file", "distils into"):
+        pass
+
+
+def test_seals_show_any_change():
+    content = {"a": [1, 2.5], "b": None, "c": "é"}
+    assert unsealed(sealed(content)) == content
+    assert digest_json({"b": (1,), "a": 2}) == digest_json({"a": 2, "b": [1]})
+    for change in ({"a": [1, 2]}, {"b": 0}, {"c": "e"}, {"d": 1}):
+        with pytest.raises(ValueError, match="changed"):
+            unsealed(sealed(content) | change)
+    with pytest.raises(KeyError):
+        unsealed(content)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '"x"', "{" * 100_000, '{"sha256": 1}'])
+def test_what_is_not_sealed_is_refused_in_one_way(tmp_path, content):
+    (tmp_path / "file").write_text(content)
+    with pytest.raises(ValueError):
+        read_sealed(tmp_path / "file")
+
+
+def test_digests_tell_values_shapes_and_dtypes_apart():
+    tensors = [
+        torch.zeros(4), torch.zeros(2, 2), torch.zeros(4, dtype=torch.float64), torch.ones(4),
+        torch.zeros(4, dtype=torch.bfloat16), torch.zeros(0), torch.zeros(()),
+    ]  # fmt: skip
+    assert len({digest_tensor(tensor) for tensor in tensors}) == len(tensors)
+    assert digest_tensor(torch.ones(2, 3).T) == digest_tensor(torch.ones(3, 2))
+
+
+def test_a_file_is_digested_whole_or_its_beginning(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"abc" * 500_000)
+    beginning = tmp_path / "beginning"
+    beginning.write_bytes(b"abc" * 400_000)
+    assert digest_file(path, 1_200_000) == digest_file(beginning)
+    assert digest_file(path) != digest_file(beginning)
+    digest = write_tensors(path, {"x": torch.ones(3)})
+    assert digest == digest_file(path)
+
+
+def test_leftovers_are_what_write_bytes_leaves_and_nothing_else(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.extend(tmp_path.iterdir()))
+    write_bytes(tmp_path / "file.json", b"x")
+    assert is_leftover(seen[0].name)
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / seen[0].name).touch()
+    for name in (".config", ".part", "file.part", ".file.a.part", ".notes.abcdefgh"):
+        (tmp_path / name).touch()
+    before = sorted(p.name for p in tmp_path.iterdir())
+    remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    assert list((tmp_path / "below").iterdir()) == []
