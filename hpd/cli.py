@@ -85,6 +85,7 @@ def _distill_and_evaluate(settings: Any, folder: Path, resume: bool) -> None:
 
     from hpd import api
     from hpd.artifacts import RunFolder
+    from hpd.artifacts.report.page import REPORT
     from hpd.console import ProgressBar
     from hpd.tables import account_table
 
@@ -99,6 +100,8 @@ def _distill_and_evaluate(settings: Any, folder: Path, resume: bool) -> None:
         share = f"{run.cost['selection_share']:.1%} of it for the selection"
         console.print(f"{line}, {share}", highlight=False)
     elif RunFolder(folder).evaluated:
+        if not (folder / REPORT).exists():
+            api.report(run)
         console.print(f"nothing left to do: {folder}", highlight=False, soft_wrap=True)
         return
     account = RunFolder(folder).read_manifest().get("account")
