@@ -167,6 +167,12 @@ def _try(recipe: Recipe, cache: Path, retry: bool, limit_seconds: float) -> Path
         output = _compile(recipe, folder, limit_seconds)
         if output is not None:
             raise _remember(recipe, output)
+        if read_recipe(recipe.device_type).key != recipe.key:
+            # what was made is not what the key says
+            raise OpsError(
+                f"the sources for {recipe.device_type} changed while they were built",
+                fix="Start again.",
+            )
         _failure(recipe).unlink(missing_ok=True)
         return _keep(recipe, folder, cache / recipe.key)
     finally:

@@ -194,6 +194,17 @@ def test_a_failed_build_is_remembered_until_it_is_asked_for(bench):
     assert not bench.leftovers()
 
 
+def test_sources_that_change_meanwhile_leave_no_library(bench):
+    recipe = bench.recipe()
+    bench.set_compiler(f"echo >> '{bench.csrc}/cpu/one.cpp'")
+    with pytest.raises(OpsError, match="changed while they were built"):
+        build(recipe)
+    assert find_library(recipe) is None
+    assert find_failure(recipe) is None
+    bench.set_compiler()
+    assert build(bench.recipe()).is_file()
+
+
 @pytest.mark.parametrize(
     "fault",
     ["fatal error: cannot write 'x.o': No space left on device",
