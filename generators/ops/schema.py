@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 LANES = 16
-"""Planes that share a pixel's entry in a record: two bytes for signs, two for the clamp."""
+"""Planes that share a pixel's entry in a record of the CPU: two bytes for signs, two for clamps."""
 
 _DTYPES = {
     "cpu": (torch.float32, torch.float64, torch.float16, torch.bfloat16),
@@ -64,8 +64,8 @@ torch.library.define(
 torch.library.define(
     "hpd::filtered_mask",
     "(Tensor x, Tensor record, Tensor first, Tensor second, int up, int down, SymInt[] pad, "
-    "SymInt[] offset, SymInt[] size, float gain, float slope, bool clamped, bool flip, "
-    "bool sums) -> (Tensor, Tensor)",
+    "SymInt[] offset, SymInt[] raised, SymInt[] size, float gain, float slope, bool clamped, "
+    "bool flip, bool sums) -> (Tensor, Tensor)",
 )
 
 
@@ -177,14 +177,17 @@ def _filtered_lrelu_shapes(
         (width - (down_kernel.shape[-1] - 1) + down - 1) // down,
     )
     planes = x.shape[0] * x.shape[1]
-    shape = ((planes + LANES - 1) // LANES, height, width, 4) if record else (0,)
-    return y, x.new_empty(shape, dtype=torch.uint8)
+    # two bits a value: of 16 planes side by side, or of 4 neighbours in a row
+    shape: tuple[int, ...] = ((planes + LANES - 1) // LANES, height, width, 4)
+    if x.device.type == "cuda":
+        shape = (planes, height, (width + 3) // 4)
+    return y, x.new_empty(shape if record else (0,), dtype=torch.uint8)
 
 
 def _filtered_mask_shapes(
     x: Tensor, record: Tensor, first: Tensor, second: Tensor, up: int, down: int,
-    pad: Sequence[int], offset: Sequence[int], size: Sequence[int], gain: float, slope: float,
-    clamped: bool, flip: bool, sums: bool,
+    pad: Sequence[int], offset: Sequence[int], raised: Sequence[int], size: Sequence[int],
+    gain: float, slope: float, clamped: bool, flip: bool, sums: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     shape = (x.shape[0], x.shape[1]) if sums else (0,)
     return empty_image(x, size[0], size[1]), x.new_empty(shape, dtype=sum_dtype(x))
@@ -197,7 +200,12 @@ def _filtered_lrelu_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any
     ctx.set_materialize_grads(False)
     ctx.bias_dtype = None if bias is None else bias.dtype
     ctx.factors, ctx.size = (up, down), tuple(x.shape[2:])
-    ctx.pad, ctx.options = (padding[2], padding[0]), (gain * up**2, slope, clamp is not None)
+    left, right, top, bottom = padding
+    ctx.raised = (
+        x.shape[2] * up + top + bottom - (up_kernel.shape[0] - 1),
+        x.shape[3] * up + left + right - (up_kernel.shape[-1] - 1),
+    )
+    ctx.pad, ctx.options = (top, left), (gain * up**2, slope, clamp is not None)
 
 
 def _filtered_lrelu_backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Any, ...]:
@@ -210,14 +218,15 @@ def _filtered_lrelu_backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[An
         grad, record, down_kernel, up_kernel, down, up,
         (down_kernel.shape[0] - 1, down_kernel.shape[-1] - 1),
         (top - (up_kernel.shape[0] - 1), left - (up_kernel.shape[-1] - 1)),
-        ctx.size, *ctx.options, False, ctx.needs_input_grad[1],
+        ctx.raised, ctx.size, *ctx.options, False, ctx.needs_input_grad[1],
     )  # fmt: skip
     db = sums.sum(dim=0).to(ctx.bias_dtype) if ctx.needs_input_grad[1] else None
     return (dx if ctx.needs_input_grad[0] else None, db, *nothing)
 
 
 def _filtered_mask_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-    x, record, first, second, up, down, pad, offset, _, gain, slope, clamped, flip, sums = inputs
+    x, record, first, second, up, down, pad, offset, ctx.raised, _, gain, slope = inputs[:12]
+    clamped, flip, sums = inputs[12:]
     ctx.save_for_backward(record, first, second)
     ctx.set_materialize_grads(False)
     ctx.factors, ctx.pad, ctx.offset, ctx.size = (up, down), pad, offset, tuple(x.shape[2:])
@@ -228,7 +237,7 @@ def _filtered_mask_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any,
 def _filtered_mask_backward(
     ctx: Any, grad: Tensor | None, grad_sums: Tensor | None
 ) -> tuple[Any, ...]:
-    nothing = (None,) * 13
+    nothing = (None,) * 14
     if not ctx.sums:
         grad_sums = None
     if grad is None and grad_sums is None:
@@ -244,7 +253,7 @@ def _filtered_mask_backward(
         total, record, second, first, down, up,
         (second.shape[0] - 1 + offset[0], second.shape[-1] - 1 + offset[1]),
         (pad[0] - (first.shape[0] - 1), pad[1] - (first.shape[-1] - 1)),
-        ctx.size, *ctx.options, not ctx.flip, False,
+        ctx.raised, ctx.size, *ctx.options, not ctx.flip, False,
     )  # fmt: skip
     return (dx, *nothing)
 

@@ -32,7 +32,7 @@ def calls(rng, layout=torch.contiguous_format):
     geometry = (2, 1, (2, 1, 2, 3), 1.4, 0.2, 256.0)
     y, record = torch.ops.hpd.filtered_lrelu(x, bias, taps, matrix, *geometry, True)
     grad = torch.randn(y.shape, generator=rng).requires_grad_()
-    masked = (1, 2, (2, 2), (-1, -1), (6, 5), 5.6, 0.2, True, False)
+    masked = (1, 2, (2, 2), (-1, -1), (14, 10), (6, 5), 5.6, 0.2, True, False)
     return {
         "bias_act": [(x, bias, 1.4, 0.2, 2.0), (small, None, 0.5, 1.0, None)],
         "bias_act_slope": [(x.detach().clone().requires_grad_(), x.detach(), bias.detach(),

@@ -133,6 +133,18 @@ def test_filtered_lrelu_in_every_layout(layout, rng):
     assert y.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
+@pytest.mark.parametrize(("up", "down"), [(2, 2), (4, 2), (1, 3)])
+def test_filtered_lrelu_of_wide_images(up, down, rng):
+    """They are done in strips, whose records overlap and whose sums add up."""
+    taps = kernel_of(6 * max(up, 1), rng), kernel_of(6 * down, rng)
+    options = {"up_kernel": taps[0], "down_kernel": taps[1], "up": up, "down": down}
+    options |= {"padding": (7, 8, 6, 5), "clamp": 0.7}
+    both = [functools.partial(f, **options) for f in (filtered_lrelu, filtered_lrelu_reference)]
+    for layout, width in (("contiguous", 231), ("channels_last", 400)):
+        x = draw((1, 9, 7 + 3 * down, width), torch.float32, rng, layout)
+        agree(*both, torch.float32, x, draw((9,), torch.float32, rng))
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("taps", [1, 4, (4, 4), (3, 5), 13])
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (4, 1), (2, 2), (3, 2), (2, 3)])

@@ -83,7 +83,7 @@ template <typename T, typename A> struct Filtered {
   Planes<const T> in;
   Planes<T> out;
   const A* bias;  // [C] or null
-  A* sums;        // [N * C], of the result over each plane, or null
+  A* sums;        // [N * C], to which the sum of the result over each plane is added, or null
   uint8_t* record;
   int64_t raised_height, raised_width;
   Activation<A> activation;
@@ -157,7 +157,7 @@ template <typename T, typename A, Act act> class FilteredRunner {
       target.template store<A>(y, p_.out.width, result_.row(0));
     }
     for (int lane = 0; p_.sums && lane < source.used(); ++lane) {
-      p_.sums[index * kLanes + lane] = sum[lane];
+      p_.sums[index * kLanes + lane] += sum[lane];
     }
   }
 

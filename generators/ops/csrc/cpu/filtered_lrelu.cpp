@@ -5,10 +5,27 @@
 namespace hpd {
 namespace {
 
-template <typename T, typename A, Act act> void run_all(const Filtered<T, A>& problem) {
-  at::parallel_for(0, problem.in.groups(), 1, [&](int64_t begin, int64_t end) {
-    FilteredRunner<T, A, act> runner(problem);
-    for (int64_t group = begin; group < end; ++group) runner.run(group);
+constexpr int64_t kColumns = 64;  // of outputs, for which the scratch fits the inner caches
+
+// Plan and run; wide images are done in strips of columns.
+template <Act act, typename T, typename A>
+void run_all(const Filtered<T, A>& whole, const Geometry& g, const Taps& first,
+             const Taps& second) {
+  const int64_t width = whole.out.width, strips = (width + kColumns - 1) / kColumns;
+  const int64_t step = width > 3 * kColumns / 2 ? (width + strips - 1) / strips : width;
+  std::vector<Filtered<T, A>> parts;
+  for (int64_t x = 0; x < width; x += step) {
+    Geometry strip = g;
+    strip.offset[1] += x * g.down, strip.out[1] = std::min(step, width - x);
+    parts.push_back(whole);
+    parts.back().out.data += x * whole.out.stride_w, parts.back().out.width = strip.out[1];
+    plan_filters(strip, first, second, act == Act::kDerivative, parts.back());
+  }
+  at::parallel_for(0, whole.in.groups(), 1, [&](int64_t begin, int64_t end) {
+    std::vector<FilteredRunner<T, A, act>> runners(parts.begin(), parts.end());
+    for (int64_t group = begin; group < end; ++group) {
+      for (auto& runner : runners) runner.run(group);
+    }
   });
 }
 
@@ -27,9 +44,11 @@ std::tuple<at::Tensor, at::Tensor> filtered_lrelu(
               "filtered_lrelu: nothing is left of ", x.sizes(), " behind these filters");
   const at::Tensor y = empty_like_of(x, g.out[0], g.out[1]);
   const int64_t planes = x.size(0) * x.size(1);
-  const at::Tensor mask = record ? at::empty({(planes + 15) / 16, g.raised[0], g.raised[1], 4},
-                                             x.options().dtype(at::kByte))
-                                 : at::empty({0}, x.options().dtype(at::kByte));
+  const auto bytes = x.options().dtype(at::kByte);
+  // zeros: what no output needs is not computed, but must not be random
+  const at::Tensor mask =
+      record ? at::zeros({(planes + 15) / 16, g.raised[0], g.raised[1], 4}, bytes)
+             : at::empty({0}, bytes);
   by_dtype(x, "filtered_lrelu", [&](auto storage, auto sum) {
     using T = decltype(storage);
     using A = decltype(sum);
@@ -39,14 +58,9 @@ std::tuple<at::Tensor, at::Tensor> filtered_lrelu(
     p.in = planes_of<const T>(x), p.out = planes_of<T>(y);
     p.bias = bias ? offsets.const_data_ptr<A>() : nullptr;
     p.activation = {A(gain * up * up), A(slope), A(clamp.value_or(0)), clamp.has_value()};
-    plan_filters(g, first, second, false, p);
-    if (!record) return run_all<T, A, Act::kActivate>(p);
-    const bool all = p.row_begin == 0 && p.row_end == g.raised[0] && p.column_begin == 0 &&
-                     p.column_end == g.raised[1] && planes % 16 == 0 && clamp.has_value();
-    // what no output needs is not computed, but must not be random
-    if (!all) std::memset(mask.data_ptr(), 0, mask.numel());
+    if (!record) return run_all<Act::kActivate>(p, g, first, second);
     p.record = mask.mutable_data_ptr<uint8_t>();
-    run_all<T, A, Act::kRecord>(p);
+    run_all<Act::kRecord>(p, g, first, second);
   });
   return {y, mask};
 }
@@ -54,14 +68,15 @@ std::tuple<at::Tensor, at::Tensor> filtered_lrelu(
 std::tuple<at::Tensor, at::Tensor> filtered_mask(
     const at::Tensor& x, const at::Tensor& mask, const at::Tensor& first_kernel,
     const at::Tensor& second_kernel, int64_t up, int64_t down, at::IntArrayRef pad,
-    at::IntArrayRef offset, at::IntArrayRef out, double gain, double slope, bool clamped,
+    at::IntArrayRef offset, at::IntArrayRef raised, at::IntArrayRef out, double gain, double slope, bool clamped,
     bool flip, bool sums) {
   TORCH_CHECK(x.dim() == 4, "filtered_mask: x is [N, C, H, W], got ", x.sizes());
   const Taps first = taps_of(first_kernel, flip), second = taps_of(second_kernel, flip);
   const Geometry g{up, down, {pad[0], pad[1]}, {offset[0], offset[1]},
-                   {mask.size(1), mask.size(2)}, {out[0], out[1]}};
+                   {raised[0], raised[1]}, {out[0], out[1]}};
   const int64_t planes = x.size(0) * x.size(1);
-  TORCH_CHECK(mask.is_contiguous() && mask.size(0) == (planes + 15) / 16,
+  TORCH_CHECK(mask.is_contiguous() && mask.dim() == 4 && mask.size(0) == (planes + 15) / 16 &&
+                  mask.size(1) == raised[0] && mask.size(2) == raised[1],
               "filtered_mask: the record ", mask.sizes(), " does not fit ", x.sizes());
   const at::Tensor y = empty_like_of(x, g.out[0], g.out[1]);
   const at::Tensor total = sums ? at::zeros({x.size(0), x.size(1)}, x.options().dtype(sum_type(x)))
@@ -74,8 +89,7 @@ std::tuple<at::Tensor, at::Tensor> filtered_mask(
     p.sums = sums ? total.mutable_data_ptr<A>() : nullptr;
     p.activation = {A(gain), A(slope), A(0), clamped};
     p.record = static_cast<uint8_t*>(mask.data_ptr());
-    plan_filters(g, first, second, true, p);
-    run_all<T, A, Act::kDerivative>(p);
+    run_all<Act::kDerivative>(p, g, first, second);
   });
   return {y, total};
 }

@@ -14,6 +14,8 @@
 #include <immintrin.h>
 #endif
 
+#include "number.h"
+
 namespace hpd {
 
 #if defined(__AVX512F__)
@@ -21,10 +23,6 @@ constexpr int kLanes = 16;
 #else
 constexpr int kLanes = 8;
 #endif
-
-// storage types without arithmetic; sums are of float or double
-struct Half { uint16_t bits; };
-struct BFloat16 { uint16_t bits; };
 
 template <typename A> struct LanesOf;
 template <> struct LanesOf<float> {
@@ -67,51 +65,6 @@ inline Lanes<float> load_lanes(const BFloat16* from) {
   return reinterpret_cast<Lanes<float>>(__builtin_convertvector(words, DoubleWords) << 16);
 }
 
-inline float widen(Half value) {
-#if defined(__F16C__)
-  return _cvtsh_ss(value.bits);
-#else
-  const uint32_t sign = uint32_t(value.bits & 0x8000) << 16, rest = value.bits & 0x7fff;
-  uint32_t bits;
-  if (rest >= 0x7c00) {
-    bits = sign | 0x7f800000 | (rest & 0x3ff) << 13;
-  } else if (rest >= 0x400) {
-    bits = sign | ((rest << 13) + ((127 - 15) << 23));
-  } else {
-    // a subnormal is its integer times 2^-24, which float32 holds exactly
-    const float magnitude = float(rest) * 0x1p-24f;
-    std::memcpy(&bits, &magnitude, 4);
-    bits |= sign;
-  }
-  float result;
-  std::memcpy(&result, &bits, 4);
-  return result;
-#endif
-}
-
-inline Half narrow_to_half(float value) {
-#if defined(__F16C__)
-  return {uint16_t(_cvtss_sh(value, 0))};
-#else
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  const uint16_t sign = uint16_t(bits >> 16 & 0x8000);
-  const uint32_t rest = bits & 0x7fffffff;
-  if (rest > 0x7f800000) return {uint16_t(sign | 0x7e00)};
-  if (rest >= 0x477ff000) return {uint16_t(sign | 0x7c00)};
-  if (rest < 0x38800000) {
-    // adding 0.5 makes float32 round to multiples of 2^-24, to nearest and even
-    float magnitude;
-    std::memcpy(&magnitude, &rest, 4);
-    magnitude += 0.5f;
-    uint32_t rounded;
-    std::memcpy(&rounded, &magnitude, 4);
-    return {uint16_t(sign | (rounded - 0x3f000000))};
-  }
-  return {uint16_t(sign | ((rest - ((127 - 15) << 23) + 0xfff + (rest >> 13 & 1)) >> 13))};
-#endif
-}
-
 inline Lanes<float> load_lanes(const Half* from) {
 #if defined(__F16C__) && defined(__AVX__) && !defined(__AVX512F__)
   return Lanes<float>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
@@ -138,26 +91,8 @@ inline void store_lanes(Half* to, Lanes<float> value) {
 #if defined(__F16C__) && defined(__AVX__) && !defined(__AVX512F__)
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(__m256(value), 0));
 #else
-  for (int lane = 0; lane < kLanes; ++lane) to[lane] = narrow_to_half(value[lane]);
+  for (int lane = 0; lane < kLanes; ++lane) narrow(value[lane], to + lane);
 #endif
-}
-
-inline float widen(float value) { return value; }
-inline double widen(double value) { return value; }
-inline float widen(BFloat16 value) {
-  const uint32_t bits = uint32_t(value.bits) << 16;
-  float result;
-  std::memcpy(&result, &bits, 4);
-  return result;
-}
-inline void narrow(float value, float* to) { *to = value; }
-inline void narrow(double value, double* to) { *to = value; }
-inline void narrow(float value, Half* to) { *to = narrow_to_half(value); }
-inline void narrow(float value, BFloat16* to) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  to->bits = uint16_t(value == value ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16
-                                     : bits >> 16 | 0x40);
 }
 
 // ---- transposition of kLanes x kLanes values
