@@ -49,6 +49,11 @@ def perceptual_distance(device: torch.device) -> Distance:
     return distance
 
 
+def perceptual_weights() -> Path:
+    """Return the file in which LPIPS looks for the weights of its backbone."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / _WEIGHTS
+
+
 def _load_lpips() -> torch.nn.Module:
     import lpips
 
@@ -59,7 +64,7 @@ def _load_lpips() -> torch.nn.Module:
         try:
             network: torch.nn.Module = lpips.LPIPS(net="alex", verbose=False)
         except (URLError, OSError, RuntimeError) as error:
-            folder = Path(torch.hub.get_dir()) / "checkpoints"
+            folder = perceptual_weights().parent
             raise GeneratorError(
                 "LPIPS needs AlexNet's weights, which are not at hand",
                 got=f"{type(error).__name__}: {error}",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpd.api import (
         Run,
+        compare,
         distill,
         evaluate,
         load_dataset,
@@ -29,6 +30,7 @@ _HOMES = {
     "DistilledSet": "hpd.artifacts",
     "HpdError": "hpd.errors",
     "Run": "hpd.api",
+    "compare": "hpd.api",
     "distill": "hpd.api",
     "evaluate": "hpd.api",
     "export": "hpd.artifacts",
@@ -47,6 +49,7 @@ __all__ = [
     "DistilledSet",
     "HpdError",
     "Run",
+    "compare",
     "distill",
     "evaluate",
     "export",

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from hpd.compare_cli import compare
 from hpd.errors import HpdError
 from hpd.export_cli import export
 from hpd.generator_cli import generator
@@ -214,6 +215,7 @@ def configs() -> None:
         click.echo(f"{name:<20} {description}")
 
 
+main.add_command(compare)
 main.add_command(export)
 main.add_command(generator)
 main.add_command(ops)

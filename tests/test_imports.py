@@ -29,6 +29,7 @@ LAYERS = [
     ["hpd.api"],
     [
         "hpd.console",
+        "hpd.compare_cli",
         "hpd.export_cli",
         "hpd.generator_cli",
         "hpd.ops_cli",
@@ -36,6 +37,7 @@ LAYERS = [
         "hpd.tables",
         "hpd.report_cli",
         "hpd.sample_cli",
+        "hpd.score_cli",
         "hpd.cli",
         "hpd.__main__",
     ],

@@ -1,5 +1,6 @@
 """The Python API: what the command line does, as functions."""
 
+from hpd.api.comparing import compare
 from hpd.api.distilling import distill
 from hpd.api.experts import train_experts
 from hpd.api.loading import load_dataset, load_distilled, load_generator, project
@@ -10,6 +11,7 @@ from hpd.api.sampling import sample
 
 __all__ = [
     "Run",
+    "compare",
     "distill",
     "evaluate",
     "load_dataset",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 import torch
 
+from generators.projection import perceptual_distance, perceptual_weights
 from hpd.artifacts import DistilledSet, RunFolder
 from hpd.artifacts.places import writing_to
 from hpd.config import RunSettings, load_config, parse_yaml
@@ -17,6 +20,7 @@ from hpd.data import Dataset
 from hpd.device import open_device
 from hpd.evaluation import Evaluation, evaluate_sets
 from hpd.evaluation.ledger import Ledger
+from hpd.evaluation.similarity import similarity
 from hpd.rng import Streams
 from hpd.seals import digest_tensor
 
@@ -69,7 +73,8 @@ def evaluate(
 
     Args:
         run: a run, or its folder; `evaluation.json` is written to the folder if there is one.
-        overrides: ``"seeds=3"``, ``"training.epochs=100"``, ...: options of the evaluation.
+        overrides: ``"seeds=3"``, ``"protocol=glad"``, ...: options of the evaluation. Another
+            protocol brings its own training, rates and labels.
         report: hears (row name, students done, students in all) after each student.
 
     An evaluation that was interrupted goes on with the student at which it was, if there is a
@@ -82,7 +87,12 @@ def evaluate(
     if not isinstance(run, Run):
         run = load_run(run)
     prefixed = [f"evaluation.{override}" for override in overrides]
-    config = load_config(run.config.model_dump(mode="json"), prefixed)
+    values = run.config.model_dump(mode="json")
+    if any(override.partition("=")[0] == "protocol" for override in overrides):
+        # what the old protocol set would override the new one
+        for option in ("training", "rate_factors", "labels"):
+            del values["evaluation"][option]
+    config = load_config(values, prefixed)
     dataset = config.data.build()
     with ExitStack() as stack:
         ledger = None
@@ -100,10 +110,34 @@ def evaluate(
             report=report,
             ledger=ledger,
         )
+        evaluation = replace(
+            evaluation,
+            similarity=_similarity(run.distilled, dataset),
+            about={**evaluation.about, **_about(config)},
+        )
         if run.folder is not None and ledger is not None:
             RunFolder(run.folder).write_evaluation(evaluation.as_json())
             ledger.close()
     return evaluation
+
+
+def _similarity(distilled: DistilledSet, dataset: Dataset) -> dict[str, Any]:
+    """Measure it, with LPIPS if the weights are at hand; nothing is fetched for it."""
+    weights = perceptual_weights()
+    if weights.is_file():
+        return similarity(distilled, dataset.train, perceptual_distance(torch.device("cpu")))
+    said = f"left out: torchvision's {weights.name} is not in {weights.parent}"
+    return {**similarity(distilled, dataset.train), "lpips": said}
+
+
+def _about(config: RunSettings) -> dict[str, Any]:
+    """Return what made an evaluation, as far as its settings do not say."""
+    packages = ("hpd", "torch")
+    return {
+        "seed": config.seed,
+        "device": str(open_device(config.device)),
+        "versions": {**{name: version(name) for name in packages}, "python": python_version()},
+    }
 
 
 def _rests_on(run: Run, config: RunSettings, dataset: Dataset) -> dict[str, Any]:

@@ -1,17 +1,11 @@
 """Evaluation: fresh students on the distilled set, beside honest baselines."""
 
-from hpd.evaluation.protocol import (
-    Contender,
-    Evaluation,
-    EvaluationSettings,
-    Row,
-    compare,
-    evaluate_sets,
-    of_random_real,
-    of_set,
-)
+from hpd.evaluation.contenders import Contender, of_random_real, of_set
+from hpd.evaluation.protocol import Evaluation, Row, compare, evaluate_sets
+from hpd.evaluation.settings import PROTOCOLS, EvaluationSettings
 
 __all__ = [
+    "PROTOCOLS",
     "Contender",
     "Evaluation",
     "EvaluationSettings",

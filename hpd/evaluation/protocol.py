@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from hpd.artifacts import DistilledSet
-from hpd.data import Dataset, ImageSet
+from hpd.data import Dataset
+from hpd.evaluation.contenders import Contender, contenders
 from hpd.evaluation.ledger import Ledger
-from hpd.registry import Settings
+from hpd.evaluation.settings import EvaluationSettings
 from hpd.rng import Streams
-from hpd.students import STUDENTS, StudentSettings, TrainingSettings, accuracy, train_student
-from hpd.students.convnet import ConvNetSettings
+from hpd.students import (
+    STUDENTS,
+    Lesson,
+    Student,
+    StudentSettings,
+    accuracy,
+    train_student,
+    train_students,
+)
 
-
-class EvaluationSettings(Settings):
-    """How sets are compared."""
-
-    students: list[Annotated[StudentSettings, STUDENTS]] = Field(
-        [ConvNetSettings()], description="architectures to train, each from fresh weights"
-    )
-    seeds: int = Field(5, ge=1, description="students of each architecture")
-    training: TrainingSettings = Field(TrainingSettings(), description="on small sets")
-    full_training: TrainingSettings | None = Field(
-        TrainingSettings(epochs=30), description="on the whole training set; null: leave it out"
-    )
+# students that learn at once: more take more memory, and no less time
+_TOGETHER = 5
+_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,19 @@ class Row:
     """One line of the table.
 
     Args:
-        name: ``distilled``, ``initial`` (the source before its first step), ``random_real`` (as
-            many images), ``random_real_floats`` (as many floats, where that is another number of
-            images) or ``full`` (the whole training set).
+        name: ``distilled``, ``distilled_N`` (its first N of each class), ``initial`` (the source
+            before its first step), ``random_real``, ``herding``, ``k_centre`` (as many images),
+            ``..._floats`` (as many floats, where that is another number of images) or ``full``
+            (the whole training set).
         network: kind of student.
         images_per_class: mean number of images in a class.
-        stored_floats: floats that the set counts for.
+        stored_floats: floats that the set counts for, soft labels included.
         accuracy_mean: percent of the test images, mean over students.
         accuracy_std: sample standard deviation over students, in points.
         seeds: seed of each student.
+        accuracies: percent, of each student.
+        labels: ``hard``, or ``soft``: a teacher's probabilities.
+        lr: learning rate at the start of the schedule.
     """
 
     name: str
@@ -56,40 +59,50 @@ class Row:
     accuracy_mean: float
     accuracy_std: float
     seeds: list[int]
+    accuracies: list[float] = field(default_factory=list)
+    labels: str = "hard"
+    lr: float = 0.0
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A table of accuracies."""
+    """A table of accuracies.
+
+    Args:
+        rows: the table.
+        similarity: how close the distilled images are to each other and to real ones.
+        about: what made the numbers: settings, versions, seed, seconds.
+    """
 
     rows: list[Row]
+    similarity: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def row(self, name: str, network: str | None = None) -> Row:
         """Return the row of a set (for one kind of student, if there are several)."""
         return next(r for r in self.rows if r.name == name and network in (None, r.network))
 
+    @property
+    def across_architectures(self) -> dict[str, float]:
+        """The mean accuracy of each set over all architectures but the first, by name.
+
+        Empty if there is one architecture only.
+        """
+        first = self.rows[0].network if self.rows else ""
+        others: dict[str, list[float]] = {}
+        for row in self.rows:
+            if row.network != first:
+                others.setdefault(row.name, []).append(row.accuracy_mean)
+        return {name: round(statistics.fmean(values), 4) for name, values in others.items()}
+
     def as_json(self) -> dict[str, Any]:
         """Return what `evaluation.json` holds."""
-        return {"rows": [asdict(row) for row in self.rows]}
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A set to train on.
-
-    Args:
-        name: of its row.
-        draw: gives normalised images [N, C, H, W] and labels [N] for a student's seed.
-        training: how students are trained on it.
-        images_per_class: mean number of images in a class.
-        stored_floats: floats that it counts for.
-    """
-
-    name: str
-    draw: Callable[[int], tuple[Tensor, Tensor]]
-    training: TrainingSettings
-    images_per_class: float
-    stored_floats: int
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "across_architectures": self.across_architectures,
+            "similarity": dict(self.similarity),
+            **self.about,
+        }
 
 
 def evaluate_sets(
@@ -117,11 +130,20 @@ def evaluate_sets(
         streams: randomness of students, order, augmentation and of the random real images.
         report: hears (row name, students done, students in all) after each student.
         ledger: knows the students that were tested before, and hears of each; None: of none.
+
+    Raises:
+        ConfigError: if a class has fewer distilled images than one of `counts`.
     """
-    contenders = _contenders(distilled, initial, dataset, settings, streams)
-    return compare(
-        contenders, dataset, settings, device=device, streams=streams, report=report, ledger=ledger
-    )
+    bench = _Bench(dataset, settings, device, streams)
+
+    def embed(images: Tensor) -> Tensor:
+        teacher = bench.teacher(settings.students[0])
+        with torch.no_grad():
+            parts = [teacher.embed(part.to(device)).cpu() for part in images.split(_BATCH)]
+        return torch.cat(parts)
+
+    found = contenders(distilled, initial, dataset, settings, streams, embed)
+    return _compare(found, bench, settings, report, ledger or Ledger())
 
 
 def compare(
@@ -138,107 +160,122 @@ def compare(
 
     A set gets the same row whatever it is compared with.
     """
-    ledger = ledger or Ledger()
-    bench = _Bench(dataset, device, streams)
+    bench = _Bench(dataset, settings, device, streams)
+    return _compare(contenders, bench, settings, report, ledger or Ledger())
+
+
+def _compare(
+    contenders: Sequence[Contender],
+    bench: _Bench,
+    settings: EvaluationSettings,
+    report: Callable[[str, int, int], None],
+    ledger: Ledger,
+) -> Evaluation:
     total = len(contenders) * len(settings.students) * settings.seeds
-    rows, done = [], 0
+    rows, done, started = [], 0, time.perf_counter()
     for number, student_settings in enumerate(settings.students):
         network = STUDENTS.kind_of(student_settings)
         for contender in contenders:
-            scores = []
-            for seed in range(settings.seeds):
-                name = f"{number} {network} {contender.name} {seed}"
-                score = ledger.get(name)
-                if score is None:
-                    score = bench.score(student_settings, contender, seed)
-                    ledger.put(name, score)
-                scores.append(score)
-                done += 1
-                report(contender.name, done, total)
-            rows.append(_row(contender, network, scores))
-    return Evaluation(rows)
+            scores: list[float] = []
+            while len(scores) < settings.seeds:
+                seeds = range(len(scores), min(len(scores) + _TOGETHER, settings.seeds))
+                names = {s: f"{number} {network} {contender.name} {s}" for s in seeds}
+                known = {seed: ledger.get(name) for seed, name in names.items()}
+                missing = [seed for seed, score in known.items() if score is None]
+                found = bench.scores(student_settings, contender, missing)
+                known |= dict(zip(missing, found, strict=True))
+                # all at once: a part of them trained again would have other companions
+                ledger.put_all(
+                    {names[seed]: score for seed, score in zip(missing, found, strict=True)}
+                )
+                scores += [score for score in known.values() if score is not None]
+                for _ in seeds:
+                    done += 1
+                    report(contender.name, done, total)
+            rows.append(bench.row(contender, network, scores))
+    about = {
+        "settings": settings.model_dump(mode="json"),
+        "students_seconds": round(time.perf_counter() - started, 3),
+    }
+    return Evaluation(rows, about=about)
 
 
 class _Bench:
-    """Trains one student on a set, and tests it."""
+    """Trains students on a set, and tests them."""
 
-    def __init__(self, dataset: Dataset, device: torch.device, streams: Streams) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        settings: EvaluationSettings,
+        device: torch.device,
+        streams: Streams,
+    ) -> None:
         self._train, self._device, self._streams = dataset.train, device, streams
+        self._settings = settings
         self._images = dataset.test.normalised().to(device)
         self._labels = dataset.test.labels.to(device)
+        self._teachers: dict[str, Student] = {}
 
-    def score(self, settings: StudentSettings, contender: Contender, seed: int) -> float:
-        """Return the accuracy in percent."""
-        own = self._streams.fork("student", STUDENTS.kind_of(settings), seed)
-        student = settings.build(
-            self._train.image_shape, self._train.num_classes, own.generator("weights")
-        ).to(self._device)
-        images, labels = (part.to(self._device) for part in contender.draw(seed))
-        train_student(student, images, labels, contender.training, own)
-        return 100 * accuracy(student, self._images, self._labels)
+    def scores(
+        self, student: StudentSettings, contender: Contender, seeds: Sequence[int]
+    ) -> list[float]:
+        """Return the accuracy of the student of each seed, in percent."""
+        if not seeds:
+            return []
+        kind = STUDENTS.kind_of(student)
+        lessons = []
+        for seed in seeds:
+            own = self._streams.fork("student", kind, seed)
+            images, labels = contender.draw(seed)
+            images = images.to(self._device)
+            if self._softens(contender):
+                labels = self._soft_labels(student, images)
+            fresh = self._fresh(student, own)
+            lessons.append(Lesson(fresh, images, labels.to(self._device), own))
+        train_students(lessons, self._settings.training_of(contender.training, kind))
+        return [100 * accuracy(own.student, self._images, self._labels) for own in lessons]
 
+    def teacher(self, student: StudentSettings) -> Student:
+        """Return a student of this kind that was trained on the whole training set."""
+        kind, training = STUDENTS.kind_of(student), self._settings.full_training
+        key = f"{kind} {student!r}"
+        if key not in self._teachers:
+            assert training is not None, "checked by the settings"
+            own = self._streams.fork("teacher", kind)
+            images = self._train.normalised().to(self._device)
+            labels = self._train.labels.to(self._device)
+            training = self._settings.training_of(training, kind)
+            self._teachers[key] = train_student(
+                self._fresh(student, own), images, labels, training, own
+            ).eval()
+        return self._teachers[key]
 
-def _contenders(
-    distilled: DistilledSet, initial: DistilledSet, dataset: Dataset,
-    settings: EvaluationSettings, streams: Streams,
-) -> list[Contender]:  # fmt: skip
-    train, per_class = dataset.train, round(distilled.images_per_class)
-    floats_per_class = distilled.stored_floats / train.num_classes
-    affordable = int(floats_per_class // train.images[0].numel())
-    small = settings.training
-    contenders = [
-        of_set("distilled", distilled, small),
-        of_set("initial", initial, small),
-        of_random_real("random_real", per_class, train, small, streams),
-    ]
-    if affordable not in (0, per_class):
-        name = "random_real_floats"
-        contenders.append(of_random_real(name, affordable, train, small, streams))
-    if settings.full_training is not None:
-        everything = train.normalised()
-        contenders.append(
-            Contender(
-                "full",
-                lambda seed: (everything, train.labels),
-                settings.full_training,
-                len(train) / train.num_classes,
-                train.images.numel(),
-            )
+    def row(self, contender: Contender, network: str, scores: Sequence[float]) -> Row:
+        """Return the line of the table."""
+        soft = self._softens(contender)
+        classes = self._train.num_classes
+        floats = round(contender.images_per_class * classes) * classes if soft else 0
+        return Row(
+            name=contender.name,
+            network=network,
+            images_per_class=contender.images_per_class,
+            stored_floats=contender.stored_floats + floats,
+            accuracy_mean=round(statistics.fmean(scores), 4),
+            accuracy_std=round(statistics.stdev(scores), 4) if len(scores) > 1 else 0.0,
+            seeds=list(range(len(scores))),
+            accuracies=[round(score, 4) for score in scores],
+            labels="soft" if soft else "hard",
+            lr=self._settings.training_of(contender.training, network).lr,
         )
-    return contenders
 
+    def _fresh(self, student: StudentSettings, streams: Streams) -> Student:
+        shape, classes = self._train.image_shape, self._train.num_classes
+        return student.build(shape, classes, streams.generator("weights")).to(self._device)
 
-def of_set(name: str, part: DistilledSet, training: TrainingSettings) -> Contender:
-    """Return a synthetic set as a contender."""
-    images = part.normalised()
-    per_class, floats = part.images_per_class, part.stored_floats
-    return Contender(name, lambda seed: (images, part.labels), training, per_class, floats)
+    def _softens(self, contender: Contender) -> bool:
+        return contender.relabelled and self._settings.labels == "soft"
 
-
-def of_random_real(
-    name: str, per_class: int, train: ImageSet, training: TrainingSettings, streams: Streams
-) -> Contender:
-    """Return random real images as a contender, drawn anew for each student.
-
-    As many of each class as `per_class` says, or as the smallest class has.
-    """
-    per_class = min(per_class, *(len(own) for own in train.by_class))
-
-    def draw(seed: int) -> tuple[Tensor, Tensor]:
-        chosen = train.draw_per_class(per_class, streams.generator("random real", seed))
-        return train.normalised(chosen), train.labels[chosen]
-
-    floats = per_class * train.num_classes * train.images[0].numel()
-    return Contender(name, draw, training, float(per_class), floats)
-
-
-def _row(contender: Contender, network: str, scores: Sequence[float]) -> Row:
-    return Row(
-        name=contender.name,
-        network=network,
-        images_per_class=contender.images_per_class,
-        stored_floats=contender.stored_floats,
-        accuracy_mean=round(statistics.fmean(scores), 4),
-        accuracy_std=round(statistics.stdev(scores), 4) if len(scores) > 1 else 0.0,
-        seeds=list(range(len(scores))),
-    )
+    def _soft_labels(self, student: StudentSettings, images: Tensor) -> Tensor:
+        teacher = self.teacher(student)
+        with torch.no_grad():
+            return torch.cat([teacher(part).softmax(dim=1) for part in images.split(_BATCH)])

@@ -10,7 +10,10 @@ from conftest import CPU, SMALL_STUDENT
 
 from hpd.artifacts import DistilledSet
 from hpd.data import Dataset
+from hpd.errors import ConfigError
 from hpd.evaluation import EvaluationSettings, compare, evaluate_sets, of_random_real, of_set
+from hpd.evaluation.contenders import contenders
+from hpd.evaluation.ledger import Ledger
 from hpd.rng import Streams
 
 
@@ -119,3 +122,89 @@ def test_a_set_alone_gets_the_row_that_it_gets_in_company(dataset, images):
     ):
         alone = compare([contender], dataset, s, device=CPU, streams=Streams(0))
         assert alone.rows == [table.row(contender.name)]
+
+
+def test_coresets_stand_beside_random_images_and_subsets_beside_the_set(dataset, images):
+    two_each = as_set(images, torch.tensor([0, 1, 12, 13, 24, 25]))
+    evaluation = evaluate(
+        dataset, two_each, baselines=["random_real", "herding", "k_centre"], counts=[1], seeds=1
+    )
+    rows = {row.name: row for row in evaluation.rows}
+    assert rows["distilled_1"].images_per_class == 1
+    assert rows["distilled_1"].stored_floats == 3 * 64
+    for name in ("herding", "k_centre"):
+        assert (rows[name].images_per_class, rows[name].stored_floats) == (2, 6 * 64)
+        assert (rows[f"{name}_floats"].images_per_class) == 1
+    with pytest.raises(ConfigError, match="counts"):
+        evaluate(dataset, two_each, counts=[3])
+
+
+def test_coresets_are_those_of_a_trained_network(dataset, images):
+    """The choice is the selection's own, on the features of a teacher, class by class."""
+    calls = []
+
+    def embed(x):
+        calls.append(len(x))
+        return x.flatten(1)
+
+    one_each = as_set(images, torch.tensor([0, 12, 24]))
+    found = contenders(
+        one_each, one_each, dataset, settings(baselines=["herding"]), Streams(0), embed
+    )
+    herded = next(c for c in found if c.name == "herding")
+    chosen, labels = herded.draw(0)
+    assert calls == [12, 12, 12]
+    assert labels.tolist() == [0, 1, 2]
+    for c in range(3):
+        own = images.normalised(images.by_class[c])
+        gaps = (own - own.mean(dim=0)).flatten(1).norm(dim=1)
+        assert torch.equal(chosen[c], own[int(gaps.argmin())])
+
+
+def test_soft_labels_come_from_a_teacher_for_every_small_set(dataset, images):
+    one_each = as_set(images, torch.tensor([0, 12, 24]))
+    options = {"training": {"epochs": 40, "lr": 0.05, "temperature": 2.0}, "seeds": 1}
+    hard = evaluate(dataset, one_each, **options)
+    soft = evaluate(dataset, one_each, labels="soft", **options)
+    labels = {row.name: row.labels for row in soft.rows}
+    assert labels == {
+        "distilled": "soft", "initial": "soft", "random_real": "soft", "full": "hard",
+    }  # fmt: skip
+    # three probabilities for each of three images
+    assert soft.row("distilled").stored_floats == hard.row("distilled").stored_floats + 9
+    assert soft.row("full") == hard.row("full")
+    # equal images get equal labels
+    assert soft.row("distilled").accuracies == soft.row("initial").accuracies
+
+
+def test_rates_by_network_and_the_mean_over_the_others(dataset, images):
+    one_each = as_set(images, torch.tensor([0, 12, 24]))
+    vit = {"kind": "vit", "width": 8, "depth": 1, "heads": 2, "mlp_width": 8}
+    evaluation = evaluate(
+        dataset, one_each, students=[SMALL_STUDENT, vit], rate_factors={"vit": 0.5},
+        full_training=None, seeds=1, training={"epochs": 2, "lr": 0.25},
+    )  # fmt: skip
+    assert evaluation.row("distilled", "convnet").lr == 0.25
+    assert evaluation.row("distilled", "vit").lr == 0.125
+    assert evaluation.across_architectures == {
+        name: evaluation.row(name, "vit").accuracy_mean
+        for name in ("distilled", "initial", "random_real")
+    }
+    assert evaluate(dataset, one_each, full_training=None).across_architectures == {}
+
+
+def test_students_of_a_group_are_those_of_another(dataset, images):
+    """Two students now and three later come to what five come to, as a resumed evaluation needs."""
+    one_each = as_set(images, torch.tensor([0, 12, 24]))
+    ledger = Ledger()
+    contender = [of_set("distilled", one_each, settings().training)]
+
+    def rows(seeds):
+        return compare(
+            contender, dataset, settings(seeds=seeds), device=CPU, streams=Streams(0), ledger=ledger
+        ).rows
+
+    rows(2)
+    later = rows(5)
+    ledger = Ledger()
+    assert rows(5) == later
