@@ -26,7 +26,7 @@ import click
 @click.option(
     "--level",
     type=click.IntRange(min=0),
-    help="Level of the latents.  [the best below the pixels]",
+    help="Level of the latents.  [the first]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--format", "format_name", default="imagefolder", show_default=True)

@@ -100,7 +100,7 @@ def test_the_noise_is_in_parts_of_the_rms(run, level):
     sampling = SamplingSettings(per_class=40, psi=0, noise=0.25, level=level)
     settings = SOURCES.parse(config("digits16")["source"])
     left = Distilled(
-        [s.state for s in read_stages(RunFolder(run))], [None] * 7,
+        [s.state for s in read_stages(RunFolder(run))],
         torch.tensor([0, 0, 1, 1, 2, 2]), ("3", "5", "8"), None,
     )  # fmt: skip
     sample_around(settings, left, sampling, CPU, stored)
@@ -123,13 +123,15 @@ def test_seeds_decide_and_counts_do_not(run):
     assert not torch.allclose(few.images[0], few.images[1], atol=1e-3)
 
 
-def test_the_best_level_below_the_pixels_is_taken(run, copied):
-    scores = [stage.score for stage in read_stages(RunFolder(run))]
-    assert len(scores) == 7
-    best = max(k for k in range(6) if scores[k] == min(scores[:6]))
-    assert torch.equal(hpd.sample(run, 1).images, hpd.sample(run, 1, level=best).images)
+def test_the_first_level_is_taken(run, tmp_path):
+    assert torch.equal(hpd.sample(run, 1).images, hpd.sample(run, 1, level=0).images)
     with pytest.raises(ConfigError, match="one of 0, 1, 2, 3, 4, 5"):
         hpd.sample(run, 1, level=6)
+    hpd.distill(config("digits16", levels=[2, 4, 6]), out=tmp_path / "run")
+    other = tmp_path / "run"
+    assert torch.equal(hpd.sample(other, 1).images, hpd.sample(other, 1, level=2).images)
+    with pytest.raises(ConfigError, match="got 3, expected one of 2, 4"):
+        hpd.sample(other, 1, level=3)
 
 
 def test_psi_one_from_ws_is_the_generator_alone(run):
@@ -145,7 +147,7 @@ def test_psi_one_from_ws_is_the_generator_alone(run):
 @pytest.mark.parametrize("kind", list(SOURCES))
 def test_every_source_gives_images_or_says_why_not(kind, source_settings):
     settings = SOURCES.parse(source_settings(kind))
-    left = Distilled([{}], [None], torch.tensor([0, 1, 2]), ("a", "b", "c"), None)
+    left = Distilled([{}], torch.tensor([0, 1, 2]), ("a", "b", "c"), None)
     with pytest.raises(HpdError) as error:
         sample_around(settings, left, SamplingSettings(per_class=1), CPU)
     expected = "not the stages" if kind == "gan" else "no generator that could make new images"

@@ -36,7 +36,8 @@ def sample(
         per_class: new images of each class.
         psi: 0 gives the distilled latents, 1 what the generator makes by itself; None: 0.5.
         noise: in parts of the RMS of the features; of ws at level 0; None: none.
-        level: level of the latents to start from; None: the best-scoring one below the pixels.
+        level: level of the latents to start from; None: the first of the run, from which images
+            differ most.
         seed: root of every draw.
         generator: the one of the run, where that was in memory.
 
@@ -58,7 +59,6 @@ def sample(
     known = folder.read_manifest().get("generator", {})
     left = Distilled(
         states=[stage.state for stage in stages],
-        scores=[stage.score for stage in stages],
         labels=run.distilled.labels,
         classes=run.distilled.classes,
         sha256=known.get("sha256"),

@@ -6,6 +6,11 @@ Adversarial Networks, CVPR 2019, section B) around the distilled latents in plac
     ``w' = w_distilled + psi * (w - w_distilled)``, ``w = map(z, class)``, ``z ~ N(0, I)``
 
 and, where the state has features, ``f' = f + noise * rms(f) * e``, ``e ~ N(0, I)``.
+
+Which level and psi suit was measured on the digits, one distilled image a class, ten new ones,
+ConvNets of width 32, in percent of the test images: from ws 93.2, 93.8, 93.7 and 94.0 at psi 0.3,
+0.5, 0.8 and 1; from the level with the best score, which holds the place of every stroke, 92.0,
+92.0, 92.5 and 92.3; the distilled images themselves 92.9.
 """
 
 from __future__ import annotations
@@ -39,7 +44,7 @@ class SamplingSettings(Settings):
         0.0, ge=0, description="normal noise on the features, in parts of their RMS; ws at level 0"
     )
     level: int | None = Field(
-        None, ge=0, description="level to start from; null: the best below the pixels"
+        None, ge=0, description="level to start from; null: the first, where images differ most"
     )
     seed: int = Field(0, ge=0, description="root of every draw")
 
@@ -50,14 +55,12 @@ class Distilled:
 
     Args:
         states: the best state of each stage, in order.
-        scores: of these states, the lower the better; None where nothing is scored.
         labels: class of each image [N].
         classes: name of each class.
         sha256: of the generator's weights, as the run says; None where it says nothing.
     """
 
     states: Sequence[State]
-    scores: Sequence[float | None]
     labels: Tensor
     classes: tuple[str, ...]
     sha256: str | None
@@ -126,7 +129,7 @@ def _(
             got=len(distilled.states),
             expected=len(levels),
         )
-    stage = _stage(levels, distilled.scores, network.spec.last_level, sampling.level)
+    stage = _stage(levels, network.spec.last_level, sampling.level)
     anchors = _Anchors.of(distilled.states[stage], levels[stage], distilled.labels, device)
     classes = match_classes(network.spec, distilled.classes, settings.generator_classes)
     streams = Streams(sampling.seed).fork("sample")
@@ -140,27 +143,18 @@ def _(
     return torch.cat(parts)
 
 
-def _stage(
-    levels: Sequence[int], scores: Sequence[float | None], last_level: int, wanted: int | None
-) -> int:
+def _stage(levels: Sequence[int], last_level: int, wanted: int | None) -> int:
     """Return the number of the stage to start from."""
-    usable = [stage for stage, level in enumerate(levels) if level < last_level]
-    if wanted is not None:
-        if wanted not in [levels[stage] for stage in usable]:
-            raise ConfigError(
-                "the run has no latents at that level",
-                got=wanted,
-                expected=f"one of {', '.join(str(levels[s]) for s in usable) or 'none'}",
-            )
-        return levels.index(wanted)
+    usable = [level for level in levels if level < last_level]
     if not usable:
         raise ConfigError("the run optimised pixels alone: it has no latents to sample around")
-    # of several that are as good, or none that is scored, the one that went furthest
-    return min(usable, key=lambda s: (_or_zero(scores[s]), -s))
-
-
-def _or_zero(score: float | None) -> float:
-    return 0.0 if score is None else score
+    if wanted is not None and wanted not in usable:
+        raise ConfigError(
+            "the run has no latents at that level",
+            got=wanted,
+            expected=f"one of {', '.join(map(str, usable))}",
+        )
+    return levels.index(usable[0] if wanted is None else wanted)
 
 
 @dataclass(frozen=True)
