@@ -287,11 +287,20 @@ def test_a_killed_start_does_not_occupy_a_folder(made, tmp_path):
     assert not [name for name in contents(path) if name.endswith(".part")]
 
 
-def test_a_run_of_before_is_told_apart_from_a_damaged_one(made, run):
-    """The seal of the manifest is part of it: without it, it is not taken for a good one."""
+def test_runs_of_before_there_were_checksums_are_read(made, run):
     path = run("finished")
-    manifest = json.loads((path / "manifest.json").read_text())
-    del manifest["sha256"]
+    manifest = read_sealed(path / "manifest.json")
+    for name in ("format", "files"):
+        del manifest[name]
     (path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(RunError, match=r"cannot read .*manifest.json.*--resume"):
-        hpd.load_run(path)
+    flip(path / "grid.png", 0.5)
+    assert hpd.load_run(path).distilled.images.equal(
+        hpd.load_run(made[0] / "finished").distilled.images
+    )
+    # a seal that is broken is not the same as none
+    for missing in ("format", "sha256"):
+        content = json.loads((made[0] / "finished" / "manifest.json").read_text())
+        del content[missing]
+        (path / "manifest.json").write_text(json.dumps(content))
+        with pytest.raises(RunError, match=r"cannot read .*manifest.json.*--resume"):
+            hpd.load_run(path)

@@ -219,10 +219,13 @@ class RunFolder:
                 fix="Go on with it by `hpd distill CONFIG --out DIR --resume`.",
             )
         try:
-            manifest = read_sealed(path)
-        except (OSError, ValueError) as error:
+            manifest = json.loads(path.read_bytes())
+            # before format 1 there were neither; one that is damaged has one of them
+            if not {"format", "sha256"}.isdisjoint(manifest):
+                manifest = read_sealed(path)
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise RunError(f"cannot read {path}", got=error, fix=_AGAIN) from None
-        if manifest["format"] > FORMAT:
+        if manifest.get("format", 0) > FORMAT:
             raise RunError(
                 f"{path} was written by a newer version of hpd",
                 got=f"format {manifest['format']}",
@@ -241,8 +244,9 @@ class RunFolder:
             RunError: naming those that are not, or if there is no finished run; see
                 `read_manifest`.
         """
-        files: Mapping[str, str] = self.read_manifest()["files"]
-        changed = [n for n in names or files if self._digest(n) != files[n]]
+        # runs of before format 1 have no checksums
+        files: Mapping[str, str] = self.read_manifest().get("files", {})
+        changed = [n for n in names or files if n in files and self._digest(n) != files[n]]
         if changed:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             raise RunError(

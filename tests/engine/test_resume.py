@@ -89,6 +89,16 @@ def test_every_source_goes_on_to_the_bit(run, tmp_path, kind, source_settings):
     check_every_snapshot(run, tmp_path, source=source, objective=objective)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"levels": [0, 1, 3], "lr_generator": 1e-3}, {"levels": [1, 3], "features": "random"}],
+)
+def test_levels_in_every_way_go_on_to_the_bit(run, tmp_path, options, source_settings):
+    source = source_settings("gan", steps=STEPS, **options)
+    objective = {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 4}
+    check_every_snapshot(run, tmp_path, source=source, objective=objective)
+
+
 @pytest.mark.parametrize("kind", list(OBJECTIVES))
 def test_every_objective_goes_on_to_the_bit(
     run, tmp_path, kind, objective_options, source_settings
