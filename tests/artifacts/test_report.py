@@ -109,7 +109,7 @@ def test_it_says_what_the_run_was(run, distilled):
     for words in (
         "digits, distilled", "Trial & error", "91.2", "60.0", "6 images", "1,152 floats",
         "1 min 35 s", "10.0%", "source before its first step",
-        "1 b4.conv1", "at a distance of 1.75", "MIT <i>", "12.5 % outside", "T-shirt/top",
+        "1 b4.conv1", "with a score of 1.75", "MIT <i>", "12.5 % outside", "T-shirt/top",
         "data:\n  kind: digits",
     ):  # fmt: skip
         assert words in page.text, words
@@ -321,6 +321,10 @@ def test_curves_are_where_their_values_are():
     for tick in chart.y_ticks:
         top = points[0][1] + slope * (float(tick.text) - values[0])
         assert tick.top == pytest.approx(top, abs=0.05)
+    assert len(chart.means) == 3
+    middle = [float(p.split(",")[1]) for p in chart.means[1].split()][10]
+    assert middle == pytest.approx(sum(top for _, top in points[29:32]) / 3, abs=0.02)
+    assert score_chart(stages).means == []
     dots = score_chart(stages).dots
     assert [dot.left for dot in dots] == [
         pytest.approx(100 * s / 60, abs=1e-3) for s in (15, 35, 55)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 _MOST_POINTS = 600
 _HEADROOM = 0.06
+# the loss of a step hangs on its draws: its mean over a tenth of the stage shows where it goes
+_MEAN_FROM = 20
+_MEAN_PART = 10
 # from this ratio of largest to smallest value on, the axis is logarithmic
 _LOG_FROM = 30.0
 
@@ -90,6 +93,7 @@ class Chart:
         title: what is drawn.
         description: the same in a sentence, with its first and last values, for who cannot see it.
         lines: points of each stage, as SVG's `points` in a frame of 100 x 100.
+        means: likewise their running means; empty where the values are drawn by themselves.
         dots: values that are drawn by themselves.
         bands: the stages.
         x_ticks: steps.
@@ -100,6 +104,7 @@ class Chart:
     title: str
     description: str
     lines: list[str]
+    means: list[str]
     dots: list[Mark]
     bands: list[Band]
     x_ticks: list[Mark]
@@ -160,14 +165,14 @@ def round_values(low: float, high: float, most: int = 5) -> list[float]:
 def loss_chart(stages: Sequence[StageSteps]) -> Chart | None:
     """Return the curve of the loss, None where there is no step."""
     series = [[(stage.start + i, loss) for i, loss in enumerate(stage.losses)] for stage in stages]
-    return _chart("Loss of the objective", stages, series)
+    return _chart("Loss of the objective", stages, series, smooth=True)
 
 
 def score_chart(stages: Sequence[StageSteps]) -> Chart | None:
     """Return the curve of the score, with the best of each stage, None where nothing is scored."""
     series = [[(stage.start + step, score) for step, score in stage.scores] for stage in stages]
     best = [(s.start + s.best[0], s.best[1], s.name) for s in stages if s.best is not None]
-    return _chart("Distance to the real images, by which a state is kept", stages, series, best)
+    return _chart("Score by which a state is kept, the lower the better", stages, series, best)
 
 
 def _chart(
@@ -175,6 +180,8 @@ def _chart(
     stages: Sequence[StageSteps],
     series: Sequence[Sequence[tuple[int, float]]],
     points: Sequence[tuple[int, float, str]] = (),
+    *,
+    smooth: bool = False,
 ) -> Chart | None:
     values = [value for line in series for _, value in line]
     if not values:
@@ -185,15 +192,15 @@ def _chart(
     def at(step: float) -> float:
         return round(100 * step / total, 3)
 
+    def drawn(line: Sequence[tuple[int, float]]) -> str:
+        return " ".join(f"{at(step)},{axis.top(value):.2f}" for step, value in thin(line))
+
     return Chart(
         title=title,
         description=f"From {values[0]:.4g} to {values[-1]:.4g} in {total} steps; "
         f"lowest {min(values):.4g}, highest {max(values):.4g}.",
-        lines=[
-            " ".join(f"{at(step)},{axis.top(value):.2f}" for step, value in thin(line))
-            for line in series
-            if line
-        ],
+        lines=[drawn(line) for line in series if line],
+        means=[drawn(running_mean(line)) for line in series if smooth and len(line) >= _MEAN_FROM],
         dots=[
             Mark(f"{name}: {value:.4g} after {step} steps", at(step), round(axis.top(value), 2))
             for step, value, name in points
@@ -203,6 +210,21 @@ def _chart(
         y_ticks=axis.ticks(),
         is_log=axis.is_log,
     )
+
+
+def running_mean(line: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return at each step the mean of the values around it: a tenth of the line, less at its ends.
+
+    >>> running_mean([(0, 1.0), (1, 2.0), (2, 6.0)])
+    [(0, 1.5), (1, 3.0), (2, 4.0)]
+    """
+    reach = max(1, len(line) // _MEAN_PART // 2)
+    sums = [0.0, *accumulate(value for _, value in line)]
+    means = []
+    for i, (step, _) in enumerate(line):
+        first, last = max(0, i - reach), min(len(line), i + reach + 1)
+        means.append((step, (sums[last] - sums[first]) / (last - first)))
+    return means
 
 
 def thin(line: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
