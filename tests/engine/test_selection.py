@@ -9,7 +9,7 @@ import torch
 from conftest import CPU, SMALL_STUDENT
 from reference import class_relevant_distance
 
-from hpd import distill, load_dataset
+from hpd import distill, load_dataset, train_experts
 from hpd.engine import SELECTORS
 from hpd.engine.selection import ClassRelevantDistance
 from hpd.engine.selection.loss import LossSettings
@@ -207,3 +207,19 @@ def test_a_run_that_validates_sees_no_held_out_image(monkeypatch):
     whole = load_dataset("digits").train
     assert seen == [len(ValidationSettings().split(whole)[0])] * 2
     assert seen[0] < len(whole)
+
+
+def test_experts_are_trained_without_the_held_out_images(monkeypatch, tmp_path):
+    seen = []
+
+    def train(path, student, settings, train, **rest):
+        seen.append(len(train))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hpd.engine.experts.train_experts", train)
+    config = {"data": "digits", "source": "pixel", "objective": "trajectory"}
+    for selection in ("last", "validation"):
+        with pytest.raises(KeyboardInterrupt):
+            train_experts(config | {"selection": selection}, out=tmp_path)
+    whole = load_dataset("digits").train
+    assert seen == [len(whole), len(ValidationSettings().split(whole)[0])]

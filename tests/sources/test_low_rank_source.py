@@ -7,8 +7,10 @@ from itertools import product
 
 import pytest
 import torch
-from conftest import CPU
+from conftest import CPU, SMALL_STUDENT
 
+from hpd import distill
+from hpd.artifacts import RunFolder
 from hpd.data import ImageSet, Normalisation
 from hpd.engine import OptimizerSettings
 from hpd.engine.loop import render_all
@@ -122,3 +124,19 @@ def test_images_need_not_be_square(images):
     flat = replace(images, images=images.images[:, :, :4])
     source = build(flat, rank=1, budget_images=3)
     assert render_all(source).shape == (3 * 8, 1, 4, 8)
+
+
+def test_the_factors_are_kept_and_give_the_images_again(tmp_path):
+    """What is stored is what was counted, not the images that it decodes to."""
+    config = {
+        "data": {"kind": "digits", "classes": ["0", "1", "2"]},
+        "source": {"kind": "low_rank", "steps": 3},
+        "objective": {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 4},
+        "selection": "last",
+    }
+    run = distill(config, out=tmp_path / "run")
+    factors = RunFolder(tmp_path / "run").read_best_stage()
+    assert sum(part.numel() for part in factors.values()) == run.distilled.stored_floats == 768
+    decoded = run.distilled.normalisation.undo(factors["left"] @ factors["right"])
+    assert torch.equal(decoded, run.distilled.images)
+    assert len(decoded) == 12
