@@ -35,6 +35,7 @@ class DiscriminatorSettings(Settings):
     channel_max: int = Field(512, ge=1, description="most features of any layer")
     mapping_layers: int = Field(2, ge=0, description="dense layers between class and projection")
     group_size: int = Field(4, ge=1, description="neighbours in the batch that are compared")
+    classifier: bool = Field(False, description="whether it also tells which class it sees")
 
     def features(self, resolution: int) -> int:
         """Return the number of feature maps at `resolution`."""
@@ -176,11 +177,17 @@ class Head(nn.Module):
         self.conv = ConvolutionLayer(inside + 1, inside, 3)
         self.fc = DenseLayer(inside * 16, inside, activation="lrelu")
         self.out = DenseLayer(inside, width)
+        if settings.classifier:
+            self.classify = DenseLayer(inside, settings.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, I, 4, 4] to [N, width]."""
+        return self.out(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map [N, I, 4, 4] to what the last dense layers see, [N, I]."""
         x = self.conv(add_group_deviation(x, self.group_size))
-        return self.out(self.fc(x.flatten(1)))
+        return self.fc(x.flatten(1))
 
 
 class ClassEmbedding(nn.Module):
@@ -245,6 +252,18 @@ class Discriminator(nn.Module):
             ShapeError: for a wrong shape, a label out of range or a batch without whole groups.
             GeneratorError: if labels are missing, or given to an unconditional discriminator.
         """
+        return self.judge(images, labels)[0]
+
+    def judge(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return what `forward` does and, beside it, the logits of all classes [N, K].
+
+        The second is None without a `classifier`; it does not depend on the labels. Source:
+        Odena et al., Conditional Image Synthesis with Auxiliary Classifier GANs, ICML 2017.
+
+        Raises:
+            ShapeError: as `forward`.
+            GeneratorError: as `forward`.
+        """
         s = self.settings
         check_shape(images, "N C H W", "images", C=s.channels, H=s.resolution, W=s.resolution)
         if (labels is None) != (s.num_classes == 0):
@@ -256,8 +275,10 @@ class Discriminator(nn.Module):
         x = images
         for resolution in self.resolutions:
             x = self.get_submodule(f"b{resolution}")(x)
-        x = self.b4(x)
+        features = self.b4.features(x)
+        x = self.b4.out(features)
+        classes = self.b4.classify(features) if s.classifier else None
         if labels is None:
-            return x[:, 0]
+            return x[:, 0], classes
         check_labels(check_shape(labels, "N", "labels", N=len(images)), s.num_classes)
-        return (x * self.mapping(labels)).sum(dim=1) / math.sqrt(x.shape[1])
+        return (x * self.mapping(labels)).sum(dim=1) / math.sqrt(x.shape[1]), classes

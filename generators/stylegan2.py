@@ -24,6 +24,7 @@ from generators.base import (
     LevelState,
     Resolution,
 )
+from generators.draws import Draws
 from generators.layers import (
     DenseLayer,
     initialise_layers,
@@ -31,6 +32,7 @@ from generators.layers import (
     up_convolve,
 )
 from generators.ops import bias_act, lowpass_filter, upsample2d
+from hpd.errors import GeneratorError
 
 Architecture = Literal["skip", "resnet", "orig"]
 NoiseMode = Literal["const", "random", "none"]
@@ -156,13 +158,13 @@ class SynthesisLayer(nn.Module):
         self.noise_strength.zero_()
 
     def forward(
-        self, x: Tensor, w: Tensor, noise: NoiseMode, rng: torch.Generator | None, gain: float = 1.0
+        self, x: Tensor, w: Tensor, noise: NoiseMode, draws: Draws | None, gain: float = 1.0
     ) -> Tensor:
         """Map [N, I, h, h] and w [N, D] to [N, O, H, H]; `gain` scales the result."""
         kernel = self.resample_filter if self.up else None
         x = modulated_convolution(x, self.weight, self.affine(w), up_kernel=kernel)
-        if noise == "random":
-            drawn = torch.randn(len(x), 1, *self.noise_const.shape, generator=rng)
+        if noise == "random" and draws is not None:
+            drawn = draws.normal(len(x), 1, *self.noise_const.shape)
             x = x + drawn.to(x) * self.noise_strength.to(x.dtype)
         elif noise == "const":
             x = x + (self.noise_const * self.noise_strength).to(x.dtype)
@@ -268,7 +270,7 @@ class SynthesisNetwork(nn.Module):
 
     def run_layer(
         self, state: LevelState, ws: Tensor, index: int,
-        *, noise: NoiseMode = "const", rng: torch.Generator | None = None,
+        *, noise: NoiseMode = "const", draws: Draws | None = None,
         dtype: torch.dtype | None = None,
     ) -> LevelState:  # fmt: skip
         """Run layer `index` (the last index: the final colours) on the state before it.
@@ -283,18 +285,18 @@ class SynthesisNetwork(nn.Module):
         block, w = self.block(resolution), ws[:, index]
         if index == 0:
             x = block.const.to(dtype=dtype).expand(len(ws), -1, -1, -1)
-            return (block.conv1(x, w, noise, rng),)
+            return (block.conv1(x, w, noise, draws),)
         x, *carried = state
         if name == "conv0":
             if self.settings.architecture == "skip":
                 carried = [self._colours(state, ws, index)]
             elif self.settings.architecture == "resnet":
                 carried = [block.skip(x)]
-            return (block.conv0(x, w, noise, rng), *carried)
+            return (block.conv0(x, w, noise, draws), *carried)
         if self.settings.architecture == "resnet":
-            x = block.conv1(x, w, noise, rng, gain=math.sqrt(0.5))
+            x = block.conv1(x, w, noise, draws, gain=math.sqrt(0.5))
             return (x + carried[0].to(x.dtype),)
-        return (block.conv1(x, w, noise, rng), *carried)
+        return (block.conv1(x, w, noise, draws), *carried)
 
     def _colours(self, state: LevelState, ws: Tensor, index: int) -> Tensor:
         """Finish the block before layer `index`: its colours, on top of the image so far."""
@@ -356,12 +358,18 @@ class StyleGAN2(Generator):
         return self.synthesis.run_layer(state, ws, level, dtype=self.compute_dtype)
 
     def synthesise(
-        self, ws: Tensor, *, noise: NoiseMode = "const", rng: torch.Generator | None = None
+        self, ws: Tensor, *, noise: NoiseMode = "const", draws: Draws | None = None
     ) -> Tensor:
-        """Synthesise images [N, C, H, W] with constant, random (from `rng`) or no noise."""
+        """Synthesise images [N, C, H, W] with constant, random (from `draws`) or no noise.
+
+        Raises:
+            GeneratorError: if random noise is wanted and there is nothing to draw it from.
+        """
+        if noise == "random" and draws is None:
+            raise GeneratorError("random noise needs draws", fix="Give draws=Draws(rng).")
         state: LevelState = ()
         for index in range(self.spec.num_ws):
             state = self.synthesis.run_layer(
-                state, ws, index, noise=noise, rng=rng, dtype=self.compute_dtype
+                state, ws, index, noise=noise, draws=draws, dtype=self.compute_dtype
             )
         return state[0]

@@ -2,14 +2,15 @@
 
 Sources: Karras et al., CVPR 2020 (network, lazy regularisation); Mescheder et al., Which Training
 Methods for GANs do actually Converge?, ICML 2018 (R1); Zhao et al., Differentiable Augmentation
-for Data-Efficient GAN Training, NeurIPS 2020 (augmentation of real and generated images alike).
+for Data-Efficient GAN Training, NeurIPS 2020 (augmentation of real and generated images alike);
+Odena et al., ICML 2017 (auxiliary classifier).
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,19 +18,21 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
+from generators.augmentation import AugmentationSettings, augment
 from generators.discriminator import DiscriminatorSettings
+from generators.draws import Draws
 from generators.sampling import tile
 from generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from hpd.data import ImageSet
-from hpd.errors import DataError
-from hpd.registry import Settings
+from hpd.device import Processes
+from hpd.errors import ConfigError, DataError
 from hpd.rng import Streams
 
 _BETAS = (0.0, 0.99)
 _W_AVERAGE_DECAY = 0.998
 
 
-class TrainingSettings(Settings):
+class TrainingSettings(AugmentationSettings):
     """What decides the weights, apart from the number of images; a run resumes only with these."""
 
     data: dict[str, Any]
@@ -39,9 +42,15 @@ class TrainingSettings(Settings):
     lr: float = Field(0.0025, gt=0, description="of both networks")
     r1_gamma: float = Field(0.1, ge=0, description="weight of R1; 0 for none")
     r1_interval_steps: int = Field(16, ge=1, description="R1 acts in every such step")
+    class_weight: float = Field(
+        0.0, ge=0, description="weight of the discriminator's auxiliary classifier; 0 for none"
+    )
     average_images: float = Field(10_000, gt=0, description="half-life of the averaged weights")
-    translation: float = Field(0.125, ge=0, lt=1, description="largest shift, of the size")
-    cutout: float = Field(0.25, ge=0, lt=1, description="side of the grey square, of the size")
+    noise: bool = Field(True, description="whether the generator's layers add random noise")
+    mirror: bool = Field(False, description="whether half of the real images are mirrored")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of activations; weights and sums of colours stay float32"
+    )
     z_dim: int = Field(64, ge=1)
     w_dim: int = Field(64, ge=1)
     mapping_layers: int = Field(2, ge=1)
@@ -49,62 +58,29 @@ class TrainingSettings(Settings):
     channel_max: int = Field(96, ge=1, description="most features of any layer, both networks")
 
 
-def translate(images: Tensor, largest: int, rng: torch.Generator) -> Tensor:
-    """Shift each image of [N, C, H, W] by its own whole number of pixels, up to `largest`.
-
-    What comes in is 0, mid-grey in [-1, 1]: where the frame shows, a generator gains nothing by
-    shifting its images itself.
-    """
-    if largest == 0:
-        return images
-    n, _, h, w = images.shape
-    shifts = torch.randint(-largest, largest + 1, (2, n), generator=rng).to(images.device)
-    rows = _shift_matrices(shifts[0], h).to(images.dtype)
-    columns = _shift_matrices(shifts[1], w).to(images.dtype)
-    # as products with permutation-like matrices the shifts are exact, and their gradient is as
-    # deterministic as they are
-    return rows[:, None] @ images @ columns[:, None].transpose(2, 3)
-
-
-def _shift_matrices(shifts: Tensor, size: int) -> Tensor:
-    """Return [N, size, size] with a one where the column is the row plus the shift."""
-    position = torch.arange(size, device=shifts.device)
-    return position[None, None, :] == position[None, :, None] + shifts[:, None, None]
-
-
-def cut_out(images: Tensor, side: int, rng: torch.Generator) -> Tensor:
-    """Set a square of `side` pixels to 0 in each image of [N, C, H, W]; it may leave the frame."""
-    if side == 0:
-        return images
-    n, _, h, w = images.shape
-    corner = torch.rand(2, n, generator=rng).to(images.device)
-    inside = []
-    for size, start in zip((h, w), corner, strict=True):
-        first = (start * (size + side)).long()[:, None] - side
-        position = torch.arange(size, device=images.device)[None]
-        inside.append((position >= first) & (position < first + side))
-    square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-    return images * (~square).to(images.dtype)
-
-
 class RealImages:
     """Draws real images of given classes, in [-1, 1].
 
     Args:
         part: the training part.
+        mirror: whether each is mirrored, left to right, with probability 1/2.
     """
 
-    def __init__(self, part: ImageSet) -> None:
-        self.images = part.unit() * 2 - 1
+    def __init__(self, part: ImageSet, *, mirror: bool = False) -> None:
+        self.part, self.mirror = part, mirror
         self.counts = torch.tensor([len(own) for own in part.by_class])
         self.order = torch.cat(part.by_class)
         self.starts = self.counts.cumsum(0) - self.counts
 
-    def draw(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+    def draw(self, labels: Tensor, draws: Draws) -> Tensor:
         """Return one image for each of labels [N]: [N, C, H, W]."""
-        fraction = torch.rand(len(labels), generator=rng, dtype=torch.float64)
+        fraction = draws.uniform(len(labels), dtype=torch.float64)
         within = (fraction * self.counts[labels]).long()
-        return self.images[self.order[self.starts[labels] + within]]
+        images = self.part.unit(self.order[self.starts[labels] + within]) * 2 - 1
+        if not self.mirror:
+            return images
+        mirrored = draws.uniform(len(labels)) < 0.5
+        return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
 class Trainer:
@@ -113,14 +89,35 @@ class Trainer:
     Args:
         settings: options of the run.
         part: the training part of the data.
+        device: where to compute; draws are made on the CPU, the same for every device.
+        processes: those that share each batch, all with the same settings and data.
+
+    Raises:
+        DataError: if the images are not square.
+        ConfigError: if the batch cannot be shared out in whole groups.
     """
 
-    def __init__(self, settings: TrainingSettings, part: ImageSet) -> None:
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        part: ImageSet,
+        *,
+        device: torch.device | None = None,
+        processes: Processes | None = None,
+    ) -> None:
         self.settings = s = settings
+        self.device = device or torch.device("cpu")
+        self.processes = processes or Processes()
+        if s.batch % (s.group * self.processes.count):
+            raise ConfigError(
+                "the batch cannot be shared out in whole groups",
+                got=f"batch={s.batch}, group={s.group}, {self.processes.count} processes",
+                expected="a batch that is a multiple of group times processes",
+            )
         self.streams = Streams(s.seed)
         self.steps = 0
         self.num_classes = part.num_classes
-        self.real = RealImages(part)
+        self.real = RealImages(part, mirror=s.mirror)
         shape = _network_shape(part) | {"channel_base": s.channel_base}
         self.generator_settings = StyleGAN2Settings.read(
             shape
@@ -129,15 +126,22 @@ class Trainer:
         )
         self.generator = self.generator_settings.build(part.classes)
         self.generator.initialise(self.streams.generator("generator"))
+        self.generator.to(self.device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
+        if s.precision == "bfloat16":
+            self.generator.compute_dtype = torch.bfloat16
         self.discriminator = DiscriminatorSettings.read(
-            shape | {"channel_max": s.channel_max, "group_size": s.group}
+            shape
+            | {"channel_max": s.channel_max, "group_size": s.group}
+            | {"classifier": s.class_weight > 0}
         ).build()
         self.discriminator.initialise(self.streams.generator("discriminator"))
+        self.discriminator.to(self.device)
         self.generator_adam = _adam(self.generator, s.lr, 1.0)
         # the extra steps of R1 are made up for by smaller ones (Karras et al., 2020, appendix B)
         share = s.r1_interval_steps / (s.r1_interval_steps + 1) if s.r1_gamma else 1.0
         self.discriminator_adam = _adam(self.discriminator, s.lr, share)
+        self.augment_probability = 1.0 if s.augment_target is None else 0.0
 
     @property
     def images_seen(self) -> int:
@@ -146,68 +150,101 @@ class Trainer:
 
     def step(self) -> dict[str, float]:
         """Train both networks on one batch and return the losses."""
-        s, rng = self.settings, self.streams.fork("step", self.steps)
-        metrics = self._train_generator(rng.fork("generator"))
-        metrics |= self._train_discriminator(rng.fork("discriminator"))
+        s, streams = self.settings, self.streams.fork("step", self.steps)
+        metrics = self._play(streams.fork("play"))
         if s.r1_gamma and self.steps % s.r1_interval_steps == 0:
-            metrics |= self._regularise(rng.fork("r1"))
+            metrics |= self._regularise(streams.fork("r1"))
         self.steps += 1
         self._update_average()
-        return metrics
+        self.augment_probability = s.adapt(self.augment_probability, metrics["real_sign"], s.batch)
+        return metrics | {"augment_probability": self.augment_probability}
+
+    def _play(self, streams: Streams) -> dict[str, float]:
+        """Descend both losses, whose gradients come from one pass through either network."""
+        s = self.settings
+        labels = self._draw_labels(streams)
+        fakes = self._draw_fakes(labels, streams.fork("fake"))
+        reals = self._draw_reals(labels, streams)
+        # apart, because half the batch fits the caches of a CPU better
+        fake, fake_classes = self._judge(fakes, labels, streams.fork("fake"))
+        real, real_classes = self._judge(reals, labels, streams.fork("real"))
+        generator_loss = F.softplus(-fake).mean()
+        discriminator_loss = F.softplus(fake).mean() + F.softplus(-real).mean()
+        metrics = {"generator_loss": generator_loss, "discriminator_loss": discriminator_loss}
+        if fake_classes is not None and real_classes is not None:
+            metrics["fake_classes"] = F.cross_entropy(fake_classes, labels)
+            metrics["real_classes"] = F.cross_entropy(real_classes, labels)
+            generator_loss = generator_loss + s.class_weight * metrics["fake_classes"]
+            discriminator_loss = discriminator_loss + s.class_weight * metrics["real_classes"]
+        # a mean sign near 1 says that the discriminator knows the real images by heart
+        metrics["real_sign"] = real.sign().mean()
+        self._gather(self.generator, generator_loss, retain_graph=True)
+        self._gather(self.discriminator, discriminator_loss)
+        self.generator_adam.step()
+        self.discriminator_adam.step()
+        values = self.processes.average(torch.stack([*metrics.values()]).detach())
+        return dict(zip(metrics, values.tolist(), strict=True))
+
+    def _gather(self, module: nn.Module, loss: Tensor, *, retain_graph: bool = False) -> None:
+        """Set the gradients of one network, averaged over processes."""
+        parameters = list(module.parameters())
+        # R1 does not depend on the last biases, nor images on noise that is left out;
+        # Adam leaves a parameter without gradient alone
+        found = torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
+        used = [g for g in found if g is not None]
+        flat = self.processes.average(torch.cat([g.flatten() for g in used]))
+        averaged = iter(flat.split([g.numel() for g in used]))
+        for parameter, gradient in zip(parameters, found, strict=True):
+            parameter.grad = None if gradient is None else next(averaged).view_as(parameter)
+
+    def _draws(self, streams: Streams, role: str) -> Draws:
+        p = self.processes
+        return Draws(streams.generator(role), p.rank, p.count)
 
     def _draw_labels(self, streams: Streams) -> Tensor:
         """Return labels [batch] in groups of one class, so that sameness within it shows."""
         s = self.settings
-        drawn = torch.randint(
-            self.num_classes, (s.batch // s.group,), generator=streams.generator("labels")
-        )
-        return drawn.repeat_interleave(s.group)
+        groups = s.batch // s.group // self.processes.count
+        drawn = self._draws(streams, "labels").integers(0, self.num_classes, groups)
+        return drawn.repeat_interleave(s.group).to(self.device)
+
+    def _draw_reals(self, labels: Tensor, streams: Streams) -> Tensor:
+        return self.real.draw(labels.cpu(), self._draws(streams, "real")).to(self.device)
 
     def _draw_fakes(self, labels: Tensor, streams: Streams) -> Tensor:
-        z = torch.randn(len(labels), self.settings.z_dim, generator=streams.generator("z"))
-        ws = self.generator.map(z, labels)
-        w = ws[:, 0].detach().mean(dim=0)
+        z = self._draws(streams, "z").normal(len(labels), self.settings.z_dim)
+        ws = self.generator.map(z.to(self.device), labels)
+        w = self.processes.average(ws[:, 0].detach().mean(dim=0))
         self.generator.mapping.w_avg.lerp_(w, 1 - _W_AVERAGE_DECAY)
-        return self.generator.synthesise(ws, noise="random", rng=streams.generator("noise"))
+        if not self.settings.noise:
+            # the strengths stay at 0, so that constant noise adds nothing either
+            return self.generator.synthesise(ws, noise="none")
+        return self.generator.synthesise(ws, noise="random", draws=self._draws(streams, "noise"))
 
-    def _augment(self, images: Tensor, streams: Streams) -> Tensor:
-        s, size = self.settings, images.shape[-1]
-        images = translate(images, round(s.translation * size), streams.generator("translation"))
-        return cut_out(images, round(s.cutout * size), streams.generator("cutout"))
+    def _judge(
+        self, images: Tensor, labels: Tensor, streams: Streams
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the discriminator's logits of images that were augmented."""
 
-    def _train_generator(self, streams: Streams) -> dict[str, float]:
-        self.discriminator.requires_grad_(False)
-        labels = self._draw_labels(streams)
-        fakes = self._augment(self._draw_fakes(labels, streams), streams)
-        loss = F.softplus(-self.discriminator(fakes, labels)).mean()
-        _descend(self.generator_adam, loss)
-        self.discriminator.requires_grad_(True)
-        return {"generator_loss": loss.item()}
+        def draws(role: str) -> Draws:
+            return self._draws(streams, role)
 
-    def _train_discriminator(self, streams: Streams) -> dict[str, float]:
-        labels = self._draw_labels(streams)
-        with torch.no_grad():
-            fakes = self._draw_fakes(labels, streams)
-        reals = self.real.draw(labels, streams.generator("real"))
-        both = torch.cat([fakes, reals])
-        # groups are neighbours, so generated and real images do not mix in them
-        logits = self.discriminator(self._augment(both, streams), torch.cat([labels, labels]))
-        fake, real = logits.chunk(2)
-        loss = F.softplus(fake).mean() + F.softplus(-real).mean()
-        _descend(self.discriminator_adam, loss)
-        # a mean sign near 1 says that the discriminator knows the real images by heart
-        sign = real.detach().sign().mean().item()
-        return {"discriminator_loss": loss.item(), "real_sign": sign}
+        images = augment(images, self.settings, self.augment_probability, draws)
+        half = self.settings.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            logits, classes = self.discriminator.judge(images, labels)
+        return logits.float(), None if classes is None else classes.float()
 
     def _regularise(self, streams: Streams) -> dict[str, float]:
         s = self.settings
         labels = self._draw_labels(streams)
-        reals = self.real.draw(labels, streams.generator("real")).requires_grad_()
-        logits = self.discriminator(self._augment(reals, streams), labels)
+        reals = self._draw_reals(labels, streams).requires_grad_()
+        logits, _ = self._judge(reals, labels, streams)
         (gradient,) = torch.autograd.grad(logits.sum(), reals, create_graph=True)
         penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
-        _descend(self.discriminator_adam, penalty * (s.r1_gamma / 2 * s.r1_interval_steps))
-        return {"r1": penalty.item()}
+        self._gather(self.discriminator, penalty * (s.r1_gamma / 2 * s.r1_interval_steps))
+        self.discriminator_adam.step()
+        return {"r1": float(self.processes.average(penalty.detach()))}
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -221,7 +258,7 @@ class Trainer:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all that `load` needs, apart from the number of steps."""
-        found: dict[str, Tensor] = {}
+        found = {"augment_probability": torch.tensor(self.augment_probability, dtype=torch.float64)}
         for role, module in self._modules().items():
             found |= {f"{role}.{name}": value for name, value in module.state_dict().items()}
         for role, adam in self._optimisers().items():
@@ -233,6 +270,7 @@ class Trainer:
     def load(self, tensors: Mapping[str, Tensor], steps: int) -> None:
         """Restore what `tensors` returned after `steps` steps."""
         self.steps = steps
+        self.augment_probability = float(tensors["augment_probability"])
         for role, module in self._modules().items():
             names = module.state_dict().keys()
             module.load_state_dict({name: tensors[f"{role}.{name}"] for name in names})
@@ -240,7 +278,9 @@ class Trainer:
             for name, parameter in self._modules()[role].named_parameters():
                 keys = [f"{role}_adam.{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq")]
                 if keys[0] in tensors:
-                    adam.state[parameter] = {k.split(".")[1]: tensors[k].clone() for k in keys}
+                    adam.state[parameter] = {
+                        k.split(".")[1]: tensors[k].to(self.device, copy=True) for k in keys
+                    }
 
     def _modules(self) -> dict[str, nn.Module]:
         return {
@@ -271,16 +311,11 @@ def _adam(module: nn.Module, lr: float, share: float) -> torch.optim.Adam:
     return torch.optim.Adam(module.parameters(), lr=lr * share, betas=betas, eps=1e-8, fused=True)
 
 
-def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
-
-
 @torch.no_grad()
 def sample_grid(generator: StyleGAN2, streams: Streams, columns: int = 10) -> Image.Image:
     """Return `columns` samples of each class as one picture, a row per class, enlarged."""
     spec = generator.spec
     z = torch.randn(columns * spec.num_classes, spec.z_dim, generator=streams.generator("grid"))
     labels = torch.arange(spec.num_classes).repeat_interleave(columns)
-    return tile(generator(generator.map(z, labels)), columns)
+    device = next(generator.parameters()).device
+    return tile(generator(generator.map(z.to(device), labels.to(device))), columns)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from hpd.errors import DeviceError
 
@@ -38,6 +39,53 @@ def open_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise DeviceError(f"no device {name!r}", got=reason, fix="Try device=auto.") from None
     return device
+
+
+class Processes:
+    """The processes that compute one result together; one, unless Accelerate started more.
+
+    Args:
+        rank: which of them this is.
+        count: how many there are.
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1) -> None:
+        self.rank, self.count = rank, count
+
+    @classmethod
+    def started(cls, *, cpu: bool = False) -> Processes:
+        """Return those that ``accelerate launch`` or ``torchrun`` started, or this one alone.
+
+        Args:
+            cpu: whether they compute on the CPU even where there is something faster.
+        """
+        from accelerate import PartialState
+
+        state = PartialState(cpu=cpu)
+        return cls(state.process_index, state.num_processes)
+
+    def average(self, tensor: Tensor) -> Tensor:
+        """Return the mean over processes of tensors of one shape, the same bits in each."""
+        if self.count == 1:
+            return tensor
+        from accelerate.utils import reduce
+
+        return reduce(tensor.contiguous(), reduction="mean")
+
+    def any(self, flag: bool) -> bool:
+        """Return whether `flag` holds in one of them, the same answer in each."""
+        if self.count == 1:
+            return flag
+        from accelerate import PartialState
+
+        return bool(self.average(torch.tensor(float(flag), device=PartialState().device)) > 0)
+
+    def end(self) -> None:
+        """Leave the others; nothing can be averaged any more."""
+        if self.count > 1:
+            from accelerate import PartialState
+
+            PartialState().destroy_process_group()
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:

@@ -3,7 +3,12 @@
     python tools/train_generator.py --data digits --out runs/digits16 --images 200000
 
 The run can be killed at any time: the same command goes on from the last checkpoint and ends in
-the same bytes. The test part of the data is never looked at.
+the same bytes. Ctrl-C and SIGTERM write one first. The test part of the data is never looked at.
+
+Several processes share each batch, and train what one process would up to rounding:
+
+    accelerate launch --multi_gpu tools/train_generator.py --device auto ...
+    torchrun --standalone --nproc_per_node 2 tools/train_generator.py ...   # on a CPU
 
 The weights depend on the number of threads, because sums are taken in another order. Where other
 programs use the same cores, OMP_WAIT_POLICY=PASSIVE in the environment keeps the threads from
@@ -13,50 +18,61 @@ waiting for each other at full load, and changes no bit.
 from __future__ import annotations
 
 import json
+import math
 import platform
+import signal
+import sys
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import torch
 import yaml
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from generators import save_generator
 from generators.training import Trainer, TrainingSettings, sample_grid
+from hpd.artifacts.pictures import png_bytes
 from hpd.checks import check_finite
 from hpd.data import DATASETS, ImageSet
+from hpd.device import Processes, open_device
 from hpd.errors import HpdError, RunError
-from hpd.files import write_bytes, write_json, write_tensors
+from hpd.files import read_about, write_bytes, write_tensors
+from hpd.interrupts import Interrupted, Interrupts, exit_code
 
-_STATE, _METRICS = "state.json", "metrics.jsonl"
+_METRICS = "metrics.jsonl"
+_STATES = "state-*.safetensors"
+_KEPT_STATES = 2
+_PLACES = frozenset({"root", "download"})
 
 
 class RunFolder:
-    """The state of a training on disk.
+    """The state of a training on disk: one file, written whole, with the step in its name.
 
-    The tensors have the step in their name and the JSON that names them is written last, so a
-    kill between the two leaves the older pair in force.
+    The last two are kept. A run goes on from the newest that can be read.
 
     Args:
         folder: where; made if it is not there.
         settings: options of the run.
+        writes: whether this process writes; of several, one does and all read.
 
     Raises:
         RunError: if the folder holds the state of a run with other options.
     """
 
-    def __init__(self, folder: Path, settings: TrainingSettings) -> None:
-        self.folder, self.options = folder, settings.model_dump(mode="json")
+    def __init__(self, folder: Path, settings: TrainingSettings, *, writes: bool = True) -> None:
+        self.folder, self.writes = folder, writes
+        self.options = settings.model_dump(mode="json")
         folder.mkdir(parents=True, exist_ok=True)
-        self.held: dict[str, Any] | None = None
-        if (folder / _STATE).is_file():
-            self.held = json.loads((folder / _STATE).read_text())
-            theirs = self.held["settings"]
+        self.held: tuple[Path, dict[str, Any]] | None = self._newest()
+        if self.held is not None:
+            # an option that is newer than the run had its default
+            theirs = TrainingSettings.read(self.held[1]["settings"]).model_dump(mode="json")
             keys = sorted(theirs.keys() | self.options.keys())
             differing = [k for k in keys if theirs.get(k) != self.options.get(k)]
             if differing:
@@ -67,92 +83,146 @@ class RunFolder:
                     fix="Give the same options, or another folder.",
                 )
 
+    def _newest(self) -> tuple[Path, dict[str, Any]] | None:
+        for path in sorted(self.folder.glob(_STATES), reverse=True):
+            try:
+                with safe_open(path, "pt") as file:
+                    return path, read_about(file.metadata())
+            except (OSError, SafetensorError, KeyError) as error:
+                reason = str(error).splitlines()[0]
+                click.echo(f"{path} cannot be read and is left out ({reason}).", err=True)
+        return None
+
     def restore(self, trainer: Trainer) -> float:
         """Load the state, if there is one, and return the seconds spent so far."""
         if self.held is None:
-            (self.folder / _METRICS).unlink(missing_ok=True)
+            if self.writes:
+                (self.folder / _METRICS).unlink(missing_ok=True)
             return 0.0
-        trainer.load(load_file(self.folder / self.held["tensors"]), self.held["steps"])
-        # what was logged after the checkpoint will be logged again
-        log = self.folder / _METRICS
-        lines = log.read_text().splitlines() if log.is_file() else []
-        kept = [line for line in lines if json.loads(line)["images"] <= trainer.images_seen]
-        write_bytes(log, "".join(f"{line}\n" for line in kept).encode())
-        return float(self.held["seconds"])
+        path, about = self.held
+        trainer.load(load_file(path), about["steps"])
+        if self.writes:
+            # what was logged after the checkpoint will be logged again
+            log = self.folder / _METRICS
+            lines = log.read_text().splitlines() if log.is_file() else []
+            kept = [line for line in lines if _images_in(line) <= trainer.images_seen]
+            write_bytes(log, "".join(f"{line}\n" for line in kept).encode())
+        return float(about["seconds"])
 
     def save(self, trainer: Trainer, seconds: float) -> None:
-        """Write the state and a picture of samples, then drop the state before it."""
-        tensors = f"state-{trainer.steps:08d}.safetensors"
-        write_tensors(self.folder / tensors, trainer.tensors())
-        state = {
+        """Write the state and a picture of samples; keep the state before it, drop others."""
+        if not self.writes:
+            return
+        path = self.folder / f"state-{trainer.steps:08d}.safetensors"
+        about = {
             "settings": self.options,
             "steps": trainer.steps,
             "images": trainer.images_seen,
             "seconds": round(seconds, 1),
-            "tensors": tensors,
         }
-        write_json(self.folder / _STATE, state)
-        for old in self.folder.glob("state-*.safetensors"):
-            if old.name != tensors:
-                old.unlink()
+        write_tensors(path, trainer.tensors(), about)
+        states = sorted(self.folder.glob(_STATES))
+        kept = [p for p in states if p <= path][-_KEPT_STATES:]
+        for other in set(states) - set(kept):
+            other.unlink()
         picture = sample_grid(trainer.average, trainer.streams)
-        picture.save(self.folder / f"samples-{trainer.images_seen:09d}.png")
+        write_bytes(self.folder / f"samples-{trainer.images_seen:09d}.png", png_bytes(picture))
 
     def log(self, line: Mapping[str, float]) -> None:
         """Append one line to the metrics."""
-        with (self.folder / _METRICS).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        if self.writes:
+            with (self.folder / _METRICS).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def _images_in(line: str) -> float:
+    """Return the images of a line of the log; infinite where a kill cut the line off."""
+    try:
+        return float(json.loads(line)["images"])
+    except json.JSONDecodeError:
+        return math.inf
 
 
 class Window:
     """Means of the metrics since the last line of the log."""
 
     def __init__(self) -> None:
+        self._restart()
+
+    def _restart(self) -> None:
         self.values: dict[str, list[float]] = {}
+        self.steps, self.start = 0, time.monotonic()
 
     def add(self, metrics: Mapping[str, float]) -> None:
         """Take in the metrics of one step."""
+        self.steps += 1
         for name, value in metrics.items():
             self.values.setdefault(name, []).append(value)
 
-    def flush(self) -> dict[str, float]:
-        """Return the means and start afresh.
+    def flush(self, seconds: float, batch: int) -> dict[str, float]:
+        """Return the means and the speed, and start afresh.
+
+        Args:
+            seconds: of the run so far.
+            batch: images per step.
 
         Raises:
             NumericError: if a loss is not finite.
         """
         means = {name: sum(v) / len(v) for name, v in self.values.items()}
         check_finite(torch.tensor(list(means.values())), "training loss", "Lower the lr.")
-        self.values = {}
-        return {name: round(mean, 5) for name, mean in means.items()}
+        speed = self.steps * batch / max(time.monotonic() - self.start, 1e-9)
+        self._restart()
+        means = {name: round(mean, 5) for name, mean in means.items()}
+        return means | {"seconds": round(seconds, 1), "images_per_second": round(speed, 2)}
 
 
 def train(
     trainer: Trainer, run: RunFolder, images: int, *, log_images: int, save_images: int
 ) -> float:
-    """Train until `images` real images are seen, and return the seconds it took in all."""
+    """Train until `images` real images are seen, and return the seconds it took in all.
+
+    Raises:
+        Interrupted: after Ctrl-C or SIGTERM, with the state written.
+    """
     before, start, window = run.restore(trainer), time.monotonic(), Window()
     batch = trainer.settings.batch
     log_steps, save_steps = max(1, log_images // batch), max(1, save_images // batch)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn()) as progress:
+    with (
+        Interrupts() as interrupts,
+        interrupts.deferred(),
+        Progress(
+            *columns, TextColumn("left"), TimeRemainingColumn(), disable=not run.writes
+        ) as progress,
+    ):
         task = progress.add_task("images", total=images, completed=trainer.images_seen)
         while trainer.images_seen < images:
             window.add(trainer.step())
             seen, seconds = trainer.images_seen, before + time.monotonic() - start
             progress.update(task, completed=seen, description=f"{seen:,} images")
-            save = trainer.steps % save_steps == 0 or seen >= images
+            stopped = trainer.processes.any(interrupts.heard)
+            save = stopped or trainer.steps % save_steps == 0 or seen >= images
             if save or trainer.steps % log_steps == 0:
-                run.log({"images": seen, **window.flush(), "seconds": round(seconds, 1)})
+                run.log({"images": seen, **window.flush(seconds, batch)})
             if save:
                 run.save(trainer, seconds)
+            if stopped:
+                interrupts.check()
+                # another process heard it
+                raise Interrupted(signal.SIGTERM)
     return before + time.monotonic() - start
 
 
-def export(trainer: Trainer, folder: Path, *, licence: str, part: ImageSet, seconds: float) -> None:
-    """Write the averaged generator with where it comes from."""
+def export(
+    trainer: Trainer, folder: Path, licence: str, *, part: ImageSet, seconds: float, half: bool
+) -> None:
+    """Write the averaged generator with where it comes from, in float16 if `half`."""
+    training = trainer.settings.model_dump(mode="json")
+    # where the data lay is of no use to others
+    training["data"] = {k: v for k, v in training["data"].items() if k not in _PLACES}
     provenance = {
-        "training": trainer.settings.model_dump(mode="json"),
+        "training": training,
         "data_part": "train",
         "data_images": len(part),
         "images_seen": trainer.images_seen,
@@ -169,16 +239,22 @@ def export(trainer: Trainer, folder: Path, *, licence: str, part: ImageSet, seco
         folder,
         licence=licence,
         provenance=provenance,
+        dtype=torch.float16 if half else torch.float32,
     )
 
 
-def _setting(name: str, *, flag: str | None = None) -> Any:
+def _setting(name: str) -> Any:
     """Return the command-line option for one field of the settings, with its default."""
     field = TrainingSettings.model_fields[name]
+    flag, kind = f"--{name.replace('_', '-')}", field.annotation
+    if kind is bool:
+        flag = f"{flag}/--no-{flag[2:]}"
+    choices = get_args(kind)
     return click.option(
-        flag or f"--{name.replace('_', '-')}",
+        flag,
         name,
-        type=field.annotation,
+        # either the words of a Literal, or a type and None
+        type=click.Choice(choices) if "float32" in choices else choices[0] if choices else kind,
         default=field.default,
         show_default=True,
         help=field.description or "",
@@ -203,6 +279,8 @@ def _settings(command: Any) -> Any:
 @click.option("--log-images", type=click.IntRange(1), default=1_600, show_default=True)
 @click.option("--save-images", type=click.IntRange(1), default=16_000, show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="of the CPU [default: all]")
+@click.option("--device", default="cpu", show_default=True, help="auto, or one of torch's")
+@click.option("--half/--no-half", default=False, show_default=True, help="export in float16")
 @_settings
 def main(
     data: str,
@@ -213,21 +291,34 @@ def main(
     log_images: int,
     save_images: int,
     threads: int | None,
+    device: str,
+    half: bool,
     **options: Any,
 ) -> None:
     """Train a class-conditional StyleGAN2 and export its averaged weights."""
     if threads:
         torch.set_num_threads(threads)
+    processes = Processes.started(cpu=device == "cpu")
     try:
         kind = DATASETS.parse(yaml.safe_load(data))
         settings = TrainingSettings.read({"data": DATASETS.dump(kind), **options})
-        run = RunFolder(out, settings)
+        where = open_device(device)
+        run = RunFolder(out, settings, writes=processes.rank == 0)
         part = kind.build().train
-        trainer = Trainer(settings, part)
+        trainer = Trainer(settings, part, device=where, processes=processes)
         seconds = train(trainer, run, images, log_images=log_images, save_images=save_images)
-        export(trainer, target or out / "generator", licence=licence, part=part, seconds=seconds)
+        if run.writes:
+            export(
+                trainer, target or out / "generator", licence, part=part, seconds=seconds, half=half
+            )
     except HpdError as error:
         raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt as interrupt:
+        if processes.rank == 0:
+            click.echo("Stopped; the same command goes on from the last state.", err=True)
+        sys.exit(exit_code(interrupt))
+    finally:
+        processes.end()
 
 
 if __name__ == "__main__":

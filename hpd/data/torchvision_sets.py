@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -25,6 +26,7 @@ class TorchvisionSettings(DatasetSettings):
 
     root: str = Field("~/.cache/hpd/data", description="folder with the data, as torchvision's")
     download: bool = Field(False, description="fetch the data into root if they are not there")
+    pad: int = Field(0, ge=0, description="black pixels to add on every side")
 
     def build(self) -> Dataset:
         """Read both parts.
@@ -34,7 +36,7 @@ class TorchvisionSettings(DatasetSettings):
         """
         train, test = self._part(train=True), self._part(train=False)
         names = self.class_names or tuple(train.classes)
-        return Dataset.of(_tensors(train), _tensors(test), names, self.classes)
+        return Dataset.of(self._tensors(train), self._tensors(test), names, self.classes)
 
     def _part(self, *, train: bool) -> Any:
         import torchvision.datasets
@@ -62,16 +64,16 @@ class TorchvisionSettings(DatasetSettings):
     def _split(self, train: bool) -> dict[str, Any]:
         return {"train": train}
 
-
-def _tensors(part: Any) -> tuple[Tensor, Tensor]:
-    """Return uint8 [N, C, H, W] and int64 [N] of a torchvision data set."""
-    images = torch.as_tensor(np.asarray(part.data))
-    labels = torch.as_tensor(np.asarray(part.labels if hasattr(part, "labels") else part.targets))
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.shape[-1] == 3:
-        images = images.permute(0, 3, 1, 2)
-    return images.contiguous(), labels.long()
+    def _tensors(self, part: Any) -> tuple[Tensor, Tensor]:
+        """Return uint8 [N, C, H, W] and int64 [N] of a torchvision data set."""
+        images = torch.as_tensor(np.asarray(part.data))
+        labels = part.labels if hasattr(part, "labels") else part.targets
+        if images.ndim == 3:
+            images = images[:, None]
+        elif images.shape[-1] == 3:
+            images = images.permute(0, 3, 1, 2)
+        padded = F.pad(images.contiguous(), (self.pad,) * 4)
+        return padded, torch.as_tensor(np.asarray(labels)).long()
 
 
 @DATASETS.register("cifar10")

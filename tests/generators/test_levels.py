@@ -7,6 +7,7 @@ import torch
 from families import VARIANTS, tiny_network
 
 from generators.base import FAMILIES
+from generators.draws import Draws
 from hpd.errors import ConfigError, GeneratorError, ShapeError
 
 
@@ -96,10 +97,12 @@ def test_random_noise_comes_from_the_given_generator(architecture, rng):
 
     def draw(seed):
         rng = torch.Generator().manual_seed(seed)
-        return network.synthesise(ws, noise="random", rng=rng)
+        return network.synthesise(ws, noise="random", draws=Draws(rng))
 
     assert torch.equal(draw(0), draw(0))
     assert not torch.equal(draw(0), draw(1))
+    with pytest.raises(GeneratorError, match="random noise needs draws"):
+        network.synthesise(ws, noise="random")
 
 
 def test_bad_calls_are_refused(network, ws):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner
 
-from generators import read_generator, training
+from generators import read_generator
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -45,7 +47,17 @@ def read_weights(out):
 
 def read_metrics(out):
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+    return [{k: v for k, v in line.items() if "second" not in k} for line in lines]
+
+
+def read_states(out):
+    return [int(p.stem.split("-")[1]) for p in sorted(out.glob("state-*.safetensors"))]
+
+
+def read_tensors(out, steps):
+    """The bytes of a state without its head, in which the seconds stand."""
+    content = (out / f"state-{steps:08d}.safetensors").read_bytes()
+    return content[8 + int.from_bytes(content[:8], "little") :]
 
 
 @pytest.fixture(scope="module")
@@ -70,31 +82,114 @@ def test_killed_run_ends_in_the_same_bytes(whole, tmp_path, monkeypatch):
     with pytest.raises(Killed):
         train(tmp_path, 48)
     monkeypatch.setattr(tool.Trainer, "step", step)
-    assert json.loads((tmp_path / "state.json").read_text())["steps"] == 4
+    assert read_states(tmp_path) == [2, 4]
     assert train(tmp_path, 48).exit_code == 0
     assert read_weights(tmp_path) == read_weights(whole)
     assert read_metrics(tmp_path) == read_metrics(whole)
-    name = "state-00000006.safetensors"
-    assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+    assert read_states(tmp_path) == read_states(whole) == [4, 6]
+    for steps in (4, 6):
+        assert read_tensors(tmp_path, steps) == read_tensors(whole, steps)
     pictures = [p.name for p in sorted(whole.glob("*.png"))]
     assert pictures == [f"samples-{n:09d}.png" for n in (16, 32, 48)]
     for picture in pictures:
         assert (tmp_path / picture).read_bytes() == (whole / picture).read_bytes()
 
 
-def test_kill_between_tensors_and_json_leaves_the_older_pair(whole, tmp_path, monkeypatch):
-    def refuse(*_):
-        raise KeyboardInterrupt
-
+def test_a_state_that_cannot_be_read_gives_way_to_the_one_before(whole, tmp_path):
     assert train(tmp_path, 32).exit_code == 0
-    write_json = tool.write_json
-    monkeypatch.setattr(tool, "write_json", refuse)
-    train(tmp_path, 48)
-    monkeypatch.setattr(tool, "write_json", write_json)
-    assert len(list(tmp_path.glob("state-*.safetensors"))) == 2
+    newest = tmp_path / "state-00000004.safetensors"
+    newest.write_bytes(newest.read_bytes()[:100])
+    result = train(tmp_path, 48)
+    assert result.exit_code == 0
+    assert f"{newest} cannot be read and is left out" in result.output
+    assert read_weights(tmp_path) == read_weights(whole)
+    assert read_metrics(tmp_path) == read_metrics(whole)
+
+
+def test_a_line_of_the_log_that_a_kill_cut_off_is_dropped(whole, tmp_path):
+    assert train(tmp_path, 32).exit_code == 0
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"images": 40, "gen')
+    assert train(tmp_path, 48).exit_code == 0
+    assert read_metrics(tmp_path) == read_metrics(whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_write_the_state_first(whole, tmp_path, monkeypatch, number):
+    step = tool.Trainer.step
+
+    def step_and_signal(self):
+        if self.steps == 2:
+            os.kill(os.getpid(), number)
+        return step(self)
+
+    monkeypatch.setattr(tool.Trainer, "step", step_and_signal)
+    before = signal.getsignal(number)
+    result = train(tmp_path, 48)
+    assert signal.getsignal(number) is before
+    assert result.exit_code == 128 + number
+    assert "Stopped; the same command goes on from the last state." in result.output
+    assert read_states(tmp_path) == [2, 3]
+    monkeypatch.setattr(tool.Trainer, "step", step)
     assert train(tmp_path, 48).exit_code == 0
     assert read_weights(tmp_path) == read_weights(whole)
-    assert len(list(tmp_path.glob("state-*.safetensors"))) == 1
+
+
+KILLS = """
+import random
+import sys
+from pathlib import Path
+
+from kills import FORK, count_events, die_at
+import torch
+from test_train_generator import TINY, tool
+
+torch.set_num_threads(1)
+words = [str(word) for pair in (TINY | {"--images": 48}).items() for word in pair]
+
+
+def train(out, event):
+    if event:
+        count_events(out, die_at(event))
+    tool.main(["--out", str(out), *words], standalone_mode=False)
+
+
+draw, killed = random.Random(0), 0
+for run in range(6):
+    out = Path(sys.argv[1]) / str(run)
+    # once, and the last one again and again
+    while True:
+        child = FORK.Process(target=train, args=(out, draw.randint(1, 40)))
+        child.start()
+        child.join()
+        killed += child.exitcode == -9
+        if run < 5 or child.exitcode != -9:
+            break
+    child = FORK.Process(target=train, args=(out, 0))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+print(killed)
+"""
+
+
+def test_runs_killed_at_any_moment_end_in_the_same_bytes(whole, tmp_path):
+    """SIGKILL, which no handler sees, before the n-th change of a file."""
+    paths = os.pathsep.join([str(TOOLS.parent / "tests"), str(Path(__file__).parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) >= 5
+    for run in range(6):
+        out = tmp_path / str(run)
+        assert read_weights(out) == read_weights(whole)
+        assert read_metrics(out) == read_metrics(whole)
+        assert read_states(out) == [4, 6]
+        assert read_tensors(out, 6) == read_tensors(whole, 6)
 
 
 def test_another_seed_gives_other_weights(whole, tmp_path):
@@ -128,58 +223,3 @@ def test_logs_show_every_loss(whole):
     lines = read_metrics(whole)
     assert [line["images"] for line in lines] == [16, 32, 48]
     assert {"generator_loss", "discriminator_loss", "real_sign", "r1"} <= set(lines[0])
-
-
-def test_translation_moves_whole_images(rng):
-    images = torch.arange(1.0, 17).reshape(1, 1, 4, 4).repeat(50, 1, 1, 1)
-    seen = set()
-    for moved in training.translate(images, 1, rng):
-        padded = torch.nn.functional.pad(images[0], (1, 1, 1, 1))
-        places = [
-            (y, x)
-            for y in range(3)
-            for x in range(3)
-            if torch.equal(padded[:, y : y + 4, x : x + 4], moved)
-        ]
-        assert len(places) == 1
-        seen.add(places[0])
-    assert len(seen) == 9
-
-
-def test_cutout_is_one_square_of_zeros(rng):
-    cut = training.cut_out(torch.ones(200, 1, 8, 8), 3, rng)
-    zeros = cut == 0
-    assert int(zeros.sum(dim=(1, 2, 3)).max()) == 9
-    for one in zeros[:, 0]:
-        rows, columns = one.any(dim=1), one.any(dim=0)
-        assert torch.equal(one, rows[:, None] & columns[None])
-    # every pixel is cut out at some time
-    assert bool(zeros.any(dim=0).all())
-
-
-def test_augmentation_switched_off_is_the_same_tensor(rng):
-    images = torch.ones(2, 1, 4, 4)
-    assert training.cut_out(training.translate(images, 0, rng), 0, rng) is images
-
-
-def test_augmentation_passes_gradgradcheck(rng):
-    images = torch.randn(2, 1, 4, 4, generator=rng, dtype=torch.float64, requires_grad=True)
-
-    def augmented(x):
-        own = torch.Generator().manual_seed(3)
-        return training.cut_out(training.translate(x, 1, own), 2, own) ** 3
-
-    # without given ones the check draws them from the global generator
-    outer = torch.randn(images.shape, generator=rng, dtype=torch.float64, requires_grad=True)
-    torch.autograd.gradgradcheck(augmented, (images,), outer)
-
-
-def test_real_images_are_of_the_class_asked_for(rng):
-    part = tool.DATASETS.parse("digits").build().train
-    labels = torch.tensor([3, 3, 7, 0])
-    drawn = training.RealImages(part).draw(labels, rng)
-    assert drawn.shape == (4, 1, 16, 16)
-    for image, label in zip(drawn, labels, strict=True):
-        same = ((part.unit() * 2 - 1) == image).all(dim=(1, 2, 3)).nonzero()
-        assert len(same) >= 1
-        assert label in part.labels[same]

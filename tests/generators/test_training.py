@@ -1,0 +1,171 @@
+"""Training of a generator: what one step does, in one process or several."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from generators.draws import Draws
+from generators.training import RealImages, Trainer, TrainingSettings
+from hpd.data import DATASETS
+from hpd.errors import ConfigError
+
+TINY = {
+    "data": {"kind": "digits"}, "batch": 8, "group": 2, "r1_interval_steps": 2, "z_dim": 4,
+    "w_dim": 4, "channel_base": 64, "channel_max": 4, "class_weight": 0.5, "colour": 0.5,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def part():
+    return DATASETS.parse("digits").build().train
+
+
+def trainer(part, **changes):
+    return Trainer(TrainingSettings.read(TINY | changes), part)
+
+
+def test_real_images_are_of_the_class_asked_for(part, rng):
+    labels = torch.tensor([3, 3, 7, 0])
+    drawn = RealImages(part).draw(labels, Draws(rng))
+    assert drawn.shape == (4, 1, 16, 16)
+    for image, label in zip(drawn, labels, strict=True):
+        same = ((part.unit() * 2 - 1) == image).all(dim=(1, 2, 3)).nonzero()
+        assert len(same) >= 1
+        assert label in part.labels[same]
+
+
+def test_half_of_the_real_images_are_mirrored_where_asked(part):
+    labels = torch.arange(200) % 10
+    plain, mirrored = (
+        RealImages(part, mirror=m).draw(labels, Draws(torch.Generator().manual_seed(0)))
+        for m in (False, True)
+    )
+    same = (plain == mirrored).all(dim=(1, 2, 3))
+    turned = (plain.flip(3) == mirrored).all(dim=(1, 2, 3))
+    assert bool((same | turned).all())
+    assert 0.35 < float(turned.float().mean()) < 0.65
+
+
+def test_one_step_descends_each_loss_by_its_own_gradient(part):
+    """Both gradients come from one pass; a pass for each gives the same."""
+    settings = {"r1_gamma": 0.0, "noise": False, "translation": 0, "cutout": 0, "colour": 0}
+    one, twin = trainer(part, **settings), trainer(part, **settings)
+    one.step()
+    streams = twin.streams.fork("step", 0).fork("play")
+    labels = twin._draw_labels(streams)
+    z = Draws(streams.fork("fake").generator("z")).normal(8, 4)
+    fakes = twin.generator.synthesise(twin.generator.map(z, labels), noise="none")
+    logits, classes = twin.discriminator.judge(fakes, labels)
+    loss = F.softplus(-logits).mean() + 0.5 * F.cross_entropy(classes, labels)
+    loss.backward(inputs=list(twin.generator.parameters()))
+    reals = twin.real.draw(labels, Draws(streams.generator("real")))
+    real, classes = twin.discriminator.judge(reals, labels)
+    fake = twin.discriminator(fakes.detach(), labels)
+    loss = F.softplus(fake).mean() + F.softplus(-real).mean()
+    (loss + 0.5 * F.cross_entropy(classes, labels)).backward()
+    for network in ("generator", "discriminator"):
+        pairs = zip(getattr(one, network).parameters(), getattr(twin, network).parameters(),
+                    strict=True)  # fmt: skip
+        for got, wanted in pairs:
+            assert (got.grad is None) == (wanted.grad is None)
+            if wanted.grad is not None:
+                torch.testing.assert_close(got.grad, wanted.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_discriminator_learns_the_classes(part):
+    plain = {"translation": 0, "cutout": 0, "colour": 0, "r1_gamma": 0.0}
+    learner = trainer(part, channel_base=128, channel_max=16, batch=16, lr=0.005, **plain)
+    losses = [learner.step()["real_classes"] for _ in range(50)]
+    assert sum(losses[-10:]) < 0.95 * sum(losses[:10])
+
+
+def test_generators_without_noise_keep_strengths_of_zero(part):
+    quiet = trainer(part, noise=False)
+    quiet.step()
+    strengths = [v for k, v in quiet.generator.state_dict().items() if "noise_strength" in k]
+    assert strengths
+    assert not any(map(bool, strengths))
+
+
+def test_adapted_probability_is_part_of_the_state(part):
+    options = {"augment_target": 0.9, "augment_adapt_images": 100.0}
+    one = trainer(part, **options)
+    assert one.augment_probability == 0
+    one.augment_probability = 0.5
+    one.step()
+    assert abs(one.augment_probability - 0.5) == pytest.approx(8 / 100)
+    other = trainer(part, **options)
+    other.load(one.tensors(), one.steps)
+    assert other.augment_probability == one.augment_probability
+    assert one.step() == other.step()
+
+
+def test_bfloat16_computes_nearly_the_same_and_keeps_weights_in_float32(part):
+    whole, half = trainer(part), trainer(part, precision="bfloat16")
+    metrics = whole.step(), half.step()
+    assert metrics[0] != metrics[1]
+    for name, value in metrics[0].items():
+        assert metrics[1][name] == pytest.approx(value, abs=0.05), name
+    assert {t.dtype for t in half.generator.state_dict().values()} == {torch.float32}
+    assert {t.dtype for t in half.discriminator.state_dict().values()} == {torch.float32}
+    for value in half.step().values():
+        assert value == value
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(part):
+    with pytest.raises(ConfigError, match="got batch=9, group=2, 1 processes"):
+        trainer(part, batch=9)
+
+
+TWO = """
+import sys, torch
+from hpd.data import DATASETS
+from hpd.device import Processes
+from hpd.files import write_tensors
+from generators.training import Trainer, TrainingSettings
+from pathlib import Path
+
+torch.set_num_threads(1)
+processes = Processes.started(cpu=True)
+assert processes.count == 2
+settings = TrainingSettings.read(eval(sys.argv[1]))
+both = Trainer(settings, DATASETS.parse("digits").build().train, processes=processes)
+for _ in range(3):
+    metrics = both.step()
+assert processes.any(processes.rank == 1) and not processes.any(False)
+found = both.tensors() | {k: torch.tensor(v) for k, v in metrics.items()}
+write_tensors(Path(sys.argv[2]) / str(processes.rank), found)
+processes.end()
+"""
+
+
+def test_two_processes_train_what_one_does(part, tmp_path, monkeypatch):
+    monkeypatch.setenv("HPD_OPS", "reference")
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    # Adam's first steps turn rounding near zero into steps of the whole rate, so it is small
+    options = TINY | {"lr": 1e-4}
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+        *(str(script), repr(options), str(tmp_path)),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HPD_OPS": "reference"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
+    both = load_file(tmp_path / "0")
+    one = Trainer(TrainingSettings.read(options), part)
+    for _ in range(3):
+        metrics = one.step()
+    for name, value in metrics.items():
+        assert both.pop(name).item() == pytest.approx(value, rel=1e-3, abs=1e-4), name
+    for name, value in one.tensors().items():
+        if "_adam" not in name and name in both:
+            torch.testing.assert_close(both[name], value, rtol=1e-3, atol=1e-4, msg=name)
