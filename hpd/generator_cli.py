@@ -9,17 +9,21 @@ from typing import Literal
 import click
 
 from hpd.errors import ConfigError, GeneratorError, nearest
+from hpd.score_cli import score
 
 
 @click.group()
 def generator() -> None:
-    """Look into generators, convert and sample them.
+    """Look into generators, convert, sample and measure them.
 
     \b
     Example:
       hpd generator levels digits16
       hpd generator convert stylegan2-ada.pkl my-generator
     """
+
+
+generator.add_command(score)
 
 
 @generator.command()

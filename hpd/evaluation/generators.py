@@ -1,0 +1,224 @@
+"""How well a generator stands in for the data it was trained on.
+
+Sources: Ravuri and Vinyals, Classification Accuracy Score for Conditional Generative Models,
+NeurIPS 2019, for students trained on samples; Heusel et al., GANs Trained by a Two Time-Scale
+Update Rule, NeurIPS 2017, for the Frechet distance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from generators import Generator
+from hpd.data import Dataset, ImageSet, Normalisation
+from hpd.errors import GeneratorError
+from hpd.registry import Settings
+from hpd.rng import Streams
+from hpd.students import (
+    STUDENTS,
+    Student,
+    StudentSettings,
+    TrainingSettings,
+    accuracy,
+    train_student,
+)
+from hpd.students.convnet import ConvNetSettings
+
+_CHUNK = 500
+
+
+class ScoreSettings(Settings):
+    """What is measured with: the figures of two generators compare only at the same settings."""
+
+    samples: int = Field(10_000, ge=10, description="of the generator, classes in turn")
+    student: Annotated[StudentSettings, STUDENTS] = Field(
+        ConvNetSettings(width=32), description="the classifier"
+    )
+    student_images: int = Field(
+        50_000, ge=1, description="that each student sees in training, repetitions included"
+    )
+    batch_size: int = Field(64, ge=1, description="of a student's training")
+    features_of: int = Field(10_000, ge=10, description="real images for the Frechet distance")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one seed measured; the seed decides samples, students and the order of images.
+
+    Args:
+        label_agreement: share of samples to which a student trained on the real training images
+            gives the class that was asked for.
+        student_ratio: test accuracy of a student trained on samples alone, divided by that of the
+            same student trained on the real training images for as many steps. Samples that are
+            all alike pass the first test and fail this one.
+        accuracy_samples: the first of the two.
+        accuracy_real: the second.
+        diversity: spread of the pixels within a class, of samples divided by that of the real
+            training images; 1 for as varied as the data.
+        fid: Frechet distance of samples to real training images, on features of a network that
+            is named where the figure is; of the student trained on real images if none is given.
+        network_agreement: as `label_agreement`, by the network that was given; None without.
+    """
+
+    label_agreement: float
+    student_ratio: float
+    accuracy_samples: float
+    accuracy_real: float
+    diversity: float
+    fid: float
+    network_agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained classifier to measure with, beside the students.
+
+    Args:
+        name: what to call it where its figures stand.
+        normalisation: what it wants of images in [0, 1].
+        embed: normalised images [N, C, H, W] to features [N, E].
+        classify: normalised images to logits [N, K].
+    """
+
+    name: str
+    normalisation: Normalisation
+    embed: Callable[[Tensor], Tensor]
+    classify: Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def draw_samples(generator: Generator, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return `count` samples in [0, 1], classes in turn, with the classes asked for.
+
+    Returns:
+        Images [count, C, H, W] and labels [count].
+    """
+    labels = torch.arange(count) % generator.spec.num_classes
+    parts = []
+    for part in labels.split(_CHUNK):
+        z = torch.randn(len(part), generator.spec.z_dim, generator=rng)
+        parts.append((generator(generator.map(z, part)) + 1) / 2)
+    return torch.cat(parts).clamp(0, 1), labels
+
+
+def within_class_spread(images: Tensor, labels: Tensor, num_classes: int) -> float:
+    """Return ``mean_k sqrt(sum_chw var_{n in k} x[n, c, h, w])`` of images [N, C, H, W]."""
+    own = (images[labels == k] for k in range(num_classes))
+    return float(torch.stack([x.var(dim=0).sum().sqrt() for x in own]).mean())
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Return the squared Frechet distance of Gaussians fitted to features [N, E] and [M, E].
+
+    ``|m - n|^2 + tr(C + D - 2 (C^1/2 D C^1/2)^1/2)`` with means m and n and covariances C and D,
+    in float64. It depends on the number of features, so compare at equal ones.
+
+    Source: Heusel et al., 2017, equation 6 (Dowson and Landau, 1982).
+    """
+    (m, c), (n, d) = (_moments(x.double()) for x in (a, b))
+    values, vectors = torch.linalg.eigh(c)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.t()
+    cross = torch.linalg.eigvalsh(root @ d @ root).clamp(min=0).sqrt().sum()
+    return float((m - n).square().sum() + c.trace() + d.trace() - 2 * cross)
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean [E] and covariance [E, E] of features [N, E]."""
+    # of one feature torch.cov makes a number
+    return features.mean(dim=0), torch.atleast_2d(torch.cov(features.t()))
+
+
+def check_fit(generator: Generator, data: Dataset) -> None:
+    """Check that a generator makes images like those of a data set.
+
+    Raises:
+        GeneratorError: if classes, channels or size differ.
+    """
+    spec = generator.spec
+    got = (spec.num_classes, spec.channels, spec.resolution, spec.resolution)
+    wanted = (data.train.num_classes, *data.train.image_shape)
+    if got != wanted:
+        raise GeneratorError(
+            "the generator does not fit the data (classes, channels, height, width)",
+            got=got,
+            expected=wanted,
+        )
+
+
+def score_generator(
+    generator: Generator,
+    data: Dataset,
+    settings: ScoreSettings,
+    *,
+    seed: int = 0,
+    network: Network | None = None,
+) -> Scores:
+    """Measure one generator with one seed.
+
+    The test images serve for accuracies alone.
+
+    Args:
+        generator: class-conditional, with the classes of `data`.
+        data: its training part is what the generator was trained on.
+        settings: what to measure with.
+        seed: of samples and students.
+        network: whose features the Frechet distance is taken on.
+
+    Raises:
+        GeneratorError: if the generator does not fit the data.
+    """
+    check_fit(generator, data)
+    streams = Streams(seed).fork("score generator")
+    real, test = data.train, data.test
+    unit, labels = draw_samples(generator, settings.samples, streams.generator("samples"))
+    normalised = real.normalisation.apply(unit)
+    from_real = _train(real.normalised(), real.labels, real, settings, streams)
+    from_samples = _train(normalised, labels, real, settings, streams)
+    accuracy_real = accuracy(from_real, test.normalised(), test.labels)
+    accuracy_samples = accuracy(from_samples, test.normalised(), test.labels)
+    spreads = [
+        within_class_spread(images, classes, real.num_classes)
+        for images, classes in ((unit, labels), (real.unit(), real.labels))
+    ]
+    measure = network or Network("", real.normalisation, from_real.embed, from_real)
+    order = torch.randperm(len(real), generator=streams.generator("real features"))
+    features = [_run(measure, measure.embed, x)
+                for x in (unit, real.unit(order[: settings.features_of]))]  # fmt: skip
+    guesses = None if network is None else _run(network, network.classify, unit).argmax(dim=1)
+    return Scores(
+        label_agreement=accuracy(from_real, normalised, labels),
+        student_ratio=accuracy_samples / accuracy_real,
+        accuracy_samples=accuracy_samples,
+        accuracy_real=accuracy_real,
+        diversity=spreads[0] / spreads[1],
+        fid=frechet_distance(*features),
+        network_agreement=None if guesses is None else (guesses == labels).double().mean().item(),
+    )
+
+
+def _train(
+    images: Tensor, labels: Tensor, real: ImageSet, settings: ScoreSettings, streams: Streams
+) -> Student:
+    """Train a student that starts alike and takes as many steps, whatever the size of its set."""
+    epochs = math.ceil(settings.student_images / len(images))
+    rng = streams.generator("training images")
+    chosen = torch.randperm(len(images), generator=rng)[: settings.student_images // epochs]
+    training = TrainingSettings(epochs=epochs, batch_size=settings.batch_size, schedule="cosine")
+    rng = streams.generator("student")
+    student = settings.student.build(real.image_shape, real.num_classes, rng)
+    return train_student(
+        student, images[chosen], labels[chosen], training, streams.fork("training")
+    )
+
+
+@torch.no_grad()
+def _run(network: Network, function: Callable[[Tensor], Tensor], unit: Tensor) -> Tensor:
+    """Apply a part of the network to images [N, C, H, W] in [0, 1]."""
+    return torch.cat([function(network.normalisation.apply(x)) for x in unit.split(_CHUNK)])
