@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from generators import StoredGenerator
+from generators import LevelState, StoredGenerator
 from hpd.data import ImageSet
 from hpd.errors import ConfigError, RunError
 from hpd.rng import Streams
@@ -31,7 +31,7 @@ from hpd.sources.hmn_decoders import (
     Decoder,
     DecoderSettings,
 )
-from hpd.sources.hmn_generator import GeneratorDecoderSettings
+from hpd.sources.hmn_generator import GeneratorDecoder, GeneratorDecoderSettings
 from hpd.sources.hmn_start import draw_targets, fit_to_real
 from hpd.sources.rendering import render_in_chunks
 from hpd.typing import ParameterGroup, Pullback, Source, Stage, State, Step
@@ -94,8 +94,10 @@ class HmnSettings(ChunkedSettings):
         self, state: State, train: ImageSet, device: torch.device, streams: Streams
     ) -> HmnSource:
         """Return the source whose state this is; see `Prunes`."""
+        if isinstance(self.decoder, GeneratorDecoderSettings) and self.decoder.then_levels:
+            raise ConfigError("images of then_levels share nothing: there is nothing to prune")
         blueprint = self.decoder.blueprint(train, device, streams)
-        source = self._build(blueprint, train, device, streams, fit=False)
+        source = self._memories(blueprint, train, device, streams)
         source.load_state(state)
         return source
 
@@ -105,19 +107,28 @@ class HmnSettings(ChunkedSettings):
         return self.budget_floats or train.num_classes * self.budget_images * image_floats
 
     def _build(
-        self, blueprint: Blueprint, train: ImageSet, device: torch.device, streams: Streams,
-        *, fit: bool = True,
-    ) -> HmnSource:  # fmt: skip
+        self, blueprint: Blueprint, train: ImageSet, device: torch.device, streams: Streams
+    ) -> Source:
+        source = self._memories(blueprint, train, device, streams)
+        if blueprint.fit_steps:
+            source.fit(train, blueprint.fit_steps)
+        if isinstance(self.decoder, GeneratorDecoderSettings) and self.decoder.then_levels:
+            # it knows this module
+            from hpd.sources.hmn_levels import HmnThenLevels
+
+            return HmnThenLevels(source, self.decoder, self.chunk_images)
+        return source
+
+    def _memories(
+        self, blueprint: Blueprint, train: ImageSet, device: torch.device, streams: Streams
+    ) -> HmnSource:
         account, width = self._plan(blueprint, train)
         decoder = blueprint.build(account.shapes, width, streams.fork("decoder"))
-        source = HmnSource(
+        return HmnSource(
             account, decoder, settled=self._settled(account, blueprint.settled(width)),
             instance_scale=blueprint.instance_scale(account.images_per_class),
             device=device, streams=streams,
         )  # fmt: skip
-        if fit and blueprint.fit_steps:
-            source.fit(train, blueprint.fit_steps)
-        return source
 
     def _plan(self, blueprint: Blueprint, train: ImageSet) -> tuple[Account, int]:
         image_floats, budget = math.prod(train.image_shape), self.budget(train)
@@ -252,6 +263,11 @@ class HmnSource:
         extracted = F.leaky_relu(extracted, _SLOPE).unflatten(2, self.account.shapes.grid)
         parts = extracted[labels], self.class_memory[labels], self.instance_memory[indices]
         return torch.cat(parts, dim=1)
+
+    def latents(self, indices: Tensor) -> tuple[LevelState, Tensor]:
+        """Return the state at the decoder's level, and ws [n, num_ws, D], of a generator."""
+        assert isinstance(self.decoder, GeneratorDecoder)
+        return self.decoder.latents(self._codes(indices), self.labels[indices])
 
     def fit(self, train: ImageSet, steps: int) -> None:
         """Fit memories and networks to random real images; see `fit_to_real`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -20,6 +21,7 @@ from hpd.data import ImageSet
 from hpd.errors import ConfigError
 from hpd.rng import Streams
 from hpd.sources.gan import check_fit, match_classes
+from hpd.sources.gan_levels import LevelPlan
 from hpd.sources.hmn_budget import Shapes
 from hpd.sources.hmn_decoders import DECODERS, Blueprint, Decoder, DecoderSettings
 
@@ -38,7 +40,7 @@ class GeneratorDecoderSettings(DecoderSettings):
     keep: Literal["memories", "images"] = Field(
         "memories",
         description="what is stored: memories and head, with which only the generator makes the "
-        "images again, or the images themselves",
+        "images again, or the images themselves, as with then_levels",
     )
     average_draws: int = Field(1000, ge=1, description="draws in the mean w of a class")
     truncation_psi: float | None = Field(
@@ -48,6 +50,13 @@ class GeneratorDecoderSettings(DecoderSettings):
         description="where the memories start: 0 at the average of each class, 1 as far from it "
         "as the generator's own images; null: 0 at one image a class, else 1",
     )
+    then_levels: list[int] = Field(
+        [], description="levels to optimise after the memories, image by image, ascending"
+    )
+    then_steps: int = Field(100, ge=0, description="steps for each of them")
+    lr_ws: float = Field(0.02, gt=0, description="of then_levels")
+    lr_features: float = Field(0.02, gt=0, description="of then_levels")
+    lr_pixels: float = Field(0.02, gt=0, description="of then_levels")
 
     def blueprint(self, train: ImageSet, device: torch.device, streams: Streams) -> Blueprint:
         """Return what the decoder will be; see `DecoderSettings.blueprint`."""
@@ -64,8 +73,20 @@ class GeneratorDecoderSettings(DecoderSettings):
             raise ConfigError(
                 "the generator has no such level", got=self.level, expected=f"0 to {last}"
             )
+        bounds = [self.level - 1, *self.then_levels, last + 1]
+        if any(a >= b for a, b in pairwise(bounds)):
+            raise ConfigError(
+                "then_levels must be ascending, from the level of the memories on",
+                got=self.then_levels,
+                expected=f"{self.level} to {last}",
+            )
         classes = match_classes(stored.generator.spec, train.classes, self.generator_classes)
         return GeneratorBlueprint(stored, classes, self)
+
+    def level_plan(self) -> list[LevelPlan]:
+        """Return the stages that follow the memories."""
+        steps, rates = self.then_steps, (self.lr_ws, self.lr_features)
+        return [LevelPlan(level, steps, *rates) for level in self.then_levels]
 
 
 class GeneratorBlueprint(Blueprint):
@@ -75,7 +96,7 @@ class GeneratorBlueprint(Blueprint):
         self, stored: StoredGenerator, classes: list[int | None], settings: GeneratorDecoderSettings
     ) -> None:
         self.stored, self._classes, self._settings = stored, classes, settings
-        self.keeps_images = settings.keep == "images"
+        self.keeps_images = settings.keep == "images" or bool(settings.then_levels)
 
     def grid(self, class_floats: float) -> tuple[int, int]:
         """Return a single position: coordinates have no place."""
@@ -170,7 +191,7 @@ class GeneratorDecoder(Decoder):
         head: Tensor,
     ) -> None:  # fmt: skip
         super().__init__()
-        self._stored, self.level = stored, level
+        self.stored, self.level = stored, level
         self.generator = stored.generator
         count = len(head)
         passing = torch.cat([head.new_zeros(count, head.shape[1] - count), torch.eye(count)], dim=1)
@@ -186,10 +207,10 @@ class GeneratorDecoder(Decoder):
         """Name, hash and licence of the generator."""
         return {
             "generator": {
-                "name": self._stored.name,
+                "name": self.stored.name,
                 "family": self.generator.spec.family,
-                "sha256": self._stored.sha256,
-                "licence": self._stored.licence,
+                "sha256": self.stored.sha256,
+                "licence": self.stored.licence,
             }
         }
 

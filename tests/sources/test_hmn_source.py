@@ -173,3 +173,29 @@ def test_what_cannot_be_is_refused(build):
         build().enter(1)
     with pytest.raises(RunError, match=r"same number of images: got \[1, 1, 0\]"):
         build(images_per_class=2).keep(torch.tensor([0, 2]))
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_levels_go_on_from_what_the_memories_gave(build, level):
+    decoder = {"then_levels": [2, 4], "then_steps": 7}
+    source = build(level, steps=5, budget_images=2, decoder=decoder)
+    assert [(s.name, s.steps) for s in source.stages] == [
+        ("memories", 5), ("2 b8.conv0", 7), ("4 pixels", 7),
+    ]  # fmt: skip
+    before = render_all(source)
+    assert [group.name for group in source.enter(0)] == ["memories", "networks"]
+    kept = source.state()
+    assert [group.name for group in source.enter(1)] == ["ws", "features"]
+    torch.testing.assert_close(render_all(source), before, rtol=1e-4, atol=1e-5)
+    assert [group.name for group in source.enter(2)] == ["pixels"]
+    torch.testing.assert_close(render_all(source), before, rtol=1e-4, atol=1e-5)
+    assert kept.keys() != source.state().keys()
+    # images share nothing any more, so they are what counts
+    assert (source.stored_floats, len(source.labels)) == (6 * 64, 6)
+    assert source.provenance["account"]["total"] == 6 * 64
+
+
+@pytest.mark.parametrize("levels", [[1], [3, 2], [5]])
+def test_levels_before_the_memories_are_refused(build, levels):
+    with pytest.raises(ConfigError, match=r"then_levels must be ascending.*expected 2 to 4"):
+        build(2, decoder={"then_levels": levels})
