@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpd.device import has_fast_bfloat16, open_device, resolve_precision
+from hpd.device import Processes, has_fast_bfloat16, open_device, resolve_precision
 from hpd.errors import DeviceError
 
 CPU = torch.device("cpu")
@@ -38,3 +38,13 @@ def test_a_named_precision_is_taken_at_its_word():
 def test_an_unknown_device_is_one_line():
     with pytest.raises(DeviceError, match="no device 'cpux'"):
         open_device("cpux")
+
+
+def test_one_process_averages_with_nobody():
+    alone = Processes.started(cpu=True)
+    assert (alone.rank, alone.count) == (0, 1)
+    value = torch.ones(2)
+    assert alone.average(value) is value
+    assert alone.any(True)
+    assert not alone.any(False)
+    alone.end()

@@ -99,6 +99,21 @@ def test_torchvision_layouts_are_read(tmp_path):
     assert data.train.labels.tolist() == [1, 0, 1, 0]
 
 
+def test_padding_surrounds_every_image_with_black(tmp_path):
+    write_fashion_mnist(tmp_path)
+    plain = hpd.load_dataset("fashion_mnist", root=str(tmp_path))
+    padded = hpd.load_dataset("fashion_mnist", root=str(tmp_path), pad=2)
+    for before, after in ((plain.train, padded.train), (plain.test, padded.test)):
+        assert after.image_shape == (1, 32, 32)
+        assert torch.equal(after.images[:, :, 2:-2, 2:-2], before.images)
+        assert int(after.images.long().sum()) == int(before.images.long().sum())
+        assert torch.equal(after.labels, before.labels)
+    # what is measured on the training images counts the border, too
+    share = 28**2 / 32**2
+    mean = padded.train.normalisation.mean[0]
+    assert mean == pytest.approx(share * plain.train.normalisation.mean[0])
+
+
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100", "svhn", "mnist", "fashion_mnist"])
 def test_missing_data_say_how_to_get_them(tmp_path, kind):
     with pytest.raises(DataError, match=r"is not in .*data\.root.*data\.download=true"):
