@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from typing_extensions import Self
 
-from hpd.artifacts.report.tables import ROW_LABELS
+from hpd.artifacts.report.tables import row_label
 from hpd.engine import StageReport, StepReport
 from hpd.engine.estimate import Estimate
 from hpd.evaluation import Evaluation
@@ -103,7 +103,7 @@ class ProgressBar:
 
     def on_student(self, name: str, done: int, total: int) -> None:
         """Move on by a student."""
-        note = ROW_LABELS.get(name, name)
+        note = row_label(name)
         self._progress.update(self._task, completed=done, total=total, note=note)
 
 
@@ -127,7 +127,7 @@ def table(evaluation: Evaluation) -> Table:
         result.add_column(heading, justify=align)  # type: ignore[arg-type]
     for row in evaluation.rows:
         result.add_row(
-            ROW_LABELS.get(row.name, row.name),
+            row_label(row.name),
             row.network,
             f"{row.images_per_class:g}",
             f"{row.stored_floats:,}",

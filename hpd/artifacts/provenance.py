@@ -15,6 +15,7 @@ from hpd.errors import RunError
 
 # what every set tells by itself
 _OF_THE_SET = ("classes", "images", "image_shape", "image_range", "normalisation", "stored_floats")
+_MOST_VALUES = 20
 _OF_THE_FILES = ("format", "files", "sha256")
 
 
@@ -52,3 +53,25 @@ class Provenance:
         """Return as JSON what the set does not tell by itself: data, seed, generator, licence."""
         known = {k: v for k, v in self.manifest.items() if k not in _OF_THE_SET + _OF_THE_FILES}
         return {"data": self.data, **known} if self.data else known
+
+    def lines(self) -> dict[str, str]:
+        """Return the facts as text, nested ones with dots in their names; tables are left out.
+
+        >>> Provenance({"generator": {"name": "digits16"}, "levels": [1, 2]}).lines()
+        {'generator.name': 'digits16', 'levels': '1, 2'}
+        """
+        return _lines(self.facts())
+
+
+def _lines(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            found |= _lines(value, f"{prefix}{name}.")
+        elif not isinstance(value, list | tuple):
+            found[prefix + name] = str(value)
+        elif len(value) > _MOST_VALUES:
+            found[prefix + name] = f"{len(value)} values"
+        elif not any(isinstance(part, Mapping) for part in value):
+            found[prefix + name] = ", ".join(str(part) for part in value)
+    return found

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import hpd
-from hpd.artifacts import DistilledSet, RunFolder
+from hpd.artifacts import DistilledSet, RunFolder, provenance
 from hpd.artifacts.exports import card
 from hpd.artifacts.report import charts, render_report, tables, write_report
 from hpd.artifacts.report.charts import loss_chart, read_stages, round_values, score_chart, thin
@@ -45,7 +45,7 @@ def metrics(stages=("0 ws", "1 b4.conv1", "2 pixels"), steps=20):
     ]  # fmt: skip
 
 
-def write_run(path, distilled, *, config=None, rows=ROWS):
+def write_run(path, distilled, *, config=None, rows=ROWS, more=None, **facts):
     """Write a run folder as a finished run leaves it."""
     config = config or {"description": "Trial & error", "data": {"kind": "digits"}}
     folder = RunFolder.create(path, yaml.safe_dump(config))
@@ -61,7 +61,8 @@ def write_run(path, distilled, *, config=None, rows=ROWS):
                     "seeds": [0, 1, 2],
                 }
                 for name, mean in rows
-            ]
+            ],
+            **(more or {}),
         }
     )  # fmt: skip
     manifest = {
@@ -70,6 +71,7 @@ def write_run(path, distilled, *, config=None, rows=ROWS):
         "best_stage": {"name": "1 b4.conv1", "step": 15, "score": 1.75},
         "generator": {"name": "digits16", "licence": "MIT <i>"},
         "image_range": {"min": -0.1, "max": 1.1, "share_outside": 0.125},
+        **facts,
     }
     folder.write_result(distilled, distilled, manifest)
     return folder
@@ -118,6 +120,28 @@ def test_it_says_what_the_run_was(run, distilled):
     # six pairs, and two places in the dialog
     assert len([v for v in pictures if v.startswith("data:image/png;base64,")]) == 12
     assert len(pictures) == 14
+
+
+def test_it_says_what_else_was_measured(distilled, tmp_path):
+    """What newer evaluations and budgets hold, and names of rows in words."""
+    rows = [("k_centre_floats", 50.0), ("distilled_5", 40.0)]
+    similarity = {"nearest_real": {"usual_rms": 0.123}, "lpips": {"diversity": 0.456}}
+    account = {
+        "lines": [{"item": "memories <b>", "count": 7, "floats_each": 11, "floats": 77}],
+        "budget": 99, "total": 77, "left_over": 22, "images_per_class": 2,
+    }  # fmt: skip
+    folder = write_run(
+        tmp_path / "run", distilled, rows=rows, more={"similarity": similarity}, account=account
+    )
+    text = " ".join(Page(render_report(folder, real_images(distilled.classes))).text.split())
+    for words in (
+        "real images chosen by k-centre of as many floats", "distilled, the first 5 a class",
+        "it is 0.123 as a rule", "0.456 apart", "memories <b>", "a budget of 99",
+    ):  # fmt: skip
+        assert words in text, words
+    left_out = {"similarity": {"nearest_real": {}, "lpips": "left out: no weights"}}
+    folder = write_run(tmp_path / "other", distilled, more=left_out)
+    assert "apart" not in render_report(folder, real_images(distilled.classes))
 
 
 def test_the_same_run_gives_the_same_bytes(run, distilled, monkeypatch):
@@ -363,7 +387,9 @@ def test_thinning_keeps_peaks():
     assert thin(line[:100]) == line[:100]
 
 
-@pytest.mark.parametrize("module", [charts, tables, card], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [charts, tables, card, provenance], ids=lambda module: module.__name__
+)
 def test_doctests(module):
     failed, tried = doctest.testmod(module)
     assert tried

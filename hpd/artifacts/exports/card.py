@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import yaml
 
@@ -96,20 +95,10 @@ are rounded to 8 bits and clipped to [0, 1]. In comparisons the set counts for
 
 def _origin(provenance: Provenance) -> str:
     """Return a list of the facts, nested ones with dots."""
-    facts = _flat(provenance.facts())
+    facts = provenance.lines()
     if not facts:
         return "Nothing is known: the set was exported without its run.\n"
     return "".join(f"- {name}: {_code(value)}\n" for name, value in facts.items())
-
-
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in facts.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = str(value)
-    return flat
 
 
 def _licence(provenance: Provenance) -> str:

@@ -18,7 +18,14 @@ from hpd.artifacts.distilled import DistilledSet
 from hpd.artifacts.provenance import Provenance
 from hpd.artifacts.report.charts import StageSteps, loss_chart, read_stages, score_chart
 from hpd.artifacts.report.gallery import gallery
-from hpd.artifacts.report.tables import AccuracyRow, accuracy_rows, cost_rows, duration, flat
+from hpd.artifacts.report.tables import (
+    AccuracyRow,
+    Likeness,
+    accuracy_rows,
+    cost_rows,
+    duration,
+    likeness,
+)
 from hpd.artifacts.run_folder import CONFIG, COST, EVALUATION, METRICS, RunFolder
 from hpd.data import ImageSet
 from hpd.errors import RunError
@@ -61,7 +68,7 @@ def render_report(folder: RunFolder, real: ImageSet | None = None, *, note: str 
     config_text, manifest = folder.read_config(), folder.read_manifest()
     distilled, config = DistilledSet.load(folder.path), _yaml(config_text, folder)
     stages: list[StageSteps] = _parsed(folder, METRICS, _read_metrics) or []
-    rows: list[AccuracyRow] = _parsed(folder, EVALUATION, _read_evaluation) or []
+    rows, alike = _parsed(folder, EVALUATION, _read_evaluation) or ([], Likeness())
     cost: Mapping[str, Any] = _parsed(folder, COST, json.loads) or {}
     data = str(config.get("data", {}).get("kind", "data"))
     seconds = cost.get("seconds") or sum(s.seconds + s.score_seconds for s in stages)
@@ -73,7 +80,9 @@ def render_report(folder: RunFolder, real: ImageSet | None = None, *, note: str 
         channels={1: "grey", 3: "colour"}.get(distilled.images.shape[1], ""),
         gallery=gallery(distilled, real),
         note=note,
+        likeness=alike,
         rows=rows,
+        soft=any(row.labels != "hard" for row in rows),
         distilled_row=next((row for row in rows if row.name == "distilled"), None),
         random_row=next((row for row in rows if row.name == "random_real"), None),
         charts=[c for c in (loss_chart(stages), score_chart(stages)) if c is not None],
@@ -81,9 +90,10 @@ def render_report(folder: RunFolder, real: ImageSet | None = None, *, note: str 
         costs=cost_rows(stages),
         total=duration(seconds) if seconds else "",
         selection=f"{float(cost['selection_share']):.1%}" if "selection_share" in cost else "",
-        facts=flat(Provenance(manifest, data).facts()),
+        facts=Provenance(manifest, data).lines(),
         range=manifest.get("image_range", {}),
         config=config_text,
+        account=manifest.get("account") or {},
         run=folder.path.resolve().name,
     )
 
@@ -122,8 +132,9 @@ def _read_metrics(text: str) -> list[StageSteps]:
     return read_stages([json.loads(line) for line in text.splitlines()])
 
 
-def _read_evaluation(text: str) -> list[AccuracyRow]:
-    return accuracy_rows(json.loads(text))
+def _read_evaluation(text: str) -> tuple[list[AccuracyRow], Likeness]:
+    evaluation = json.loads(text)
+    return accuracy_rows(evaluation), likeness(evaluation)
 
 
 def _parsed(folder: RunFolder, name: str, parse: Any) -> Any:

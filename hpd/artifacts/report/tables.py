@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hpd.artifacts.report.charts import StageSteps
 
-ROW_LABELS = {
+_ROW_LABELS = {
     "distilled": "distilled",
     "initial": "source before its first step",
     "random_real": "random real images",
-    "random_real_floats": "random real images of as many floats",
+    "herding": "real images chosen by herding",
+    "k_centre": "real images chosen by k-centre",
     "full": "whole training set",
 }
+
+
+def row_label(name: str) -> str:
+    """Return how people are told which set a row of an evaluation is about.
+
+    >>> row_label("random_real_floats"), row_label("distilled_5")
+    ('random real images of as many floats', 'distilled, the first 5 a class')
+    """
+    if name in _ROW_LABELS:
+        return _ROW_LABELS[name]
+    if name.endswith("_floats"):
+        return f"{row_label(name.removesuffix('_floats'))} of as many floats"
+    counted = re.fullmatch(r"(.+)_(\d+)", name)
+    if counted:
+        return f"{row_label(counted[1])}, the first {counted[2]} a class"
+    return name.replace("_", " ")
 
 
 @dataclass(frozen=True)
@@ -23,6 +41,7 @@ class AccuracyRow:
 
     name: str
     label: str
+    labels: str
     network: str
     images_per_class: float
     stored_floats: int
@@ -50,7 +69,8 @@ def accuracy_rows(evaluation: Mapping[str, Any]) -> list[AccuracyRow]:
     return [
         AccuracyRow(
             name=str(row["name"]),
-            label=ROW_LABELS.get(row["name"], str(row["name"]).replace("_", " ")),
+            label=row_label(str(row["name"])),
+            labels=str(row.get("labels", "hard")),
             network=str(row["network"]),
             images_per_class=float(row["images_per_class"]),
             stored_floats=int(row["stored_floats"]),
@@ -60,6 +80,35 @@ def accuracy_rows(evaluation: Mapping[str, Any]) -> list[AccuracyRow]:
         )
         for row in evaluation["rows"]
     ]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How close synthetic images are to real ones and to each other, None where nobody measured.
+
+    Args:
+        usual: median distance of a real image to the nearest other one.
+        diversity: mean LPIPS distance between two images of a class.
+    """
+
+    usual: float | None = None
+    diversity: float | None = None
+
+
+def likeness(evaluation: Mapping[str, Any]) -> Likeness:
+    """Return what `evaluation.json` says of it.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: if it is none.
+    """
+    found = evaluation.get("similarity", {})
+    usual = found.get("nearest_real", {}).get("usual_rms")
+    # a text says why it was left out
+    perceptual = found["lpips"] if isinstance(found.get("lpips"), Mapping) else {}
+    diversity = perceptual.get("diversity")
+    return Likeness(
+        None if usual is None else float(usual), None if diversity is None else float(diversity)
+    )
 
 
 @dataclass(frozen=True)
@@ -103,20 +152,3 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
-
-
-def flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested facts as text, with dots in their names.
-
-    >>> flat({"generator": {"name": "digits16"}, "levels": [1, 2]})
-    {'generator.name': 'digits16', 'levels': '1, 2'}
-    """
-    found: dict[str, str] = {}
-    for name, value in facts.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list | tuple):
-            found[prefix + name] = ", ".join(str(part) for part in value)
-        else:
-            found[prefix + name] = str(value)
-    return found
