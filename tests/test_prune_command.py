@@ -6,12 +6,14 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from conftest import SMALL_STUDENT
+from conftest import CPU, SMALL_STUDENT
 
 from hpd import api
 from hpd.artifacts import DistilledSet, RunFolder
 from hpd.cli import main
+from hpd.engine.loop import render_all
 from hpd.errors import ConfigError, RunError
+from hpd.rng import Streams
 
 CONFIG = {
     "data": "digits",
@@ -84,6 +86,25 @@ def test_it_is_a_run_like_any_other(run, pruned):
     assert "instance memories" in printed
     assert "held-out accuracy" in printed
     RunFolder(folder).check_whole()
+
+
+def test_the_stored_memories_give_the_images_again_to_the_bit(run, pruned):
+    for folder in (run.folder, pruned[0]):
+        again = api.load_run(folder)
+        train, source = again.config.data.build().train, again.config.source
+        restored = source.restore(
+            RunFolder(folder).read_best_stage(), train, CPU, Streams(0).fork("source")
+        )
+        assert torch.equal(render_all(restored), again.distilled.images)
+
+
+def test_it_can_be_pruned_to_more_than_the_config_allowed(run, tmp_path):
+    account = RunFolder(run.folder).read_manifest()["account"]
+    each = 10 * account["lines"][2]["floats_each"]
+    less = api.prune(run.folder, *OPTIONS, out=tmp_path / "a", budget=account["total"] - each)
+    assert less.distilled.stored_floats == account["total"] - each > 2560
+    again = api.prune(tmp_path / "a", *OPTIONS, out=tmp_path / "b", budget=2560)
+    assert again.distilled.stored_floats <= 2560
 
 
 def test_it_can_be_pruned_again(pruned, tmp_path):

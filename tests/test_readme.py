@@ -28,7 +28,7 @@ def test_the_python_example_keeps_the_promise(tmp_path, monkeypatch):
                                     "api.loading", "artifacts.pictures",
                                     "students.convnet", "students.convolutional",
                                     "students.means", "students.training", "students.vit",
-                                    "evaluation.ranking"])  # fmt: skip
+                                    "evaluation.pruning", "evaluation.ranking"])  # fmt: skip
 def test_doctests_of_modules(module):
     import importlib
 

@@ -302,7 +302,9 @@ class HmnSource:
         self.instance_memory = self.instance_memory.detach()[kept].clone().requires_grad_()
         self.labels = self.labels[kept]
         self.account = replace(self.account, images_per_class=per_class)
-        changed = {"images_per_class": per_class, "overbudget": 0.0}
+        changed: dict[str, object] = {"images_per_class": per_class, "overbudget": 0.0}
+        if self.account.total > self.account.budget:
+            changed["budget_floats"] = self.account.total
         self.settled = self.settled.model_copy(update=changed)
         return self.settled
 
