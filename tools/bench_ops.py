@@ -164,7 +164,9 @@ def copy_speed(moved: int) -> float:
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--clock", type=click.Choice(list(CLOCKS)), default="wall", show_default=True)
 @click.option("--only", default="", help="Only operations whose name begins so.")
-def main(path: Path | None, repeats: int, images: int, dtype: str, device: str, only: str) -> None:
+def main(
+    path: Path | None, repeats: int, images: int, dtype: str, device: str, clock: str, only: str
+) -> None:
     """Print a table, and write it as JSON."""
     if not uses_native(torch.empty(0, device=device)):
         raise click.ClickException("no native operations: see 'hpd ops status'")
@@ -196,7 +198,8 @@ def main(path: Path | None, repeats: int, images: int, dtype: str, device: str, 
     click.echo(f"geometric mean of ratios: {means['forward']:.1f}, {means['backward']:.1f}")
     if path is not None:
         figures = {
-            "device": device, "dtype": dtype, "clock": clock, "threads": torch.get_num_threads(), "cases": rows
+            "device": device, "dtype": dtype, "clock": clock,
+            "threads": torch.get_num_threads(), "cases": rows,
         }  # fmt: skip
         path.write_text(json.dumps(figures, indent=2) + "\n")
 
