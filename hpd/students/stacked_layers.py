@@ -27,8 +27,6 @@ _KERNEL = (
 )  # fmt: skip
 _OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 _TILE = 4
-# half a megabyte of float32: what the second cache of a CPU's core holds
-_PART_VALUES = 2**17
 
 
 class Workspace:
@@ -67,38 +65,32 @@ class Layer(Protocol):
         ...
 
 
-def _parts(count: int, values_each: int) -> list[slice]:
-    """Cut `count` images into parts that stay in the cache while they are worked on."""
-    size = max(1, _PART_VALUES // values_each)
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
 def _pool(active: Tensor, half: Tensor, out: Tensor) -> Tensor:
-    """Sum 2x2 positions of [N, H, W, C]; `half` is where the sums of two go."""
-    n, height, wide, c = active.shape
-    even = active[:, : height // 2 * 2, : wide // 2 * 2]
-    rows = even.unflatten(1, (height // 2, 2))
-    torch.add(rows[:, :, 0], rows[:, :, 1], out=half)
-    pairs = half.view(n, height // 2, wide // 2, 2, c)
+    """Sum 2x2 positions of [S, N, H, W, C]; `half` is where the sums of two go."""
+    s, n, height, wide, c = active.shape
+    even = active[:, :, : height // 2 * 2, : wide // 2 * 2]
+    rows = even.unflatten(2, (height // 2, 2))
+    torch.add(rows[:, :, :, 0], rows[:, :, :, 1], out=half)
+    pairs = half.view(s, n, height // 2, wide // 2, 2, c)
     return torch.add(pairs[..., 0, :], pairs[..., 1, :], out=out)
 
 
 def _relu_pool_backward(grad: Tensor, active: Tensor, out: Tensor) -> Tensor:
-    """Give each position the gradient of its sum where it is active, [N, H, W, C]."""
-    n, height, wide, c = active.shape
+    """Give each position the gradient of its sum where it is active, [S, N, H, W, C]."""
+    s, n, height, wide, c = active.shape
     h, w = height // 2, wide // 2
-    spread = grad[:, :, None, :, None].expand(n, h, 2, w, 2, c)
+    spread = grad[:, :, :, None, :, None].expand(s, n, h, 2, w, 2, c)
     if (2 * h, 2 * w) == (height, wide):
-        shape = (n, h, 2, w, 2, c)
+        shape = (s, n, h, 2, w, 2, c)
         torch.ops.aten.threshold_backward.grad_input(
             spread, active.view(shape), 0, grad_input=out.view(shape)
         )
         return out
     # the last row or column of an odd size is in no sum
     out.zero_()
-    inside = out[:, : 2 * h, : 2 * w]
-    inside.copy_(spread.reshape(n, 2 * h, 2 * w, c))
-    inside.mul_(active[:, : 2 * h, : 2 * w] > 0)
+    inside = out[:, :, : 2 * h, : 2 * w]
+    inside.copy_(spread.reshape(s, n, 2 * h, 2 * w, c))
+    inside.mul_(active[:, :, : 2 * h, : 2 * w] > 0)
     return out
 
 
@@ -136,25 +128,18 @@ class FirstBlock:
         with torch.enable_grad():
             self._kernel = self._normalised_kernel(covariance.unflatten(0, (s, n)))
         kernel = self._kernel.detach().flatten(0, 1)
-        active = self._space("active", s * n, rows, columns, outputs)
-        out = self._space("out", s * n, rows // 2, columns // 2, outputs)
+        active = self._space("active", s, n, rows, columns, outputs)
+        flat = active.view(s * n, rows * columns, outputs)
+        torch.bmm(patches.transpose(1, 2), kernel, out=flat).clamp_min_(0)
         self._saved = patches, active
-        for own in _parts(s * n, rows * columns * outputs):
-            part = active[own]
-            torch.bmm(patches[own].transpose(1, 2), kernel[own], out=part.flatten(1, 2))
-            half = self._space("half", len(part), rows // 2, columns // 2 * 2, outputs)
-            _pool(part.clamp_min_(0), half, out[own])
-        return out.unflatten(0, (s, n))
+        half = self._space("half", s, n, rows // 2, columns // 2 * 2, outputs)
+        return _pool(active, half, self._space("out", s, n, rows // 2, columns // 2, outputs))
 
     def backward(self, grad: Tensor) -> None:
         """Write the parameters' gradients; see `Layer`."""
         patches, active = self._saved
-        grad = grad.flatten(0, 1)
-        by_kernel = torch.empty_like(self._kernel).flatten(0, 1)
-        for own in _parts(len(active), active[0].numel()):
-            part = active[own]
-            by_active = _relu_pool_backward(grad[own], part, self._space("grad", *part.shape))
-            torch.bmm(patches[own], by_active.flatten(1, 2), out=by_kernel[own])
+        by_active = _relu_pool_backward(grad, active, self._space("grad", *active.shape))
+        by_kernel = torch.bmm(patches, by_active.flatten(2, 3).flatten(0, 1))
         grads = torch.autograd.grad(
             self._kernel, self._parameters, by_kernel.view(self._kernel.shape)
         )
@@ -218,85 +203,68 @@ class Convolution:
     def forward(self, x: Tensor) -> Tensor:
         """Return [S, N, H, W, O] of [S, N, H, W, C]."""
         s, n, height, wide, c = x.shape
-        o = self._weight.shape[-1]
+        outputs = self._weight.shape[-1]
         h, w = -(-height // _TILE), -(-wide // _TILE)
-        kernel = self._space("kernel", 36, s, c, o)
-        torch.mm(self._kernel, self._weight.view(9, -1), out=kernel.view(36, -1))
-        moved = self._space("moved", s * n * 36 * h * w * c)
-        out = self._space("out", s, n, h, _TILE, w, _TILE, o)
-        self._shape, self._transformed, self._moved = x.shape, kernel, []
-        for student in range(s):
-            for own in _parts(n, 36 * h * w * max(c, o)):
-                part = x[student, own]
-                size = 36 * len(part) * h * w * c
-                mine, moved = moved[:size].view(36, -1), moved[size:]
-                torch.mm(self._input, self._tiles(part, h, w).view(36, -1), out=mine)
-                self._moved.append(mine)
-                products = self._space("products", 36, len(part) * h * w, o)
-                torch.bmm(mine.view(36, -1, c), kernel[:, student], out=products)
-                quads = self._space("quads", _TILE, _TILE, len(part), h, w, o)
-                torch.mm(self._output, products.view(36, -1), out=quads.view(16, -1))
-                out[student, own] = quads.permute(2, 3, 0, 4, 1, 5)
-        return out.view(s, n, h * _TILE, w * _TILE, o)[:, :, :height, :wide]
+        padded = self._space("padded", s, n, h * _TILE + 2, w * _TILE + 2, c)
+        self._clear_border(padded, height, wide)
+        padded[:, :, 1 : height + 1, 1 : wide + 1] = x
+        a, b, d, e, _ = padded.stride()
+        tiles = self._space("tiles", 6, 6, s, n, h, w, c)
+        strides = (d, e, a, b, _TILE * d, _TILE * e, 1)
+        tiles.copy_(padded.as_strided(tiles.shape, strides))
+        self._moved = self._space("moved", 36, s * n * h * w * c)
+        torch.mm(self._input, tiles.view(36, -1), out=self._moved)
+        self._moved = self._moved.view(36 * s, n * h * w, c)
+        kernel = self._space("kernel", 36, s * c * outputs)
+        torch.mm(self._kernel, self._weight.view(9, -1), out=kernel)
+        self._shape, self._transformed = x.shape, kernel.view(36 * s, c, outputs)
+        products = self._space("products", 36 * s, n * h * w, outputs)
+        torch.bmm(self._moved, self._transformed, out=products)
+        quads = self._space("quads", 16, s * n * h * w * outputs)
+        torch.mm(self._output, products.view(36, -1), out=quads)
+        out = self._space("out", s, n, h, _TILE, w, _TILE, outputs)
+        out.copy_(quads.view(_TILE, _TILE, s, n, h, w, outputs).permute(2, 3, 4, 0, 5, 1, 6))
+        return out.view(s, n, h * _TILE, w * _TILE, outputs)[:, :, :height, :wide]
 
-    def _tiles(self, x: Tensor, h: int, w: int) -> Tensor:
-        """Return the tiles of [N, H, W, C] as [6, 6, N, h, w, C]."""
-        n, height, wide, c = x.shape
-        padded = self._space("padded", n, h * _TILE + 2, w * _TILE + 2, c)
-        for side, size in ((1, height), (2, wide)):
+    @staticmethod
+    def _clear_border(padded: Tensor, height: int, wide: int) -> None:
+        for side, size in ((2, height), (3, wide)):
             padded.narrow(side, 0, 1).zero_()
             padded.narrow(side, size + 1, padded.shape[side] - size - 1).zero_()
-        padded[:, 1 : height + 1, 1 : wide + 1] = x
-        a, b, d, _ = padded.stride()
-        tiles = self._space("tiles", 6, 6, n, h, w, c)
-        strides = (b, d, a, _TILE * b, _TILE * d, 1)
-        return tiles.copy_(padded.as_strided(tiles.shape, strides))
 
     def backward(self, grad: Tensor) -> Tensor:
         """Return the gradient by x; see `Layer`."""
         s, n, height, wide, c = self._shape
-        o = grad.shape[-1]
+        outputs = grad.shape[-1]
         h, w = -(-height // _TILE), -(-wide // _TILE)
         if (h * _TILE, w * _TILE) != (height, wide):
             grad = F.pad(grad, (0, 0, 0, w * _TILE - wide, 0, h * _TILE - height))
-        grad = grad.view(s, n, h, _TILE, w, _TILE, o)
-        by_kernel = self._space("by kernel", 36, s, c, o)
-        out = self._space("gathered", s, n, h + 1, _TILE, w + 1, _TILE, c)
-        moved = iter(self._moved)
-        for student in range(s):
-            for own in _parts(n, 36 * h * w * max(c, o)):
-                mine = next(moved).view(36, -1, c)
-                part = grad[student, own]
-                quads = self._space("quads", _TILE, _TILE, len(part), h, w, o)
-                quads.copy_(part.permute(2, 4, 0, 1, 3, 5))
-                products = self._space("products", 36, len(part) * h * w, o)
-                torch.mm(self._output.t(), quads.view(16, -1), out=products.view(36, -1))
-                torch.baddbmm(
-                    by_kernel[:, student], mine.transpose(1, 2), products,
-                    beta=0 if own.start == 0 else 1, out=by_kernel[:, student],
-                )  # fmt: skip
-                torch.bmm(products, self._transformed[:, student].transpose(1, 2), out=mine)
-                tiles = self._space("tiles", 6, 6, len(part), h, w, c)
-                torch.mm(self._input.t(), mine.view(36, -1), out=tiles.view(36, -1))
-                _gather(tiles, out[student, own])
+        quads = self._space("quads", _TILE, _TILE, s, n, h, w, outputs)
+        quads.copy_(grad.view(s, n, h, _TILE, w, _TILE, outputs).permute(3, 5, 0, 1, 2, 4, 6))
+        products = self._space("products", 36, s * n * h * w * outputs)
+        torch.mm(self._output.t(), quads.view(16, -1), out=products)
+        products = products.view(36 * s, n * h * w, outputs)
+        by_kernel = self._space("by kernel", 36 * s, c, outputs)
+        torch.bmm(self._moved.transpose(1, 2), products, out=by_kernel)
         assert self._weight.grad is not None
         torch.mm(self._kernel.t(), by_kernel.view(36, -1), out=self._weight.grad.view(9, -1))
-        joined = out.view(s, n, (h + 1) * _TILE, (w + 1) * _TILE, c)
-        return joined[:, :, 1 : height + 1, 1 : wide + 1]
+        torch.bmm(products, self._transformed.transpose(1, 2), out=self._moved)
+        tiles = self._space("tiles", 36, s * n * h * w * c)
+        torch.mm(self._input.t(), self._moved.view(36, -1), out=tiles)
+        return self._gather(tiles.view(6, 6, s, n, h, w, c))[:, :, 1 : height + 1, 1 : wide + 1]
 
-
-def _gather(tiles: Tensor, out: Tensor) -> None:
-    """Add up tiles [6, 6, N, h, w, C] where they lie over each other, by 2 rows or columns.
-
-    `out` is [N, h + 1, 4, w + 1, 4, C].
-    """
-    tiles = tiles.permute(2, 3, 0, 4, 1, 5)
-    out[:, -1].zero_()
-    out[:, :, :, -1].zero_()
-    out[:, :-1, :, :-1] = tiles[:, :, :_TILE, :, :_TILE]
-    out[:, 1:, :2, :-1] += tiles[:, :, _TILE:, :, :_TILE]
-    out[:, :-1, :, 1:, :2] += tiles[:, :, :_TILE, :, _TILE:]
-    out[:, 1:, :2, 1:, :2] += tiles[:, :, _TILE:, :, _TILE:]
+    def _gather(self, tiles: Tensor) -> Tensor:
+        """Add up tiles [6, 6, S, N, h, w, C] where they lie over each other, 2 rows or columns."""
+        _, _, s, n, h, w, c = tiles.shape
+        out = self._space("gathered", s, n, h + 1, _TILE, w + 1, _TILE, c)
+        out[:, :, h].zero_()
+        out[:, :, :, :, w].zero_()
+        tiles = tiles.permute(2, 3, 4, 0, 5, 1, 6)
+        out[:, :, :h, :, :w] = tiles[:, :, :, :_TILE, :, :_TILE]
+        out[:, :, 1:, :2, :w] += tiles[:, :, :, _TILE:, :, :_TILE]
+        out[:, :, :h, :, 1:, :2] += tiles[:, :, :, :_TILE, :, _TILE:]
+        out[:, :, 1:, :2, 1:, :2] += tiles[:, :, :, _TILE:, :, _TILE:]
+        return out.view(s, n, (h + 1) * _TILE, (w + 1) * _TILE, c)
 
 
 class NormReluPool:
@@ -326,16 +294,14 @@ class NormReluPool:
         torch.addcmul((self._shift.detach() / 4)[:, None, None, None], centred, factor, out=active)
         active.clamp_min_(0)
         self._saved = centred, active, inverse, factor
-        half = self._space("half", s * n, height // 2, wide // 2 * 2, c)
-        out = self._space("out", s * n, height // 2, wide // 2, c)
-        return _pool(active.flatten(0, 1), half, out).unflatten(0, (s, n))
+        half = self._space("half", s, n, height // 2, wide // 2 * 2, c)
+        return _pool(active, half, self._space("out", s, n, height // 2, wide // 2, c))
 
     def backward(self, grad: Tensor) -> Tensor:
         """Return the gradient by x; see `Layer`."""
         centred, active, inverse, factor = self._saved
         positions = active.shape[2] * active.shape[3]
-        out = self._space("grad", *active.shape)
-        _relu_pool_backward(grad.flatten(0, 1), active.flatten(0, 1), out.flatten(0, 1))
+        out = _relu_pool_backward(grad, active, self._space("grad", *active.shape))
         total = out.sum(dim=(2, 3), keepdim=True)
         # the answer before the ReLU is not needed again
         along = torch.mul(out, centred, out=active).sum(dim=(2, 3), keepdim=True)
