@@ -1,22 +1,100 @@
-"""The code in the documentation runs as it stands there."""
+"""The documentation tells the truth: commands and snippets run, links and names are there."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
 from conftest import ROOT
 
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+from hpd.cli import main
+from hpd.objectives import OBJECTIVES
+from hpd.sources import SOURCES
+
+DOCS = ROOT / "docs"
+PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+# what makes a command quick without changing what it shows
+QUICK = [
+    "selection=last", "evaluation.seeds=1", "evaluation.full_training=null",
+    "evaluation.students=[{kind: convnet, width: 8, depth: 1}]", "evaluation.training={epochs: 1}",
+    "objective.student={kind: convnet, width: 8, depth: 1}", "source.steps=1",
+]  # fmt: skip
+QUICKER = {"distill": QUICK, "experts": QUICK[5:6]}
+BUILT_BEFORE = ("hpd ops build",)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_python_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch, capsys):
+def blocks(page):
+    """The fenced blocks of bash and Python, in order."""
+    return re.findall(r"^```(bash|python)\n(.*?)^```", (DOCS / page).read_text(), re.S | re.M)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
+def test_commands_and_snippets_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))
-    # users' own modules draw their weights from torch's global generator
+    monkeypatch.setattr(OBJECTIVES, "_classes", dict(OBJECTIVES._classes))
+    names = {}
     with torch.random.fork_rng(devices=[]):
-        exec(compile(code, str(page), "exec"), {})
-    said = re.findall(r"print\(.*\)  # (.*)$", code, re.M)
-    assert capsys.readouterr().out.splitlines() == said
+        for language, text in blocks(page):
+            if language == "python":
+                printed = io.StringIO()
+                with contextlib.redirect_stdout(printed):
+                    exec(compile(text, page, "exec"), names)
+                said = re.findall(r"print\(.*\)  # (.*)$", text, re.M)
+                assert printed.getvalue().splitlines() == said
+                continue
+            for line in text.splitlines():
+                run(line)
+
+
+def run(line):
+    words = shlex.split(line, comments=True)
+    if not words or line.startswith(BUILT_BEFORE):
+        return
+    assert words[0] == "hpd", line
+    quicker = QUICKER.get(words[1], [])
+    # what the page sets itself comes last, and wins
+    arguments = [*words[1:3], *quicker, *words[3:]]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(("folder", "registry"), [("sources", SOURCES), ("objectives", OBJECTIVES)])
+def test_every_kind_has_a_page_with_its_options(folder, registry):
+    for kind in registry:
+        page = DOCS / folder / f"{kind}.md"
+        assert page.is_file(), f"docs/{folder}/{kind}.md is missing"
+        settings = registry[kind]
+        assert f"<!-- options: {settings.__module__}.{settings.__name__} -->" in page.read_text()
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    page = (tmp_path / "sources" / "gan" / "index.html").read_text()
+    assert "levels to optimise, ascending; one level is GLaD" in page
+    # nobody is asked for anything when a page is read
+    assert not re.findall(r"""(?:src|href)=["']https?://(?:fonts|cdn|unpkg)""", page)
+
+
+def test_every_page_is_in_the_navigation():
+    def leaves(node):
+        if isinstance(node, dict):
+            return [leaf for value in node.values() for leaf in leaves(value)]
+        return (
+            [leaf for part in node for leaf in leaves(part)] if isinstance(node, list) else [node]
+        )
+
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert sorted(leaves(config["nav"])) == PAGES
+    assert all((DOCS / page).is_file() for page in PAGES)
+    assert Path(DOCS / config["hooks"][0].removeprefix("docs/")).is_file()
