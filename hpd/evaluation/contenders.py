@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -64,14 +65,15 @@ def contenders(
     """
     train, per_class = dataset.train, round(distilled.images_per_class)
     floats_per_class = distilled.stored_floats / train.num_classes
-    affordable = int(floats_per_class // train.images[0].numel())
+    # rounded up: the baseline has at least as many floats
+    affordable = math.ceil(floats_per_class / train.images[0].numel())
     small = settings.training
     found = [of_set("distilled", distilled, small)]
     found += [of_set(f"distilled_{n}", first_of(distilled, n), small) for n in settings.counts]
     found.append(of_set("initial", initial, small))
     for name in settings.baselines:
         sizes: dict[str, int] = {name: per_class}
-        if affordable not in (0, per_class):
+        if affordable != per_class:
             sizes[f"{name}_floats"] = affordable
         for row, count in sizes.items():
             if name == "random_real":

@@ -100,9 +100,11 @@ def test_a_set_is_compared_at_as_many_images_and_at_as_many_floats(dataset, imag
         "distilled": (2, 192), "initial": (2, 192),
         "random_real": (2, 384), "random_real_floats": (1, 192),
     }  # fmt: skip
-    less = replace(six, stored_floats=191)  # of no whole image a class
-    names = [row.name for row in evaluate(dataset, less, full_training=None, seeds=1).rows]
-    assert "random_real_floats" not in names
+    # what fills no whole number of images is compared with the next one
+    for floats, per_class in ((191, 1), (193, 2)):
+        other = evaluate(dataset, replace(six, stored_floats=floats), full_training=None, seeds=1)
+        rows = {row.name: row.images_per_class for row in other.rows}
+        assert rows.get("random_real_floats", rows["random_real"]) == per_class
 
 
 def test_there_are_no_more_random_real_images_than_real_images(dataset, images):
