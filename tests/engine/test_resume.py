@@ -90,11 +90,20 @@ def test_every_source_goes_on_to_the_bit(run, tmp_path, kind, source_settings):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"levels": [0, 1, 3], "lr_generator": 1e-3}, {"levels": [1, 3], "features": "random"}],
+    ("kind", "options"),
+    [
+        ("gan", {"levels": [0, 1, 3], "lr_generator": 1e-3}),
+        ("gan", {"levels": [1, 3], "features": "random"}),
+        ("hmn", {"decoder": {"kind": "stylegan", "level": 1, "then_levels": [1, 3]}}),
+    ],
 )
-def test_levels_in_every_way_go_on_to_the_bit(run, tmp_path, options, source_settings):
-    source = source_settings("gan", steps=STEPS, **options)
+def test_levels_in_every_way_go_on_to_the_bit(
+    run, tmp_path, kind, options, source_settings, generator_folder
+):
+    source = source_settings(kind, steps=STEPS) | options
+    if kind == "hmn":
+        more = {"generator": generator_folder, "average_draws": 2, "then_steps": STEPS}
+        source |= {"budget_images": 4, "decoder": source["decoder"] | more}
     objective = {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 4}
     check_every_snapshot(run, tmp_path, source=source, objective=objective)
 
