@@ -102,6 +102,7 @@ class RunFolder:
         path, about = self.held
         trainer.load(load_file(path), about["steps"])
         if self.writes:
+            self._tidy(path)
             # what was logged after the checkpoint will be logged again
             log = self.folder / _METRICS
             lines = log.read_text().splitlines() if log.is_file() else []
@@ -110,9 +111,11 @@ class RunFolder:
         return float(about["seconds"])
 
     def save(self, trainer: Trainer, seconds: float) -> None:
-        """Write the state and a picture of samples; keep the state before it, drop others."""
+        """Write a picture of samples and the state; keep the state before it, drop others."""
         if not self.writes:
             return
+        picture = sample_grid(trainer.average, trainer.streams)
+        write_bytes(self.folder / f"samples-{trainer.images_seen:09d}.png", png_bytes(picture))
         path = self.folder / f"state-{trainer.steps:08d}.safetensors"
         about = {
             "settings": self.options,
@@ -121,12 +124,14 @@ class RunFolder:
             "seconds": round(seconds, 1),
         }
         write_tensors(path, trainer.tensors(), about)
+        self._tidy(path)
+
+    def _tidy(self, newest: Path) -> None:
+        """Drop all states but the newest and the one before it."""
         states = sorted(self.folder.glob(_STATES))
-        kept = [p for p in states if p <= path][-_KEPT_STATES:]
+        kept = [p for p in states if p <= newest][-_KEPT_STATES:]
         for other in set(states) - set(kept):
             other.unlink()
-        picture = sample_grid(trainer.average, trainer.streams)
-        write_bytes(self.folder / f"samples-{trainer.images_seen:09d}.png", png_bytes(picture))
 
     def log(self, line: Mapping[str, float]) -> None:
         """Append one line to the metrics."""

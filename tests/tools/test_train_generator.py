@@ -145,6 +145,8 @@ import torch
 from test_train_generator import TINY, tool
 
 torch.set_num_threads(1)
+# so that those forked off this process have everything at hand
+tool.DATASETS.parse("digits").build()
 words = [str(word) for pair in (TINY | {"--images": 48}).items() for word in pair]
 
 
@@ -155,15 +157,15 @@ def train(out, event):
 
 
 draw, killed = random.Random(0), 0
-for run in range(6):
+for run in range(4):
     out = Path(sys.argv[1]) / str(run)
     # once, and the last one again and again
     while True:
-        child = FORK.Process(target=train, args=(out, draw.randint(1, 40)))
+        child = FORK.Process(target=train, args=(out, draw.randint(5, 40)))
         child.start()
         child.join()
         killed += child.exitcode == -9
-        if run < 5 or child.exitcode != -9:
+        if run < 3 or child.exitcode != -9:
             break
     child = FORK.Process(target=train, args=(out, 0))
     child.start()
@@ -183,8 +185,8 @@ def test_runs_killed_at_any_moment_end_in_the_same_bytes(whole, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) >= 5
-    for run in range(6):
+    assert int(done.stdout.split()[-1]) >= 4
+    for run in range(4):
         out = tmp_path / str(run)
         assert read_weights(out) == read_weights(whole)
         assert read_metrics(out) == read_metrics(whole)
