@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shlex
 import signal
 
 import pytest
@@ -45,9 +46,9 @@ def test_odd_names_are_quoted(tmp_path, monkeypatch):
     bench = Bench(folder, monkeypatch)
     # the script takes what lies in folders with spaces apart, a compiler would not
     bench.set_compiler('printf "%s" "$inputs" > "$out"; exit')
-    monkeypatch.setenv("CXX", f"'{folder / 'compiler'}'".replace("it's", "it'\\''s"))
+    monkeypatch.setenv("CXX", shlex.quote(str(folder / "compiler")))
     assert build(bench.recipe()).is_file()
-    assert f"{folder}/csrc/cpu/one.cpp" in bench.calls()[0]
+    assert f"{folder}/csrc/cpu/one.cpp" in "\n".join(bench.calls())
 
 
 def change_source(bench):
