@@ -28,7 +28,7 @@ def report(
         run: a finished run with a folder, or its folder.
         data: the real training images, or the name of their data set, or the folder where the
             data of the run's configuration are now; ``"auto"`` reads them from where they were, and
-            goes without if they are not there any more; None goes without.
+            goes without if they are gone or others now; None goes without.
         out: the file; None: `report.html` in the folder of the run.
 
     Returns:
@@ -43,8 +43,14 @@ def report(
     if run.folder is None:
         raise RunError("the run has no folder", fix="Distil with out=FOLDER.")
     real, note = _real(run, data)
-    target = None if out is None else Path(out).expanduser()
-    return write_report(RunFolder(run.folder), real, note=note, out=target)
+    folder, target = RunFolder(run.folder), None if out is None else Path(out).expanduser()
+    try:
+        return write_report(folder, real, note=note, out=target)
+    except DataError as error:
+        if data != "auto":
+            raise
+        # the data are others than they were
+        return write_report(folder, note=error.problem, out=target)
 
 
 def _real(run: Run, data: ImageSet | str | Path | None) -> tuple[ImageSet | None, str]:

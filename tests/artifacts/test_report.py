@@ -318,6 +318,11 @@ def test_data_that_are_gone_are_done_without(distilled, tmp_path):
     with pytest.raises(DataError, match="none of class 'T-shirt/top'"):
         hpd.report(folder.path, tmp_path / "moved")
     (tmp_path / "other").mkdir()
+    # where they were lie others now: no reason to fail
+    (tmp_path / "moved").rename(tmp_path / "gone")
+    text = Page(hpd.report(folder.path).read_text()).text
+    assert "Without the nearest real images: the real images have none of class" in text
+    (tmp_path / "gone").rename(tmp_path / "moved")
     renamed = replace(distilled, classes=("T-shirt top", "Bag", "Coat"))
     folder = write_run(tmp_path / "other" / "run", renamed, config=values)
     assert "distance" in hpd.report(folder.path, tmp_path / "moved").read_text()
