@@ -83,11 +83,16 @@ def test_the_final_images_are_written(finished):
 def test_the_evaluation_has_the_promised_rows(finished):
     out, _ = finished
     rows = json.loads((out / "evaluation.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == ["distilled", "initial", "random_real", "full"]
-    assert set(rows[0]) == {
+    assert {row["name"] for row in rows} >= {"distilled", "initial", "random_real", "full"}
+    assert set(rows[0]) >= {
         "name", "network", "images_per_class", "stored_floats", "accuracy_mean", "accuracy_std",
-        "seeds",
+        "seeds", "accuracies", "labels",
     }  # fmt: skip
+
+
+def evaluation_of(content):
+    """What an evaluation says, without how long it took."""
+    return {name: value for name, value in content.items() if name != "students_seconds"}
 
 
 def test_python_does_what_the_command_does(finished, small, tmp_path):
@@ -95,9 +100,9 @@ def test_python_does_what_the_command_does(finished, small, tmp_path):
     run = hpd.distill(small, seed=3, out=tmp_path / "again")
     again = (tmp_path / "again" / "distilled.safetensors").read_bytes()
     assert again == (out / "distilled.safetensors").read_bytes()
-    in_memory = hpd.evaluate(hpd.distill(small, seed=3)).as_json()
-    assert in_memory == read_sealed(out / "evaluation.json")
-    assert hpd.evaluate(run).as_json() == in_memory
+    in_memory = evaluation_of(hpd.evaluate(hpd.distill(small, seed=3)).as_json())
+    assert in_memory == evaluation_of(read_sealed(out / "evaluation.json"))
+    assert evaluation_of(hpd.evaluate(run).as_json()) == in_memory
     assert torch.equal(hpd.load_run(out).distilled.images, run.distilled.images)
 
 
