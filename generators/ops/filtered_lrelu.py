@@ -50,6 +50,9 @@ def filtered_lrelu(
         [N, C, H', W'] with ``H' = (H * up + top + bottom - (ku - 1) - (kd - 1) + down - 1) //
         down``, the width likewise.
 
+    Raises:
+        ShapeError: if x is no [N, C, H, W] that is larger than the filters (natively).
+
     Native on the devices and for the dtypes of `schema.fits`, in one pass that never stores the
     image at the raised rate; derivatives of any order keep two bits per value of it. Elsewhere,
     and where a filter needs a gradient, `filtered_lrelu_reference` runs.
@@ -62,14 +65,18 @@ def filtered_lrelu(
             x, bias, up_kernel=up_kernel, down_kernel=down_kernel, up=up, down=down,
             padding=padding, gain=gain, slope=slope, clamp=clamp,
         )  # fmt: skip
-    one = None
-    if up_kernel is None or down_kernel is None:
-        one = torch.ones(1, device=x.device)
+    first = torch.ones(1, device=x.device) if up_kernel is None else up_kernel
+    second = torch.ones(1, device=x.device) if down_kernel is None else down_kernel
+    left, right, top, bottom = padding
+    room = (
+        x.shape[-2] * up + top + bottom - first.shape[0] - second.shape[0] + 2,
+        x.shape[-1] * up + left + right - first.shape[-1] - second.shape[-1] + 2,
+    )
+    schema.check_size(x, room, "filtered_lrelu")
+    recorded = schema.needs_gradient(x, bias)
     return torch.ops.hpd.filtered_lrelu(
-        x, bias, one if up_kernel is None else up_kernel,
-        one if down_kernel is None else down_kernel,
-        up, down, padding, gain, slope, clamp, schema.needs_gradient(x, bias),
-    )[0]  # fmt: skip
+        x, bias, first, second, up, down, padding, gain, slope, clamp, recorded
+    )[0]
 
 
 def filtered_lrelu_reference(

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hpd.errors import ShapeError
+
 LANES = 16
 """Planes that share a pixel's entry in a record of the CPU: two bytes for signs, two for clamps."""
 
@@ -36,6 +38,20 @@ def fits(x: Tensor, bias: Tensor | None, *filters: Tensor | None) -> bool:
         return False
     wanted = torch.is_grad_enabled()
     return all(f is None or not (wanted and f.requires_grad) for f in filters)
+
+
+def check_size(x: Tensor, size: tuple[int, int], name: str) -> None:
+    """Check that an operation leaves something of the image.
+
+    Raises:
+        ShapeError: if x is not [N, C, H, W], or height or width of the result are below 1.
+    """
+    if x.ndim != 4 or min(size) < 1:
+        raise ShapeError(
+            f"{name} leaves nothing of an image" if x.ndim == 4 else f"{name} takes images",
+            got=f"[{', '.join(map(str, x.shape))}]",
+            expected="[N, C, H, W], larger than the filters with the padding",
+        )
 
 
 def needs_gradient(*inputs: Tensor | None) -> bool:

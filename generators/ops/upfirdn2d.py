@@ -42,6 +42,9 @@ def upfirdn2d(
         padding: left, right, top, bottom, in pixels after upsampling; negative values crop.
         gain: factor on the result.
 
+    Raises:
+        ShapeError: if x is no [N, C, H, W] that is larger than the kernel (natively).
+
     Native on the devices and for the dtypes of `schema.fits`, without products with inserted
     zeros, and separably where the kernel is a product of two vectors; differentiable to any
     order. Elsewhere, and where the kernel needs a gradient, `upfirdn2d_reference` runs.
@@ -52,9 +55,10 @@ def upfirdn2d(
         return upfirdn2d_reference(x, kernel, up=up, down=down, padding=padding, gain=gain)
     left, right, top, bottom = padding
     size = (
-        (x.shape[2] * up + top + bottom - kernel.shape[0] + down) // down,
-        (x.shape[3] * up + left + right - kernel.shape[-1] + down) // down,
+        (x.shape[-2] * up + top + bottom - kernel.shape[0] + down) // down,
+        (x.shape[-1] * up + left + right - kernel.shape[-1] + down) // down,
     )
+    schema.check_size(x, size, "upfirdn2d")
     return torch.ops.hpd.upfirdn2d(x, kernel, up, down, (top, left), size, gain, True)
 
 

@@ -15,6 +15,7 @@ from generators.ops import bias_act, filtered_lrelu, upfirdn2d
 from generators.ops.bias_act import bias_act_reference
 from generators.ops.filtered_lrelu import filtered_lrelu_reference
 from generators.ops.upfirdn2d import upfirdn2d_reference
+from hpd.errors import ShapeError
 
 DTYPES = {torch.float64: 1e-12, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 LAYOUTS = {
@@ -294,6 +295,18 @@ def test_threads_do_not_change_a_bit(rng):
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_nothing_left_of_an_image_is_an_error():
+    x, taps = torch.zeros(1, 1, 4, 4), torch.ones(9)
+    for call in (
+        lambda: upfirdn2d(x, taps),
+        lambda: filtered_lrelu(x, up_kernel=taps[:3], down_kernel=taps[:3]),
+        lambda: upfirdn2d(x[0, 0], taps[:1]),
+        lambda: filtered_lrelu(x[0, 0]),
+    ):
+        with pytest.raises(ShapeError, match=r"expected \[N, C, H, W\]"):
+            call()
 
 
 def test_a_filter_that_needs_a_gradient_gets_it(rng):
