@@ -120,7 +120,7 @@ def test_signals_write_the_state_first(whole, tmp_path, monkeypatch, number):
 
     def step_and_signal(self):
         if self.steps == 2:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         return step(self)
 
     monkeypatch.setattr(tool.Trainer, "step", step_and_signal)
