@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,13 @@ GOLDEN = TESTS / "golden"
 # real data that may not be passed on lie beside the checkout, or where this variable says
 SHARED = Path(os.environ.get("HPD_SHARED", ROOT.parent / "shared"))
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard():
+    """A shell starts what runs in its background deaf to Ctrl-C, children included."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -34,8 +34,13 @@ def close(got, want, tolerance):
     assert float((got.detach() - want).abs().max()) <= tolerance * float(want.abs().max())
 
 
-def check_numbers(generator, golden):
-    """ws, image and gradient are those of the official code."""
+def check_numbers(generator, golden, monkeypatch):
+    """ws, image and gradient are those of the official code.
+
+    The gradient is that of the reference operations: one value of ada_cond32 lies 8e-8 below the
+    kink of a leaky ReLU, and how the native ones round decides on which side its derivative is
+    taken, which moves the gradient by 2e-4. They have tests of their own.
+    """
     values, spec = golden.values, generator.spec
     labels = values["c"].argmax(dim=1) if spec.num_classes else None
     close(generator.map(values["z"], labels), values["ws"], 1e-5)
@@ -43,17 +48,19 @@ def check_numbers(generator, golden):
     ws = values["ws"].clone().requires_grad_()
     images = generator(ws)
     close(images, values["image"], 1e-4)
-    (grad,) = torch.autograd.grad((images * values["probe"]).sum(), ws)
+    with monkeypatch.context() as patched:
+        patched.setenv("HPD_OPS", "reference")
+        (grad,) = torch.autograd.grad((generator(ws) * values["probe"]).sum(), ws)
     close(grad, values["grad_ws"], 1e-4)
 
 
-def test_the_file_and_the_converted_folder_give_the_official_numbers(golden, tmp_path):
+def test_the_file_and_the_converted_folder_give_the_official_numbers(golden, tmp_path, monkeypatch):
     file = golden.folder / "network.pkl"
-    check_numbers(read_generator(file).generator, golden)
+    check_numbers(read_generator(file).generator, golden, monkeypatch)
     for out in ("one", "two"):
         result = CliRunner().invoke(main, ["generator", "convert", str(file), str(tmp_path / out)])
         assert result.exit_code == 0, result.output
-    check_numbers(read_generator(tmp_path / "one").generator, golden)
+    check_numbers(read_generator(tmp_path / "one").generator, golden, monkeypatch)
     for name in ("model.safetensors", "generator.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     about = json.loads((tmp_path / "one" / "generator.json").read_text())

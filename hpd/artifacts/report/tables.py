@@ -15,10 +15,6 @@ _ROW_LABELS = {
     "random_real": "random real images",
     "herding": "real images chosen by herding",
     "k_centre": "real images chosen by k-centre",
-    "herding": "real images chosen by herding",
-    "herding_floats": "herding, as many floats",
-    "k_centre": "real images chosen as k-centre",
-    "k_centre_floats": "k-centre, as many floats",
     "full": "whole training set",
 }
 
