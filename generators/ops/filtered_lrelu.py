@@ -67,6 +67,7 @@ def filtered_lrelu(
         )  # fmt: skip
     first = torch.ones(1, device=x.device) if up_kernel is None else up_kernel
     second = torch.ones(1, device=x.device) if down_kernel is None else down_kernel
+    schema.check_factors("filtered_lrelu", up, down)
     left, right, top, bottom = padding
     room = (
         x.shape[-2] * up + top + bottom - first.shape[0] - second.shape[0] + 2,

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from hpd.errors import ShapeError
 
@@ -36,6 +37,12 @@ def fits(x: Tensor, bias: Tensor | None, *filters: Tensor | None) -> bool:
         return False
     if bias is not None and bias.device != x.device:
         return False
+    # torch.func cannot differentiate operations that are registered as these are; the compiler
+    # cannot look into the question
+    if not torch.compiler.is_compiling() and any(
+        t is not None and is_functorch_wrapped_tensor(t) for t in (x, bias)
+    ):
+        return False
     wanted = torch.is_grad_enabled()
     return all(f is None or not (wanted and f.requires_grad) for f in filters)
 
@@ -51,6 +58,18 @@ def check_size(x: Tensor, size: tuple[int, int], name: str) -> None:
             f"{name} leaves nothing of an image" if x.ndim == 4 else f"{name} takes images",
             got=f"[{', '.join(map(str, x.shape))}]",
             expected="[N, C, H, W], larger than the filters with the padding",
+        )
+
+
+def check_factors(name: str, up: int, down: int) -> None:
+    """Check factors of resampling.
+
+    Raises:
+        ShapeError: if one is below 1.
+    """
+    if min(up, down) < 1:
+        raise ShapeError(
+            f"{name} cannot resample", got=f"up {up}, down {down}", expected="1 or more"
         )
 
 

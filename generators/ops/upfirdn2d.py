@@ -53,6 +53,7 @@ def upfirdn2d(
     """
     if not (schema.fits(x, None, kernel) and uses_native(x)):
         return upfirdn2d_reference(x, kernel, up=up, down=down, padding=padding, gain=gain)
+    schema.check_factors("upfirdn2d", up, down)
     left, right, top, bottom = padding
     size = (
         (x.shape[-2] * up + top + bottom - kernel.shape[0] + down) // down,

@@ -309,6 +309,29 @@ def test_nothing_left_of_an_image_is_an_error():
             call()
 
 
+@pytest.mark.parametrize("factors", [{"up": 0}, {"down": 0}, {"up": -1}])
+def test_factors_below_one_are_errors(factors):
+    x = torch.zeros(1, 1, 4, 4)
+    for call in (
+        lambda: upfirdn2d(x, torch.ones(1), **factors),
+        lambda: filtered_lrelu(x, **factors),
+    ):
+        with pytest.raises(ShapeError, match="cannot resample"):
+            call()
+
+
+def test_functional_gradients_exist(rng):
+    x, taps = torch.randn(1, 3, 8, 8, generator=rng), torch.ones(4)
+
+    def total(x):
+        y = bias_act(upfirdn2d(x, taps, up=2), activation="lrelu")
+        return filtered_lrelu(y, up_kernel=taps, up=2, clamp=1.0).square().sum()
+
+    leaf = x.clone().requires_grad_()
+    (want,) = torch.autograd.grad(total(leaf), leaf)
+    torch.testing.assert_close(torch.func.grad(total)(x), want)
+
+
 def test_a_filter_that_needs_a_gradient_gets_it(rng):
     x = torch.randn(1, 2, 6, 6, generator=rng)
     for kernel in (torch.randn(4, generator=rng), torch.randn(4, 4, generator=rng)):
