@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from generators import read_generator
@@ -58,6 +59,15 @@ def read_tensors(out, steps):
     """The bytes of a state without its head, in which the seconds stand."""
     content = (out / f"state-{steps:08d}.safetensors").read_bytes()
     return content[8 + int.from_bytes(content[:8], "little") :]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The bytes of a training depend on the number of threads; processes to be killed have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
