@@ -15,7 +15,6 @@ import hpd
 import hpd.rng
 from generators import read_generator, save_generator
 from hpd.artifacts import RunFolder
-from hpd.artifacts.stages import read_stages
 from hpd.cli import main
 from hpd.errors import ConfigError, GeneratorError, HpdError, RunError
 from hpd.sources import SOURCES
@@ -59,7 +58,7 @@ def test_new_images_are_those_of_the_formula(run):
     assert made.normalisation == hpd.load_distilled(run).normalisation
     assert made.stored_floats == made.images.numel()
     network = read_generator("digits16").generator
-    (state, *_) = [stage.state for stage in read_stages(RunFolder(run))]
+    (state, *_) = [stage.state for stage in RunFolder(run).read_stages()]
     label, number = 1, 2
     rng = hpd.rng.Streams(5).fork("sample").generator(label, number)
     z = torch.randn(1, network.spec.z_dim, generator=rng)
@@ -72,7 +71,7 @@ def test_new_images_are_those_of_the_formula(run):
 
 def test_without_psi_noise_is_all_there_is(run):
     """At a small noise new images are close to the distilled state, at none they would be it."""
-    stages = read_stages(RunFolder(run))
+    stages = RunFolder(run).read_stages()
     network = read_generator("digits16").generator
     state = stages[3].state
     features = tuple(state[f"features.{i}"] for i in range(len(state) - 1))
@@ -89,7 +88,7 @@ def test_without_psi_noise_is_all_there_is(run):
 @pytest.mark.parametrize("level", [0, 2, 5])
 def test_the_noise_is_in_parts_of_the_rms(run, level):
     """Measured on the latents themselves, by a generator that hands them back."""
-    stage = read_stages(RunFolder(run))[level].state
+    stage = RunFolder(run).read_stages()[level].state
     name = "features.0" if level else "ws"
     seen = []
     stored = read_generator("digits16")
@@ -100,7 +99,7 @@ def test_the_noise_is_in_parts_of_the_rms(run, level):
     sampling = SamplingSettings(per_class=40, psi=0, noise=0.25, level=level)
     settings = SOURCES.parse(config("digits16")["source"])
     left = Distilled(
-        [s.state for s in read_stages(RunFolder(run))],
+        [s.state for s in RunFolder(run).read_stages()],
         torch.tensor([0, 0, 1, 1, 2, 2]), ("3", "5", "8"), None,
     )  # fmt: skip
     sample_around(settings, left, sampling, CPU, stored)

@@ -9,7 +9,6 @@ import torch
 from generators import Generator, StoredGenerator
 from hpd.api.runs import Run, load_run
 from hpd.artifacts import DistilledSet, RunFolder
-from hpd.artifacts.stages import read_stages
 from hpd.device import open_device
 from hpd.errors import RunError
 from hpd.sources.sampling import Distilled, SamplingSettings, sample_around
@@ -55,7 +54,7 @@ def sample(
     if run.folder is None:
         raise RunError("the run has no folder", fix="Distil with out=FOLDER.")
     folder = RunFolder(run.folder)
-    stages = read_stages(folder)
+    stages = folder.read_stages()
     known = folder.read_manifest().get("generator", {})
     left = Distilled(
         states=[stage.state for stage in stages],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -10,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load
-
 from hpd.artifacts.checkpoints import CheckpointFolder
 from hpd.artifacts.distilled import FILE_NAME, DistilledSet
 from hpd.artifacts.pictures import grid, png_bytes, write_image_folder
 from hpd.artifacts.places import check_free
+from hpd.artifacts.stages import SavedStage, read_stage
 from hpd.errors import RunError
 from hpd.files import remove_leftovers, write_bytes, write_json, write_tensors
 from hpd.seals import digest_file, read_sealed, sealed
@@ -124,18 +122,41 @@ class RunFolder:
             RunError: if it is not there, or was changed after it was written.
         """
         best = self.read_manifest()["best_stage"]["name"]
-        for path in sorted((self.path / CHECKPOINTS).glob("stage-*.json")):
+        for path in self._stage_paths():
             try:
-                about = read_sealed(path)
-                name, digest = next(iter(about["files"].items()))
-                content = (path.parent / name).read_bytes()
-                if about["stage"] == best and hashlib.sha256(content).hexdigest() == digest:
-                    return load(content)
-            except (OSError, ValueError, KeyError, StopIteration):
+                stage = read_stage(path)
+            except ValueError:
                 continue
+            if stage.name == best:
+                return stage.state
         raise RunError(
             f"{self.path} has lost the state of its stage {best!r}", fix="Distil it again."
         )
+
+    def read_stages(self) -> list[SavedStage]:
+        """Return the best state of every stage of a finished run, in order.
+
+        Raises:
+            RunError: if the run is not finished, or a stage is missing, broken or changed.
+        """
+        self.read_manifest()
+        stages = []
+        for path in self._stage_paths():
+            try:
+                stages.append(read_stage(path))
+            except ValueError as error:
+                raise RunError(f"cannot read {path} and its tensors", got=error) from None
+        if [stage.index for stage in stages] != list(range(len(stages))) or not stages:
+            raise RunError(
+                f"{self.path} has lost stages",
+                got=[stage.index for stage in stages],
+                expected="every stage from 0 on",
+                fix="Distil it again.",
+            )
+        return stages
+
+    def _stage_paths(self) -> list[Path]:
+        return sorted((self.path / CHECKPOINTS).glob("stage-*.json"))
 
     def check_stages(self, count: int) -> None:
         """Warn of the first `count` stages whose files are not as they were written."""

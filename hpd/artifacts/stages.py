@@ -1,15 +1,14 @@
-"""The best state of each stage of a run, as its folder keeps them."""
+"""The best state of a stage, as the folder of its run keeps it."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from hpd.artifacts.run_folder import CHECKPOINTS, RunFolder
-from hpd.errors import RunError
 from hpd.seals import read_sealed
 from hpd.typing import State
 
@@ -31,32 +30,21 @@ class SavedStage:
     state: State
 
 
-def read_stages(folder: RunFolder) -> list[SavedStage]:
-    """Return the best state of every stage of a finished run, in order.
+def read_stage(path: Path) -> SavedStage:
+    """Read a stage.
+
+    Args:
+        path: its JSON file, beside its tensors.
 
     Raises:
-        RunError: if the run is not finished, or a stage is missing, broken or changed.
+        ValueError: if either is missing, broken or was changed after it was written.
     """
-    folder.read_manifest()
-    paths = sorted((folder.path / CHECKPOINTS).glob("stage-*.json"))
-    stages = []
-    for path in paths:
-        try:
-            about = read_sealed(path)
-            ((name, digest),) = about["files"].items()
-            content = (path.parent / name).read_bytes()
-            if hashlib.sha256(content).hexdigest() != digest:
-                raise ValueError(f"{name} was changed after it was written")
-            stage = SavedStage(about["stage"], about["index"], about["score"], load(content))
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise RunError(f"cannot read {path} and its tensors", got=reason) from None
-        stages.append(stage)
-    if [stage.index for stage in stages] != list(range(len(stages))) or not stages:
-        raise RunError(
-            f"{folder.path} has lost stages",
-            got=[stage.index for stage in stages],
-            expected="every stage from 0 on",
-            fix="Distil it again.",
-        )
-    return stages
+    try:
+        about = read_sealed(path)
+        ((name, digest),) = about["files"].items()
+        content = (path.parent / name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError(f"{name} was changed after it was written")
+        return SavedStage(about["stage"], about["index"], about["score"], load(content))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None

@@ -27,6 +27,7 @@ from hpd.students import (
     StudentSettings,
     TrainingSettings,
     accuracy,
+    in_batches,
     train_student,
 )
 from hpd.students.convnet import ConvNetSettings
@@ -218,7 +219,6 @@ def _train(
     )
 
 
-@torch.no_grad()
 def _run(network: Network, function: Callable[[Tensor], Tensor], unit: Tensor) -> Tensor:
     """Apply a part of the network to images [N, C, H, W] in [0, 1]."""
-    return torch.cat([function(network.normalisation.apply(x)) for x in unit.split(_CHUNK)])
+    return in_batches(lambda x: function(network.normalisation.apply(x)), unit, _CHUNK)

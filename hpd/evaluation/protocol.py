@@ -23,13 +23,13 @@ from hpd.students import (
     Student,
     StudentSettings,
     accuracy,
+    in_batches,
     train_student,
     train_students,
 )
 
 # students that learn at once: more take more memory, and no less time
 _TOGETHER = 5
-_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,7 @@ def evaluate_sets(
 
     def embed(images: Tensor) -> Tensor:
         teacher = bench.teacher(settings.students[0])
-        with torch.no_grad():
-            parts = [teacher.embed(part.to(device)).cpu() for part in images.split(_BATCH)]
-        return torch.cat(parts)
+        return in_batches(lambda part: teacher.embed(part.to(device)).cpu(), images)
 
     found = contenders(distilled, initial, dataset, settings, streams, embed)
     return _compare(found, bench, settings, report, ledger or Ledger())
@@ -277,5 +275,4 @@ class _Bench:
 
     def _soft_labels(self, student: StudentSettings, images: Tensor) -> Tensor:
         teacher = self.teacher(student)
-        with torch.no_grad():
-            return torch.cat([teacher(part).softmax(dim=1) for part in images.split(_BATCH)])
+        return in_batches(lambda part: teacher(part).softmax(dim=1), images)

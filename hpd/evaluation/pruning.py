@@ -28,12 +28,11 @@ from hpd.students import (
     StudentSettings,
     TrainingSettings,
     accuracy,
+    in_batches,
     train_epoch,
     train_student,
 )
 from hpd.students.convnet import ConvNetSettings
-
-_BATCH = 256
 
 
 class PruningSettings(Settings):
@@ -143,10 +142,7 @@ def area_under_margin(
     for epoch in range(settings.epochs):
         rng = streams.generator("epoch", epoch)
         train_epoch(student, optimizer, images, labels, settings, rng, epoch)
-        student.eval()
-        with torch.no_grad():
-            logits = torch.cat([student(part) for part in images.split(_BATCH)])
-        total += margins_of(logits, labels)
+        total += margins_of(in_batches(student.eval(), images), labels)
     return total / settings.epochs
 
 

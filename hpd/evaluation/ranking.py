@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from hpd.evaluation.plots import as_png, blank_figure
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
@@ -56,12 +57,7 @@ class LevelResult:
 
 def levels_png(levels: Sequence[LevelResult]) -> bytes:
     """Return a picture of what each stage came to, as PNG: accuracy and distance by level."""
-    # the objects of pyplot would be global
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(7, 4)
     left = figure.add_subplot()
     right = left.twinx()
     at = range(len(levels))
@@ -72,6 +68,4 @@ def levels_png(levels: Sequence[LevelResult]) -> bytes:
     right.set_ylabel("class-relevant distance", color="tab:orange")
     left.set_xticks(list(at), [p.name for p in levels], rotation=30, ha="right")
     left.set_title("the best set of each level")
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120)
-    return content.getvalue()
+    return as_png(figure)

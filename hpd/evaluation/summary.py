@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import statistics
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hpd.evaluation.plots import as_png, blank_figure
 from hpd.evaluation.protocol import Row
 
 # what two runs of one group may differ in
@@ -187,16 +187,10 @@ def picture(lines: Sequence[Line]) -> bytes:
     Left, for each group and kind of student, the accuracy of each set; right, where evaluations
     have `counts`, how accuracy grows with the images of a class.
     """
-    # the objects of pyplot would be global
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     keys = list(dict.fromkeys((line.run, line.network) for line in lines))
     curves = {key: _curve(lines, key) for key in keys}
     wide = any(curves.values())
-    size = (12 if wide else 7, 1.8 + 0.45 * max(len(keys), 4))
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(12 if wide else 7, 1.8 + 0.45 * max(len(keys), 4))
     left, *rest = figure.subplots(1, 2 if wide else 1, squeeze=False)[0]
     for name in SHOWN:
         own = [line for line in lines if line.set == name]
@@ -217,9 +211,7 @@ def picture(lines: Sequence[Line]) -> bytes:
         right.set_ylabel("accuracy %")
         right.grid(alpha=0.3)
         right.legend(fontsize="small")
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120)
-    return content.getvalue()
+    return as_png(figure)
 
 
 def _curve(lines: Sequence[Line], key: tuple[str, str]) -> list[tuple[float, float, float]]:

@@ -4,7 +4,13 @@ from hpd.students import alexnet, convnet, resnet, vgg, vit
 from hpd.students.base import STUDENTS, Student, StudentSettings
 from hpd.students.means import class_means
 from hpd.students.together import Lesson, train_students
-from hpd.students.training import TrainingSettings, accuracy, train_epoch, train_student
+from hpd.students.training import (
+    TrainingSettings,
+    accuracy,
+    in_batches,
+    train_epoch,
+    train_student,
+)
 
 __all__ = [
     "STUDENTS",
@@ -14,6 +20,7 @@ __all__ = [
     "TrainingSettings",
     "accuracy",
     "class_means",
+    "in_batches",
     "train_epoch",
     "train_student",
     "train_students",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -189,6 +190,14 @@ def _mixed_loss(
     logits = student(mixed.images)
     own, other = (_loss(logits, part, temperature) for part in (labels, mixed.other_labels))
     return mixed.share * own + (1 - mixed.share) * other
+
+
+@torch.no_grad()
+def in_batches(
+    function: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 256
+) -> Tensor:
+    """Return what a function gives for images [N, ...], some at a time, without gradient."""
+    return torch.cat([function(part) for part in images.split(batch_size)])
 
 
 @torch.no_grad()
