@@ -1,6 +1,6 @@
 """Augmentations that are drawn once and can be applied to any batch."""
 
-from hpd.augment.mixing import Mixed, cutmix
+from hpd.augment.mixing import Mixed, cutmix, mixup
 from hpd.augment.siamese import OPERATION_NAMES, Augmentation, OperationName, draw_augmentation
 
 __all__ = [
@@ -10,4 +10,5 @@ __all__ = [
     "OperationName",
     "cutmix",
     "draw_augmentation",
+    "mixup",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,6 +47,26 @@ def cutmix(images: Tensor, labels: Tensor, rng: torch.Generator) -> Mixed:
     mixed[..., rows, columns] = images[order][..., rows, columns]
     box = (rows.stop - rows.start) * (columns.stop - columns.start)
     return Mixed(mixed, labels[order], 1 - box / (height * width))
+
+
+def mixup(images: Tensor, labels: Tensor, rng: torch.Generator, alpha: float) -> Mixed:
+    """Blend every image with another one of the batch: ``share * x_i + (1 - share) * x_j``.
+
+    One share for the whole batch, of Beta(alpha, alpha).
+
+    Args:
+        images: [N, C, H, W].
+        labels: [N], or probabilities [N, K].
+        rng: order of the others, and the share.
+        alpha: positive; the smaller, the more often one of the two is nearly alone.
+
+    Source: Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018.
+    """
+    order = torch.randperm(len(images), generator=rng).to(images.device)
+    # torch draws from the Beta distribution by its global generator alone
+    seed = int(torch.randint(1 << 62, (), generator=rng))
+    share = float(np.random.default_rng(seed).beta(alpha, alpha))
+    return Mixed(images[order].lerp(images, share), labels[order], share)
 
 
 def _span(centre: float, share: float, size: int) -> slice:

@@ -69,7 +69,7 @@ class Network:
     def __init__(self, real: RealSide, settings: NetworkSettings) -> None:
         self._real, self._settings = real, settings
         self._student: Student | None = None
-        self._optimizer: torch.optim.SGD | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
         self._next: Step | None = None
 
     def at(self, images: Tensor, labels: Tensor, step: Step) -> Student:

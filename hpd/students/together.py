@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpd.augment import Augmentation, cutmix, draw_augmentation
+from hpd.augment import Augmentation, draw_augmentation
 from hpd.rng import Streams
 from hpd.students.base import Student
 from hpd.students.stack import StudentStack, stackable, width_of
@@ -40,8 +40,8 @@ class Lesson:
 def train_students(lessons: Sequence[Lesson], settings: TrainingSettings) -> None:
     """Train students in place, each as `train_student` would: the same draws, the same sums.
 
-    ConvNets of one architecture with instance norm learn together on a CPU, as long as their
-    batches are small; others, and those on an accelerator, one after another.
+    ConvNets of one architecture with instance norm learn together by SGD on a CPU, as long as
+    their batches are small; others, and those on an accelerator, one after another.
 
     Args:
         lessons: of students of one architecture.
@@ -60,6 +60,7 @@ def worthwhile(lessons: Sequence[Lesson], settings: TrainingSettings) -> bool:
     values = first.images[: settings.batch_size, 0].numel()
     return (
         first.images.device.type == "cpu"
+        and settings.algorithm == "sgd"
         and all(lesson.images.shape == first.images.shape for lesson in lessons)
         and all(stackable(lesson.student) for lesson in lessons)
         and values * width_of(first.student) <= _MOST_VALUES
@@ -103,8 +104,8 @@ class _Class:
             if settings.augment:
                 images = self._augmented(images, rngs)
             for i, rng in enumerate(rngs):
-                if settings.mixes(rng):
-                    mixed = cutmix(images[i], targets[i], rng)
+                mixed = settings.mix(images[i], targets[i], rng)
+                if mixed is not None:
                     images[i] = mixed.images
                     targets[i] = targets[i].lerp(mixed.other_labels, 1 - mixed.share)
             self._stack.differentiate(torch.stack(images), torch.stack(targets), self._temperature)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from hpd.augment import OperationName, cutmix, draw_augmentation
+from hpd.augment import Mixed, OperationName, cutmix, draw_augmentation, mixup
 from hpd.registry import Settings
 from hpd.rng import Streams, isolated
 from hpd.students.base import Student
@@ -32,11 +32,13 @@ class SGDSettings(Settings):
         """Return the learning rate of an epoch, counted from 0."""
         return self.lr
 
-    def mixes(self, rng: torch.Generator) -> bool:
-        """Return whether a batch is mixed; draws only if it may be."""
-        return self.cutmix > 0 and float(torch.rand((), generator=rng)) < self.cutmix
+    def mix(self, images: Tensor, labels: Tensor, rng: torch.Generator) -> Mixed | None:
+        """Return a mixed batch, None for one that stays as it is; draws only if it may be."""
+        if self.cutmix > 0 and float(torch.rand((), generator=rng)) < self.cutmix:
+            return cutmix(images, labels, rng)
+        return None
 
-    def optimizer(self, student: Student) -> torch.optim.SGD:
+    def optimizer(self, student: Student) -> torch.optim.Optimizer:
         """Return a fresh optimiser over the parameters of `student`."""
         return torch.optim.SGD(
             student.parameters(),
@@ -64,6 +66,27 @@ class TrainingSettings(SGDSettings):
         0.0, ge=0, lt=1, description="decay of the average of the weights, per epoch; 0: none"
     )
     temperature: float = Field(1.0, gt=0, description="of the softmax, with soft labels")
+    algorithm: Literal["sgd", "adamw"] = Field(
+        "sgd", description="adamw: betas of 0.9 and 0.999, without `momentum`"
+    )
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        description="alpha of mixup, for batches that CutMix leaves alone; 0: none",
+    )
+
+    def mix(self, images: Tensor, labels: Tensor, rng: torch.Generator) -> Mixed | None:
+        """Return a mixed batch, None for one that stays as it is; see `SGDSettings.mix`."""
+        mixed = super().mix(images, labels, rng)
+        if mixed is None and self.mixup:
+            return mixup(images, labels, rng, self.mixup)
+        return mixed
+
+    def optimizer(self, student: Student) -> torch.optim.Optimizer:
+        """Return a fresh optimiser over the parameters of `student`."""
+        if self.algorithm == "sgd":
+            return super().optimizer(student)
+        return torch.optim.AdamW(student.parameters(), lr=self.lr, weight_decay=self.weight_decay)
 
     def rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch, counted from 0."""
@@ -157,10 +180,11 @@ def train_epoch(
             if settings.augment:
                 x = draw_augmentation(settings.augment, rng, count=len(x))(x)
             optimizer.zero_grad()
-            if settings.mixes(rng):
-                loss = _mixed_loss(student, x, y, temperature, rng)
-            else:
+            mixed = settings.mix(x, y, rng)
+            if mixed is None:
                 loss = _loss(student(x), y, temperature)
+            else:
+                loss = _mixed_loss(student, mixed, y, temperature)
             loss.backward()
             optimizer.step()
             total += loss.detach() * len(batch)
@@ -182,11 +206,8 @@ def _loss(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.cross_entropy(logits / temperature, labels)
 
 
-def _mixed_loss(
-    student: Student, images: Tensor, labels: Tensor, temperature: float, rng: torch.Generator
-) -> Tensor:
-    """Return the cross entropy of images mixed by CutMix, by the share of each label."""
-    mixed = cutmix(images, labels, rng)
+def _mixed_loss(student: Student, mixed: Mixed, labels: Tensor, temperature: float) -> Tensor:
+    """Return the cross entropy of mixed images, by the share of each label."""
     logits = student(mixed.images)
     own, other = (_loss(logits, part, temperature) for part in (labels, mixed.other_labels))
     return mixed.share * own + (1 - mixed.share) * other

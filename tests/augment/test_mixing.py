@@ -1,11 +1,11 @@
-"""CutMix, by its definition."""
+"""CutMix and mixup, by their definitions."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from hpd.augment import cutmix
+from hpd.augment import cutmix, mixup
 
 
 def test_every_pixel_is_the_own_or_the_others_and_the_share_counts_them(rng):
@@ -38,3 +38,29 @@ def test_shares_are_spread_and_draws_are_repeatable():
     assert 0.5 < float(first.mean()) < 0.8
     assert float(first.min()) < 0.3
     assert float(first.max()) > 0.95
+
+
+def test_mixup_blends_pairs_by_one_share(rng):
+    images = torch.arange(6.0)[:, None, None, None].expand(6, 1, 2, 2)
+    labels = torch.arange(6)
+    for _ in range(20):
+        mixed = mixup(images, labels, rng, 0.8)
+        want = mixed.share * labels + (1 - mixed.share) * mixed.other_labels
+        torch.testing.assert_close(mixed.images[:, 0, 0, 0], want)
+        assert sorted(mixed.other_labels.tolist()) == labels.tolist()
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.8, 4.0])
+def test_shares_of_mixup_follow_the_beta_distribution(alpha):
+    images, labels = torch.zeros(2, 1, 1, 1), torch.arange(2)
+
+    def shares(seed):
+        rng = torch.Generator().manual_seed(seed)
+        return [mixup(images, labels, rng, alpha).share for _ in range(2000)]
+
+    first = torch.tensor(shares(0), dtype=torch.float64)
+    assert shares(0) == first.tolist()
+    assert shares(1) != first.tolist()
+    # of Beta(a, a): mean 1/2, variance 1 / (4 (2 a + 1))
+    assert float(first.mean()) == pytest.approx(0.5, abs=0.04)
+    assert float(first.var()) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)

@@ -48,6 +48,19 @@ def test_training_learns_and_is_repeatable(images, rng):
     )
     augmented = trained(0, augment=["crop", "cutout", "flip"], schedule="cosine")
     assert accuracy(augmented, images.normalised(), images.labels) > 0.8
+    other_way = trained(0, algorithm="adamw", mixup=0.4)
+    assert accuracy(other_way, images.normalised(), images.labels) > 0.8
+
+
+def test_the_algorithms_are_those_of_torch(rng):
+    student = STUDENTS.parse(SMALL_STUDENT).build((1, 8, 8), 3, rng)
+    given = {"lr": 0.03, "weight_decay": 0.2, "momentum": 0.7}
+    sgd = TrainingSettings(**given).optimizer(student)
+    adamw = TrainingSettings(algorithm="adamw", **given).optimizer(student)
+    assert (type(sgd), type(adamw)) == (torch.optim.SGD, torch.optim.AdamW)
+    assert [o.defaults["lr"] for o in (sgd, adamw)] == [0.03, 0.03]
+    assert [o.defaults["weight_decay"] for o in (sgd, adamw)] == [0.2, 0.2]
+    assert (sgd.defaults["momentum"], adamw.defaults["betas"]) == (0.7, (0.9, 0.999))
 
 
 def test_rates_follow_the_schedules():

@@ -16,6 +16,7 @@ WAYS = {
     "plain": {},
     "augmented": {"augment": ["color", "crop", "cutout", "flip", "scale", "rotate"]},
     "mixed": {"cutmix": 0.5, "augment": ["crop"]},
+    "mixup": {"mixup": 0.8, "augment": ["crop"]},
     "averaged": {"ema": 0.6, "warmup": 0.5, "schedule": "cosine"},
 }
 
@@ -118,6 +119,11 @@ def test_batches_too_large_for_the_cache_are_taken_one_by_one():
     wide = {"kind": "convnet", "width": 128}
     assert worthwhile(lessons((3, 32, 32), images=10, student=wide), settings)
     assert not worthwhile(lessons((3, 32, 32), images=256, student=wide), settings)
+
+
+def test_only_steps_of_sgd_are_taken_together():
+    assert worthwhile(lessons(), TrainingSettings(epochs=1))
+    assert not worthwhile(lessons(), TrainingSettings(epochs=1, algorithm="adamw"))
 
 
 def test_a_stack_gives_back_what_it_took(float64):
