@@ -109,7 +109,7 @@ def _read_network(path: Path | None) -> Any:
     if path is None:
         return None
     from hpd.evaluation.generators import Network
-    from hpd.evaluation.resnet20 import NAME, NORMALISATION, read_resnet20
+    from hpd.students.resnet20 import NAME, NORMALISATION, read_resnet20
 
     network = read_resnet20(path)
     return Network(NAME, NORMALISATION, network.embed, network)

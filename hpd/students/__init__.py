@@ -1,6 +1,6 @@
 """Students: the small classifiers that an objective matches through or an evaluation trains."""
 
-from hpd.students import alexnet, convnet, resnet, vgg, vit
+from hpd.students import alexnet, convnet, resnet, resnet20, vgg, vit
 from hpd.students.base import STUDENTS, Student, StudentSettings
 from hpd.students.means import class_means
 from hpd.students.together import Lesson, train_students
@@ -25,4 +25,4 @@ __all__ = [
     "train_student",
     "train_students",
 ]
-_REGISTERED = (alexnet, convnet, resnet, vgg, vit)
+_REGISTERED = (alexnet, convnet, resnet, resnet20, vgg, vit)

@@ -210,6 +210,12 @@ SIZES = {
     + (294_912 + 3 * 589_824 + 32_768 + 5 * 512)
     + (1_179_648 + 3 * 2_359_296 + 131_072 + 5 * 1_024)
     + 5_130,
+    # 3x3, each with 2 in a norm: 3-16; 6 of 16; 16-32, 5 of 32; 32-64, 5 of 64; linear: 64-10
+    "resnet20": (432 + 32)
+    + 6 * (2_304 + 32)
+    + (4_608 + 5 * 9_216 + 6 * 64)
+    + (18_432 + 5 * 36_864 + 6 * 128)
+    + 650,
     # 3x3: 3-64, 64-128, 128-256, 256-256, 256-512, 512-512 thrice; norms; linear: 512-10
     "vgg11": 1_792 + 73_856 + 295_168 + 590_080 + 1_180_160 + 3 * 2_359_808 + 2 * 2_752 + 5_130,
     # patches of 4x4, positions; ten layers: two norms, attention in and out, MLP; norm; head
@@ -224,6 +230,8 @@ def test_sizes_are_those_of_the_field(kind):
     assert sum(p.numel() for p in student.parameters()) == SIZES[kind]
 
 
-def test_the_known_resnet():
-    """The count that circulates for ResNet-18 on CIFAR-10."""
+def test_the_known_resnets():
+    """The counts that circulate for ResNet-18 and ResNet-20 on CIFAR-10."""
     assert SIZES["resnet18"] == 11_173_962
+    # 0.27 million in He et al., CVPR 2016
+    assert SIZES["resnet20"] == 269_722
