@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from hpd.errors import ConfigError
 from hpd.students.base import Student
+from hpd.students.stack import StudentStack, stackable
 
 _Tensors = dict[str, Tensor]
 # activations of this many images stay in the cache of a CPU; a GPU takes all that fit
@@ -23,7 +24,8 @@ class Response:
     """Gradients and embeddings of fresh students of one architecture, without a graph.
 
     Students answer in eval mode. Real images need no second derivative, so they may go through a
-    compiled student and through bfloat16, which a graph that is differentiated twice may not.
+    compiled student and through bfloat16, which a graph that is differentiated twice may not. On a
+    CPU the field's ConvNets answer through a `StudentStack` of one, which beats compiling them.
 
     Args:
         make: returns the module; called once, on the meta device.
@@ -43,6 +45,8 @@ class Response:
         with torch.device("meta"):
             template = make().eval().requires_grad_(False)
         self._compiled = compiled
+        self._stackable = stackable(template) and not compiled and dtype != torch.bfloat16
+        self._stack: StudentStack | None = None
         # None leaves the student's own dtype, which may be float64
         self._half = torch.bfloat16 if dtype == torch.bfloat16 else None
         self._memory_format = torch.channels_last if compiled else torch.preserve_format
@@ -69,33 +73,62 @@ class Response:
         Raises:
             ConfigError: if the student is to be compiled and cannot be.
         """
-        tensors = self._tensors(student)
-        chosen = [tensors[name].requires_grad_() for name in names]
         given = dict(student.named_parameters())
         total = [torch.zeros_like(given[name]) for name in names]
+        gradient = self._summed_gradient(student, names)
         size = _part_size(images)
         for x, y in zip(images.split(size), labels.split(size), strict=True):
-            for sum_, grad in zip(total, self._gradient(tensors, chosen, x, y), strict=True):
+            for sum_, grad in zip(total, gradient(x, y), strict=True):
                 sum_ += grad
         return [sum_ / len(images) for sum_ in total]
 
     def embed(self, student: Student, images: Tensor) -> Tensor:
         """Embed normalised images [N, C, H, W]: [N, E], of the dtype of the images."""
-        tensors = self._tensors(student)
+        answer = self._embedding(student)
         with torch.no_grad():
-            parts = [
-                self._run(self._embed, tensors, self._cast(part)).to(images.dtype)
-                for part in images.split(_part_size(images))
-            ]
+            parts = [answer(part).to(images.dtype) for part in images.split(_part_size(images))]
         return torch.cat(parts)
 
-    def _gradient(
-        self, tensors: _Tensors, chosen: Sequence[Tensor], images: Tensor, labels: Tensor
-    ) -> Sequence[Tensor]:
-        def run() -> Sequence[Tensor]:
+    def _summed_gradient(
+        self, student: Student, names: Sequence[str]
+    ) -> Callable[[Tensor, Tensor], Sequence[Tensor]]:
+        """Return what gives the gradient of the summed cross entropy of images and labels."""
+        stack = self._stack_of(student)
+        if stack is not None:
+            classes = student.head.out_features
+
+            def stacked(images: Tensor, labels: Tensor) -> Sequence[Tensor]:
+                targets = F.one_hot(labels, classes).to(images.dtype)
+                stack.differentiate(images[None], targets[None])
+                found = stack.gradient_of(0)
+                return [found[name] * len(images) for name in names]
+
+            return stacked
+        tensors = self._tensors(student)
+        chosen = [tensors[name].requires_grad_() for name in names]
+
+        def eager(images: Tensor, labels: Tensor) -> Sequence[Tensor]:
             return torch.autograd.grad(self._loss(tensors, self._cast(images), labels), chosen)
 
-        return self._run(run)
+        return lambda images, labels: self._run(eager, images, labels)
+
+    def _embedding(self, student: Student) -> Callable[[Tensor], Tensor]:
+        stack = self._stack_of(student)
+        if stack is not None:
+            return lambda images: stack.embed(images[None])[0]
+        tensors = self._tensors(student)
+        return lambda images: self._run(self._embed, tensors, self._cast(images))
+
+    def _stack_of(self, student: Student) -> StudentStack | None:
+        """Return the stack with the weights of this student, or None if it cannot be one."""
+        weight = student.head.weight
+        if not self._stackable or weight.device.type != "cpu":
+            return None
+        if self._stack is None or self._stack.values.dtype != weight.dtype:
+            self._stack = StudentStack([student])
+        else:
+            self._stack.load([student])
+        return self._stack
 
     def _tensors(self, student: Student) -> _Tensors:
         """Return parameters and buffers as they are computed with, without gradient."""

@@ -1,4 +1,4 @@
-"""Several ConvNets of one architecture as one: their weights, and the gradient of all of them."""
+"""ConvNets of one architecture as one: their weights, and the gradient of all of them."""
 
 from __future__ import annotations
 
@@ -94,6 +94,35 @@ class StudentStack:
         for layer in reversed(self._layers):
             grad = layer.backward(grad)
         self._first.backward(grad)
+
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> Tensor:
+        """Return each student's embeddings [S, N, E] of normalised images [S, N, C, H, W]."""
+        maps = self._first.forward(images)
+        for layer in self._layers:
+            maps = layer.forward(maps)
+        # a copy: the next call overwrites the maps
+        return maps.permute(0, 1, 4, 2, 3).flatten(2).clone()
+
+    @torch.no_grad()
+    def gradient_of(self, number: int) -> dict[str, Tensor]:
+        """Return one student's part of `gradient`, by the names and in the shapes of its own."""
+        own = dict(self._students[number].named_parameters())
+        found = {name: torch.empty_like(value) for name, value in own.items()}
+        for place in self._places:
+            grad = self._weights[place.name].grad
+            assert grad is not None
+            place.order(found[place.name]).copy_(grad.select(place.dim, number))
+        return found
+
+    @torch.no_grad()
+    def load(self, students: Sequence[Student]) -> None:
+        """Go on with the weights of other students of the same architecture, as many."""
+        self._students = students
+        for place in self._places:
+            stacked = self._weights[place.name]
+            for i, student in enumerate(students):
+                stacked.select(place.dim, i).copy_(place.order(student.get_parameter(place.name)))
 
     @torch.no_grad()
     def write_back(self, values: Tensor | None = None) -> None:

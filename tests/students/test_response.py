@@ -68,6 +68,24 @@ def test_every_student_answers_with_its_own_weights(respond, settings, scene):
         torch.testing.assert_close(got[0], want, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("shape", "depth"), [((1, 8, 8), 3), ((3, 11, 6), 2), ((1, 28, 28), 3)], ids=str
+)
+@pytest.mark.parametrize("norm", ["instance", "group"])
+def test_with_a_stack_or_without_answers_are_those_of_autograd(shape, depth, norm, rng, float64):
+    """Instance norm takes the stack's own derivatives; maps of one pixel are its tightest case."""
+    settings = STUDENTS.parse({"kind": "convnet", "width": 4, "depth": depth, "norm": norm})
+    response = Response(lambda: settings.make(shape, CLASSES))
+    for _ in range(2):
+        student = settings.build(shape, CLASSES, rng).eval()
+        images = torch.randn(70, *shape, generator=rng)
+        labels = torch.arange(70) % CLASSES
+        names = [name for name, _ in student.named_parameters()]
+        got = response.weight_gradient(student, images, labels, names)
+        torch.testing.assert_close(got, list(plain_gradient(student, images, labels)))
+        torch.testing.assert_close(response.embed(student, images), student.embed(images).detach())
+
+
 def cosine(one, other):
     return float(F.cosine_similarity(one.flatten(), other.flatten(), dim=0))
 
