@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from hpd.allocator import keep_freed_memory
 from hpd.compare_cli import compare
 from hpd.errors import HpdError
 from hpd.export_cli import export
@@ -30,6 +31,7 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
+        keep_freed_memory()
         try:
             return super().invoke(ctx)
         # OSError: a full disk, a folder that may not be written to

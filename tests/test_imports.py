@@ -13,6 +13,7 @@ from conftest import ROOT
 LAYERS = [
     ["hpd.typing", "hpd.errors"],
     [
+        "hpd.allocator",
         "hpd.registry",
         "hpd.checks",
         "hpd.rng",
