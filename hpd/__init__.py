@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         project,
         report,
         sample,
+        squeeze,
         train_experts,
     )
     from hpd.artifacts import DistilledSet, export
@@ -42,6 +43,7 @@ _HOMES = {
     "prune": "hpd.api",
     "report": "hpd.api",
     "sample": "hpd.api",
+    "squeeze": "hpd.api",
     "train_experts": "hpd.api",
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "prune",
     "report",
     "sample",
+    "squeeze",
     "train_experts",
 ]
 

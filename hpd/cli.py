@@ -22,6 +22,7 @@ from hpd.ops_cli import ops
 from hpd.prune_cli import prune
 from hpd.report_cli import report
 from hpd.sample_cli import sample
+from hpd.squeeze_cli import squeeze
 
 _EXIT_BAD_INPUT = 2
 
@@ -79,7 +80,7 @@ def distill(
         return
     folder = out or Path("runs") / f"{Path(config).stem}-{settings.seed}"
     command = [config, *overrides, *_option("--seed", seed), "--out", str(folder), "--resume"]
-    with _interruptible("distill", command):
+    with interruptible("distill", command):
         _distill_and_evaluate(settings, folder, resume)
 
 
@@ -115,7 +116,7 @@ def _distill_and_evaluate(settings: Any, folder: Path, resume: bool) -> None:
 
 
 @contextmanager
-def _interruptible(name: str, arguments: Sequence[str]) -> Iterator[None]:
+def interruptible(name: str, arguments: Sequence[str]) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into one line that says how to go on, and an exit code."""
     try:
         with Interrupts():
@@ -159,7 +160,7 @@ def experts(
     started = time.perf_counter()
     options = [*_option("--out", out), *_option("--count", count), *_option("--seed", seed)]
     with (
-        _interruptible("experts", [config, *overrides, *options]),
+        interruptible("experts", [config, *overrides, *options]),
         ProgressBar(console, "training experts") as bar,
     ):
         folder = api.train_experts(
@@ -183,7 +184,7 @@ def evaluate(run: Path, overrides: tuple[str, ...]) -> None:
     Example:
       hpd evaluate runs/digits-0 seeds=10 training.epochs=100
     """
-    with _interruptible("evaluate", [str(run), *overrides]):
+    with interruptible("evaluate", [str(run), *overrides]):
         _evaluate_and_show(run, overrides)
 
 
@@ -224,3 +225,4 @@ main.add_command(ops)
 main.add_command(prune)
 main.add_command(report)
 main.add_command(sample)
+main.add_command(squeeze)

@@ -15,6 +15,8 @@ from hpd.artifacts.report.tables import row_label
 from hpd.engine import StageReport, StepReport
 from hpd.engine.estimate import Estimate
 from hpd.evaluation import Evaluation
+from hpd.students import STUDENTS
+from hpd.students.teachers import Teacher
 from hpd.students.trajectories import ExpertFolder, ExpertSettings
 from hpd.typing import Stage
 
@@ -101,6 +103,14 @@ class ProgressBar:
                 f"expert {expert:<4} {epoch} epochs, loss {loss:.4g}", highlight=False
             )
 
+    def expect_epochs(self, epochs: int) -> None:
+        """Take the number of epochs of a single training."""
+        self._progress.update(self._task, total=epochs)
+
+    def on_teacher(self, epoch: int, loss: float) -> None:
+        """Move on to where a teacher is."""
+        self._progress.update(self._task, completed=epoch, note=f"epoch {epoch}, loss {loss:.4g}")
+
     def on_student(self, name: str, done: int, total: int) -> None:
         """Move on by a student."""
         note = row_label(name)
@@ -117,6 +127,20 @@ def describe_experts(folder: ExpertFolder) -> str:
         f"{len(folder)} experts of {folder.epochs} epochs: loss {first:.4g} -> {last:.4g}, "
         f"training accuracy {before:.1%} -> {after:.1%}, {folder.size_bytes / 1e6:.1f} MB"
     )
+
+
+def describe_teacher(teacher: Teacher) -> str:
+    """Return one line about a teacher: what it is, and what it came to."""
+    record = teacher.record
+    name = STUDENTS.kind_of(record.student) if record.origin == "trained" else record.origin
+    losses = record.losses
+    parts = [name]
+    if losses:
+        parts.append(f"{len(losses)} epochs: loss {losses[0]:.4g} -> {losses[-1]:.4g}")
+    for share, where in ((record.accuracy_train, "training"), (record.accuracy_test, "test")):
+        if share is not None:
+            parts.append(f"accuracy {share:.1%} on {where} images")
+    return ", ".join(parts)
 
 
 def table(evaluation: Evaluation) -> Table:

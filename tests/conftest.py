@@ -14,11 +14,13 @@ from generators.ops.build import build
 from generators.ops.native import load, requested_mode
 from generators.ops.toolchain import read_recipe
 from generators.stylegan2 import StyleGAN2, StyleGAN2Settings
-from hpd.data import ImageSet, Normalisation
+from hpd.data import Dataset, ImageSet, Normalisation
 from hpd.engine.experts import train_experts
+from hpd.engine.teachers import squeeze
 from hpd.errors import OpsError
 from hpd.rng import Streams
 from hpd.students import STUDENTS
+from hpd.students.teachers import SqueezeSettings
 from hpd.students.trajectories import ExpertSettings
 
 TESTS = Path(__file__).parent
@@ -165,8 +167,23 @@ def experts_folder(images, tmp_path_factory) -> str:
     return str(folder)
 
 
+SMALL_TEACHER = {
+    "student": SMALL_STUDENT | {"norm": "batch"},
+    "training": {"epochs": 4, "lr": 0.1, "batch_size": 12, "augment": ["crop"]},
+}
+
+
 @pytest.fixture(scope="session")
-def objective_options(experts_folder) -> dict[str, dict]:
+def teacher_folder(images, tmp_path_factory) -> str:
+    """A teacher of four epochs: SMALL_TEACHER on `images`. Not to be changed: copy it."""
+    folder = tmp_path_factory.mktemp("teachers") / "small"
+    settings = SqueezeSettings.read(SMALL_TEACHER)
+    squeeze(folder, settings, Dataset(images, images), device=CPU, seed=0)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def objective_options(experts_folder, teacher_folder) -> dict[str, dict]:
     """Options with which each objective suits `images`: small, and exact in its gradient."""
     small = {"student": SMALL_STUDENT}
     matching = small | {"real_batch": 8}
@@ -178,5 +195,10 @@ def objective_options(experts_folder) -> dict[str, dict]:
         | {
             "experts": experts_folder, "student_steps": 3, "expert_epochs": 1,
             "max_start_epoch": 2, "student_lr": 0.1, "method": "checkpointed",
+        },
+        # one block, as its images meet in the statistics; directed by images that are not its own
+        "recovery": {
+            "teacher": teacher_folder, "roll": 1, "block_images": None,
+            "adjustment": {"mode": "directed", "view": "real", "rho": 0.3, "steps": 2},
         },
     }  # fmt: skip

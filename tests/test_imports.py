@@ -39,6 +39,7 @@ LAYERS = [
         "hpd.report_cli",
         "hpd.sample_cli",
         "hpd.score_cli",
+        "hpd.squeeze_cli",
         "hpd.cli",
         "hpd.__main__",
     ],

@@ -8,6 +8,7 @@ from hpd.api.pruning import prune
 from hpd.api.reports import report
 from hpd.api.runs import Run, evaluate, load_run
 from hpd.api.sampling import sample
+from hpd.api.squeezing import squeeze
 
 __all__ = [
     "Run",
@@ -22,5 +23,6 @@ __all__ = [
     "prune",
     "report",
     "sample",
+    "squeeze",
     "train_experts",
 ]

@@ -1,0 +1,175 @@
+"""Trains the teacher that a recovery leans on, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from hpd.data import Dataset
+from hpd.engine.optimizer import optimizer_state, restore
+from hpd.errors import NumericError, RunError
+from hpd.files import is_leftover, remove_leftovers
+from hpd.locks import held
+from hpd.rng import Streams
+from hpd.students import Student, accuracy, train_epoch
+from hpd.students.expert_checks import check_images
+from hpd.students.expert_record import sample
+from hpd.students.teachers import (
+    PARTIAL,
+    RECORD,
+    WEIGHTS,
+    SqueezeSettings,
+    Teacher,
+    TeacherProgress,
+    TeacherRecord,
+    digest_network,
+    read_progress,
+    read_teacher,
+    write_progress,
+    write_teacher,
+)
+
+Report = Callable[[int, float], None]
+"""Hears (epochs done, mean training loss) after each epoch."""
+
+_OTHER = "Choose another folder with --out."
+_RESULTS = ("losses", "accuracy_train", "accuracy_test", "weights", "versions")
+
+
+def squeeze(
+    path: str | Path,
+    settings: SqueezeSettings,
+    dataset: Dataset,
+    *,
+    device: torch.device,
+    seed: int,
+    report: Report = lambda epoch, loss: None,
+) -> Teacher:
+    """Train a teacher in a folder, or return the one of the same training that is there.
+
+    A killed training goes on at the epoch at which it stopped, and on a CPU ends in the same bytes
+    as one that was not.
+
+    Args:
+        path: the folder, made if it is not there.
+        settings: which network, and how it is trained.
+        dataset: it learns the training images; on the test images it is measured once, at the end.
+        device: where to train.
+        seed: root of all randomness.
+        report: hears of every epoch.
+
+    Raises:
+        ConfigError: for an architecture without batch norm.
+        DataError: for images that are constant.
+        RunError: if the folder holds something else, or another teacher.
+        NumericError: if the training diverges.
+    """
+    path = Path(path).expanduser()
+    record = TeacherRecord.of(settings, dataset.train, seed)
+    check_images(dataset.train)
+    open_folder(path)
+    with held(path, "trains a teacher in"):
+        remove_leftovers(path)
+        if (path / RECORD).is_file():
+            return _same(path, record)
+        return _train(path, record, dataset, device, report)
+
+
+def keep_published(path: str | Path, teacher: Teacher, dataset: Dataset) -> Teacher:
+    """Write a teacher that others trained to a folder, with its accuracy on the test images.
+
+    Raises:
+        ConfigError: if it does not fit the data.
+        RunError: if the folder holds something.
+    """
+    path = Path(path).expanduser()
+    teacher.check_fits(dataset.train)
+    open_folder(path)
+    if (path / RECORD).is_file():
+        return _same(path, teacher.record)
+    images = teacher.normalise(dataset.test.unit())
+    found = {"accuracy_test": accuracy(teacher.network, images, dataset.test.labels)}
+    teacher = Teacher(teacher.network, teacher.record.model_copy(update=found))
+    write_teacher(path, teacher)
+    return teacher
+
+
+def open_folder(path: Path) -> None:
+    """Make the folder of a teacher, if it is not there.
+
+    Raises:
+        RunError: if it holds something else, or cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        names = {p.name for p in path.iterdir() if not is_leftover(p.name)}
+    except OSError as error:
+        raise RunError(f"cannot write to {path}", got=error.strerror) from None
+    others = names - {RECORD, WEIGHTS, PARTIAL}
+    if others:
+        raise RunError(f"{path} already holds other files", got=min(others), fix=_OTHER)
+
+
+def _same(path: Path, record: TeacherRecord) -> Teacher:
+    """Return the teacher that is there, if it is what would be made."""
+    teacher = read_teacher(path)
+    there, wanted = (r.model_dump(mode="json") for r in (teacher.record, record))
+    keys = [k for k in wanted if k not in _RESULTS and there[k] != wanted[k]]
+    if keys:
+        raise RunError(
+            f"{path} holds a teacher of another {keys[0].replace('_', ' ')}",
+            got=there[keys[0]],
+            expected=wanted[keys[0]],
+            fix=_OTHER,
+        )
+    return teacher
+
+
+def _train(
+    path: Path, record: TeacherRecord, dataset: Dataset, device: torch.device, report: Report
+) -> Teacher:
+    training, train = record.training, dataset.train
+    assert training is not None and record.seed is not None, "those of a teacher to be trained"
+    streams = Streams(record.seed).fork("teacher")
+    weights = streams.generator("weights")
+    network = record.student.build(record.image_shape, train.num_classes, weights).to(device)
+    optimizer = training.optimizer(network)
+    progress = read_progress(path, record)
+    losses: tuple[float, ...] = ()
+    if progress is not None:
+        network.load_state_dict(progress.network)
+        restore(optimizer, progress.optimizer)
+        losses = progress.losses
+    images, labels = train.normalised().to(device), train.labels.to(device)
+    for epoch in range(len(losses), training.epochs):
+        rng = streams.generator("epoch", epoch)
+        loss = train_epoch(network, optimizer, images, labels, training, rng, epoch)
+        _check_finite(network, loss, epoch)
+        losses = (*losses, loss)
+        now = TeacherProgress(network.state_dict(), optimizer_state(optimizer), losses)
+        write_progress(path, record, now)
+        report(epoch + 1, loss)
+    chosen = sample(train, record.seed)
+    test = dataset.test
+    found = {
+        "losses": losses,
+        "accuracy_train": accuracy(network, images[chosen], labels[chosen]),
+        "accuracy_test": accuracy(network, test.normalised().to(device), test.labels.to(device)),
+        "weights": digest_network(network),
+    }
+    teacher = Teacher(network.requires_grad_(False).eval(), record.model_copy(update=found))
+    write_teacher(path, teacher)
+    return teacher
+
+
+def _check_finite(network: Student, loss: float, epoch: int) -> None:
+    values = [value for value in network.state_dict().values() if value.is_floating_point()]
+    if not (math.isfinite(loss) and all(bool(value.isfinite().all()) for value in values)):
+        raise NumericError(
+            f"the teacher is not finite after epoch {epoch + 1}",
+            got=f"loss {loss:g}",
+            fix="Lower training.lr.",
+        )
