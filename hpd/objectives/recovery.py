@@ -1,0 +1,264 @@
+"""Recovery (SRe2L, DWA): images that a teacher reads right, and whose statistics it remembers.
+
+Sources: Yin, Xing and Shen, Squeeze, Recover and Relabel, NeurIPS 2023 (SRe2L), which takes the
+statistics of batch norms from Yin et al., Dreaming to Distill, CVPR 2020; Du et al., NeurIPS 2024
+(DWA), for the two coefficients, the weight of the first layer and the adjustment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from hpd.augment import OperationName, draw_augmentation
+from hpd.data import ImageSet
+from hpd.objectives.adjustment import AdjustmentSettings, TeacherAdjustment
+from hpd.objectives.base import OBJECTIVES, ObjectiveSettings
+from hpd.rng import Streams
+from hpd.students.teachers import Teacher, batch_norms, read_teacher
+from hpd.typing import Matched, Objective, State, Step
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far a batch's statistics are from those that a norm remembers, each a scalar.
+
+    Args:
+        mean: ``|| mean - running mean ||``.
+        variance: ``|| variance - running variance ||``.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+
+def statistics_gap(maps: Tensor, mean: Tensor, variance: Tensor) -> Gap:
+    """Compare feature maps with remembered statistics; the norms are not squared.
+
+    Args:
+        maps: [N, F, h, w], what comes into a batch norm. Their statistics are over images and
+            positions, the variance divides by N h w.
+        mean: running mean [F].
+        variance: running variance [F].
+    """
+    spread, centre = torch.var_mean(maps, dim=(0, 2, 3), correction=0)
+    return Gap((centre - mean).norm(), (spread - variance).norm())
+
+
+def recovery_loss(
+    logits: Tensor,
+    labels: Tensor,
+    gaps: Sequence[Gap],
+    *,
+    statistics_weight: float,
+    mean_weight: float = 1.0,
+    variance_weight: float = 1.0,
+    first_layer_weight: float = 1.0,
+) -> Tensor:
+    """Return ``CE + r_bn * sum over l of m_l (r_mean gap_mean_l + r_var gap_variance_l)``.
+
+    Args:
+        logits: of the teacher [N, K].
+        labels: [N].
+        gaps: of each norm, in order.
+        statistics_weight: r_bn.
+        mean_weight: r_mean.
+        variance_weight: r_var.
+        first_layer_weight: m of the first norm; that of the others is 1.
+    """
+    apart = [mean_weight * gap.mean + variance_weight * gap.variance for gap in gaps]
+    apart[:1] = [first_layer_weight * value for value in apart[:1]]
+    return F.cross_entropy(logits, labels) + statistics_weight * torch.stack(apart).sum()
+
+
+@OBJECTIVES.register("recovery")
+class RecoverySettings(ObjectiveSettings):
+    """Recovery from a teacher with batch norms.
+
+    SRe2L as it comes, from noise; DWA with ``variance_weight: 11`` (2 for ImageNet),
+    ``adjustment: {mode: directed}`` and a source that starts from real images.
+    """
+
+    teacher: str = Field(
+        "runs/teacher", description="folder of `hpd squeeze`, or the published ResNet-20's file"
+    )
+    statistics_weight: float = Field(0.01, ge=0, description="of both statistics: r_bn")
+    mean_weight: float = Field(1.0, ge=0, description="of the means")
+    variance_weight: float = Field(1.0, ge=0, description="of the variances: r_var")
+    first_layer_weight: float = Field(10.0, ge=0, description="of the first norm; others have 1")
+    block_images: int | None = Field(
+        1,
+        ge=1,
+        description="images of each class whose statistics are taken together, with a teacher of"
+        " their own; null: all",
+    )
+    roll: int = Field(4, ge=0, description="pixels by which a block is rolled around, at most")
+    augment: list[OperationName] = Field(
+        [], description="one of these is drawn per step and block; for larger images"
+    )
+    adjustment: AdjustmentSettings = Field(
+        AdjustmentSettings(), description="of the teacher's weights"
+    )
+
+    def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Objective:
+        """Return the objective, its teacher read; see `ObjectiveSettings.build`.
+
+        Raises:
+            RunError: if there is no teacher, or a broken one.
+            ConfigError: if it is of other images or classes.
+        """
+        teacher = read_teacher(self.teacher)
+        teacher.check_fits(train)
+        return Recovery(teacher.to(device), train, self, streams)
+
+
+class Recovery:
+    """Cross entropy of a teacher and the gap of its norms' statistics, summed over blocks.
+
+    A block is the first, second, ... image of every class (`block_images` of them), in the order
+    in which they come. Its images meet in the statistics, so a class alone gets another gradient
+    than one among others.
+
+    Args:
+        teacher: on the device of the images.
+        train: the real training images.
+        settings: options.
+        streams: randomness.
+    """
+
+    def __init__(
+        self, teacher: Teacher, train: ImageSet, settings: RecoverySettings, streams: Streams
+    ) -> None:
+        self._teacher, self._train = teacher, train
+        self._settings, self._streams = settings, streams
+        self._start: tuple[Tensor, Tensor] | None = None
+        self._adjustment = TeacherAdjustment(
+            teacher.network, settings.adjustment, streams, self._view
+        )
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """The teacher."""
+        return {"teacher": self._teacher.provenance}
+
+    def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
+        """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
+        if self._start is None:
+            self._start = (images.detach().clone(), labels.clone())
+        image_grad, sums = torch.zeros_like(images), {"loss": 0.0}
+        blocks = blocks_of(labels, self._settings.block_images)
+        for number, chosen in enumerate(blocks):
+            leaf = images[chosen].detach().requires_grad_()
+            rng = self._streams.generator("view", step.stage, step.index, number)
+            loss, parts = self._loss(self._augmented(leaf, rng), labels[chosen], number)
+            (image_grad[chosen],) = torch.autograd.grad(loss, leaf)
+            for name, value in {"loss": loss, **parts}.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
+        loss_sum = sums.pop("loss")
+        return Matched(loss_sum, image_grad, {k: v / len(blocks) for k, v in sums.items()})
+
+    def state(self) -> State:
+        """Return the images of the first step, if the teacher is directed by them."""
+        adjustment = self._settings.adjustment
+        if self._start is None or (adjustment.mode, adjustment.view) != ("directed", "start"):
+            return {}
+        return {"start": self._start[0].clone(), "start_labels": self._start[1].clone()}
+
+    def load_state(self, state: State) -> None:
+        """Restore them."""
+        self._start = (state["start"].clone(), state["start_labels"].clone()) if state else None
+        self._adjustment.forget()
+
+    def _loss(self, images: Tensor, labels: Tensor, block: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a block's normalised images, and what it is made of."""
+        settings, network = self._settings, self._teacher.network
+        weights: Any = self._adjustment.weights(block)
+        with watched(network) as gaps:
+            logits = functional_call(network, weights, (images,))
+        loss = recovery_loss(
+            logits,
+            labels,
+            gaps,
+            statistics_weight=settings.statistics_weight,
+            mean_weight=settings.mean_weight,
+            variance_weight=settings.variance_weight,
+            first_layer_weight=settings.first_layer_weight,
+        )
+        parts = {
+            "cross_entropy": F.cross_entropy(logits, labels),
+            "mean_gap": torch.stack([gap.mean for gap in gaps]).sum(),
+            "variance_gap": torch.stack([gap.variance for gap in gaps]).sum(),
+        }
+        return loss, parts
+
+    def _augmented(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Normalise images in [0, 1], roll them, and augment them, all alike."""
+        x, most = self._teacher.normalise(images), self._settings.roll
+        if most:
+            shifts = torch.randint(-most, most + 1, (2,), generator=rng).tolist()
+            x = x.roll(shifts, dims=(2, 3))
+        if self._settings.augment:
+            x = draw_augmentation(self._settings.augment, rng)(x)
+        return x
+
+    def _view(self, block: int) -> tuple[Tensor, Tensor]:
+        """Return one augmented view of the images that direct the teacher of a block."""
+        assert self._start is not None, "there was a step"
+        images, labels = self._start
+        if self._settings.adjustment.view == "real":
+            rng = self._streams.generator("real view", block)
+            real = self._train.draw_per_class(1, rng)
+            images, labels = (
+                part.to(images.device)
+                for part in (self._train.unit(real), self._train.labels[real])
+            )
+        else:
+            blocks = blocks_of(labels, self._settings.block_images)
+            chosen = blocks[block % len(blocks)]
+            images, labels = images[chosen], labels[chosen]
+        view = self._augmented(images, self._streams.generator("adjustment view", block))
+        return view, labels
+
+
+def blocks_of(labels: Tensor, per_class: int | None) -> list[Tensor]:
+    """Return the indices of each block: of every class the next `per_class` images, or all.
+
+    Args:
+        labels: [N].
+        per_class: None for a single block.
+    """
+    if per_class is None:
+        return [torch.arange(len(labels), device=labels.device)]
+    rank = torch.empty_like(labels)
+    for label in labels.unique():
+        own = (labels == label).nonzero().flatten()
+        rank[own] = torch.arange(len(own), device=labels.device)
+    block = rank // per_class
+    return [(block == b).nonzero().flatten() for b in range(int(block.max()) + 1)]
+
+
+@contextmanager
+def watched(network: nn.Module) -> Iterator[list[Gap]]:
+    """Collect, while a network in eval mode runs, the gap at each batch norm, in their order."""
+    gaps: list[Gap] = []
+
+    def hear(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+        assert isinstance(norm, nn.BatchNorm2d), "hooked to nothing else"
+        mean, variance = norm.running_mean, norm.running_var
+        assert mean is not None and variance is not None, "of norms that keep statistics"
+        gaps.append(statistics_gap(given[0], mean, variance))
+
+    hooks = [norm.register_forward_pre_hook(hear) for norm in batch_norms(network)]
+    try:
+        yield gaps
+    finally:
+        for hook in hooks:
+            hook.remove()
