@@ -30,7 +30,7 @@ FORMAT = 1
 # what can change while a run goes on: paths are held to the hashes of what lies there, the device
 # and the size of chunks decide no more than how sums are rounded
 _FREE = {"format", "description", "device", "checkpoint_every", "evaluation"}
-_FREE_ANYWHERE = {"chunk_images", "root", "generator", "experts"}
+_FREE_ANYWHERE = {"chunk_images", "root", "generator", "experts", "teacher"}
 
 
 class RunSettings(Settings):
