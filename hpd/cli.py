@@ -20,6 +20,7 @@ from hpd.generator_cli import generator
 from hpd.interrupts import Interrupts, exit_code
 from hpd.ops_cli import ops
 from hpd.prune_cli import prune
+from hpd.relabel_cli import relabel
 from hpd.report_cli import report
 from hpd.sample_cli import sample
 from hpd.squeeze_cli import squeeze
@@ -223,6 +224,7 @@ main.add_command(export)
 main.add_command(generator)
 main.add_command(ops)
 main.add_command(prune)
+main.add_command(relabel)
 main.add_command(report)
 main.add_command(sample)
 main.add_command(squeeze)

@@ -36,6 +36,7 @@ LAYERS = [
         "hpd.ops_cli",
         "hpd.prune_cli",
         "hpd.tables",
+        "hpd.relabel_cli",
         "hpd.report_cli",
         "hpd.sample_cli",
         "hpd.score_cli",

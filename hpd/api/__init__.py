@@ -5,6 +5,7 @@ from hpd.api.distilling import distill
 from hpd.api.experts import train_experts
 from hpd.api.loading import load_dataset, load_distilled, load_generator, project
 from hpd.api.pruning import prune
+from hpd.api.relabelling import relabel
 from hpd.api.reports import report
 from hpd.api.runs import Run, evaluate, load_run
 from hpd.api.sampling import sample
@@ -21,6 +22,7 @@ __all__ = [
     "load_run",
     "project",
     "prune",
+    "relabel",
     "report",
     "sample",
     "squeeze",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hpd.api.runs import Run, load_run
-from hpd.artifacts import DistilledSet, RunFolder
+from hpd.artifacts import RunFolder
 from hpd.artifacts.places import check_free, writing_to
 from hpd.config import RunSettings, parse_options
 from hpd.data import ImageSet
@@ -123,8 +123,8 @@ def _write(before: Run, work: _Opened, pruning: Pruning, budget: int, out: Path)
     after = replace(
         before,
         config=config,
-        distilled=_part(before.distilled, pruning.kept, work.source.stored_floats),
-        initial=_part(before.initial, pruning.kept, work.source.stored_floats),
+        distilled=before.distilled.only(pruning.kept, work.source.stored_floats),
+        initial=before.initial.only(pruning.kept, work.source.stored_floats),
         folder=out,
     )
     old = work.folder.read_manifest()
@@ -156,9 +156,3 @@ def _range_of(images: Tensor) -> dict[str, Any]:
         "max": float(images.max()),
         "share_outside": float(((images < 0) | (images > 1)).double().mean()),
     }
-
-
-def _part(whole: DistilledSet, kept: Tensor, stored_floats: int) -> DistilledSet:
-    return replace(
-        whole, images=whole.images[kept], labels=whole.labels[kept], stored_floats=stored_floats
-    )

@@ -23,6 +23,7 @@ from hpd.evaluation.ledger import Ledger
 from hpd.evaluation.similarity import similarity
 from hpd.rng import Streams
 from hpd.seals import digest_tensor
+from hpd.students.teachers import read_teacher
 
 _MEND = "The students that were tested are kept: mend that, and evaluate again."
 
@@ -144,11 +145,14 @@ def _rests_on(run: Run, config: RunSettings, dataset: Dataset) -> dict[str, Any]
     """Return what decides the accuracies of an evaluation; not how many students there are."""
     options = config.evaluation.model_dump(mode="json", exclude={"seeds"})
     sets = [run.distilled.images, run.distilled.labels, run.initial.images]
+    sets += [] if run.distilled.soft_labels is None else [run.distilled.soft_labels]
+    teacher = config.evaluation.teacher
     return {
         "evaluation": options,
         "seed": config.seed,
         "device": config.device,
         "data": [dataset.train.sha256, dataset.test.sha256],
         "sets": [digest_tensor(tensor) for tensor in sets],
+        "teacher": None if teacher is None else read_teacher(teacher).record.weights,
         "torch": str(torch.__version__),
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from hpd.files import read_about, write_tensors
 from hpd.seals import digest_tensor, sealed, unsealed
 
 FILE_NAME = "distilled.safetensors"
+SOFT_LABELS = "soft_labels"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class DistilledSet:
         classes: name of each class.
         normalisation: mean and std with which students were trained; apply them as
             ``(x - mean) / std``, or take `normalised`.
-        stored_floats: number of floats that the set counts for in comparisons.
+        stored_floats: number of floats that the images count for in comparisons.
+        soft_labels: a teacher's probabilities [N, K], float32; None: there are none. They count
+            for `label_floats` more.
     """
 
     images: Tensor
@@ -36,6 +40,7 @@ class DistilledSet:
     classes: tuple[str, ...]
     normalisation: Normalisation
     stored_floats: int
+    soft_labels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -44,6 +49,22 @@ class DistilledSet:
     def images_per_class(self) -> float:
         """Mean number of images in a class."""
         return len(self) / len(self.classes)
+
+    @property
+    def label_floats(self) -> int:
+        """Number of floats in the soft labels."""
+        return 0 if self.soft_labels is None else self.soft_labels.numel()
+
+    def only(self, indices: Tensor, stored_floats: int) -> DistilledSet:
+        """Return some of the images, which count for `stored_floats`."""
+        soft = None if self.soft_labels is None else self.soft_labels[indices]
+        return replace(
+            self,
+            images=self.images[indices],
+            labels=self.labels[indices],
+            stored_floats=stored_floats,
+            soft_labels=soft,
+        )
 
     def normalised(self) -> Tensor:
         """Return the images as students expect them [N, C, H, W]."""
@@ -61,17 +82,21 @@ class DistilledSet:
         """Write one safetensors file; equal sets give equal bytes."""
         write_tensors(
             path,
-            {"images": self.images, "labels": self.labels},
+            self._tensors(),
             sealed(
                 {
                     "classes": self.classes,
                     "mean": self.normalisation.mean,
                     "std": self.normalisation.std,
                     "stored_floats": self.stored_floats,
-                    "tensors": _digests(self.images, self.labels),
+                    "tensors": _digests(self._tensors()),
                 }
             ),
         )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {"images": self.images, "labels": self.labels}
+        return tensors if self.soft_labels is None else {**tensors, SOFT_LABELS: self.soft_labels}
 
     @classmethod
     def load(cls, path: str | Path) -> DistilledSet:
@@ -88,21 +113,23 @@ class DistilledSet:
         try:
             with safe_open(path, framework="pt") as file:
                 about = read_about(file.metadata())
-                images, labels = file.get_tensor("images"), file.get_tensor("labels")
+                names = ["images", "labels", *({SOFT_LABELS} & set(file.keys()))]
+                tensors = {name: file.get_tensor(name) for name in names}
                 # sets of earlier versions have no checksums; one that is damaged has a part of them
                 checked = not {"sha256", "tensors"}.isdisjoint(about)
-                if checked and unsealed(about)["tensors"] != _digests(images, labels):
+                if checked and unsealed(about)["tensors"] != _digests(tensors):
                     raise ValueError("its numbers were changed after it was written")
                 return cls(
-                    images=images,
-                    labels=labels,
+                    images=tensors["images"],
+                    labels=tensors["labels"],
                     classes=tuple(about["classes"]),
                     normalisation=Normalisation(tuple(about["mean"]), tuple(about["std"])),
                     stored_floats=about["stored_floats"],
+                    soft_labels=tensors.get(SOFT_LABELS),
                 )
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"cannot read {path}", got=f"{type(error).__name__}: {error}") from None
 
 
-def _digests(images: Tensor, labels: Tensor) -> list[str]:
-    return [digest_tensor(images), digest_tensor(labels)]
+def _digests(tensors: Mapping[str, Tensor]) -> list[str]:
+    return [digest_tensor(tensor) for tensor in tensors.values()]

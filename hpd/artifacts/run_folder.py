@@ -186,6 +186,24 @@ class RunFolder:
         write_json(self.path / MANIFEST, sealed({"format": FORMAT, **manifest, "files": files}))
         self.checkpoints.keep(1)
 
+    def write_soft_labels(self, distilled: DistilledSet, about: Mapping[str, Any]) -> None:
+        """Write the set of a finished run again, now with soft labels, and its manifest.
+
+        Args:
+            distilled: the same images and labels.
+            about: where the soft labels come from, as JSON.
+
+        Raises:
+            RunError: if the set there is not as it was written; see `read_manifest`.
+        """
+        self.check_whole(FILE_NAME)
+        manifest = self.read_manifest()
+        distilled.save(self.path / FILE_NAME)
+        files = {**manifest.get("files", {}), FILE_NAME: digest_file(self.path / FILE_NAME)}
+        floats = distilled.stored_floats + distilled.label_floats
+        changed = {"stored_floats": floats, "soft_labels": dict(about), "files": files}
+        write_json(self.path / MANIFEST, sealed({**manifest, **changed}))
+
     def write_pictures(self, distilled: DistilledSet) -> None:
         """Write `images` and `grid.png`."""
         write_image_folder(distilled, self.path / IMAGES)

@@ -86,7 +86,7 @@ def keep_published(path: str | Path, teacher: Teacher, dataset: Dataset) -> Teac
         RunError: if the folder holds something.
     """
     path = Path(path).expanduser()
-    teacher.check_fits(dataset.train)
+    teacher.check_fits(dataset.train.image_shape, dataset.train.classes)
     open_folder(path)
     if (path / RECORD).is_file():
         return _same(path, teacher.record)

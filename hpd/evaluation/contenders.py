@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class Contender:
         images_per_class: mean number of images in a class.
         stored_floats: floats that it counts for.
         relabelled: whether it takes part where a teacher gives the labels.
+        label_floats: floats of the soft labels that it brings along.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Contender:
     images_per_class: float
     stored_floats: int
     relabelled: bool = True
+    label_floats: int = 0
 
 
 def contenders(
@@ -61,15 +63,17 @@ def contenders(
         embed: the features by which herding and k-centre choose; asked only for these.
 
     Raises:
-        ConfigError: if a class has fewer distilled images than one of `counts`.
+        ConfigError: if a class has fewer distilled images than one of `counts`, or the soft labels
+            that are to be stored are not.
     """
     train, per_class = dataset.train, round(distilled.images_per_class)
     floats_per_class = distilled.stored_floats / train.num_classes
     # rounded up: the baseline has at least as many floats
     affordable = math.ceil(floats_per_class / train.images[0].numel())
     small = settings.training
-    found = [of_set("distilled", distilled, small)]
-    found += [of_set(f"distilled_{n}", first_of(distilled, n), small) for n in settings.counts]
+    own = of_relabelled if settings.labels == "stored" else of_set
+    found = [own("distilled", distilled, small)]
+    found += [own(f"distilled_{n}", first_of(distilled, n), small) for n in settings.counts]
     found.append(of_set("initial", initial, small))
     for name in settings.baselines:
         sizes: dict[str, int] = {name: per_class}
@@ -102,7 +106,7 @@ def first_of(part: DistilledSet, count: int) -> DistilledSet:
     kept = torch.cat([indices[:count] for indices in own])
     # what the source stores for them is not known, but never more than their pixels
     floats = min(part.stored_floats, part.images[kept].numel())
-    return replace(part, images=part.images[kept], labels=part.labels[kept], stored_floats=floats)
+    return part.only(kept, floats)
 
 
 def of_set(name: str, part: DistilledSet, training: TrainingSettings) -> Contender:
@@ -110,6 +114,26 @@ def of_set(name: str, part: DistilledSet, training: TrainingSettings) -> Contend
     images = part.normalised()
     per_class, floats = part.images_per_class, part.stored_floats
     return Contender(name, lambda seed: (images, part.labels), training, per_class, floats)
+
+
+def of_relabelled(name: str, part: DistilledSet, training: TrainingSettings) -> Contender:
+    """Return a synthetic set with the soft labels that are stored in it.
+
+    Raises:
+        ConfigError: if there are none.
+    """
+    if part.soft_labels is None:
+        raise ConfigError(
+            "the distilled set has no soft labels",
+            got="labels 'stored'",
+            expected="a run with stored ones",
+            fix="Store them with `hpd relabel RUN --teacher DIR`.",
+        )
+    images, labels = part.normalised(), part.soft_labels
+    per_class, floats = part.images_per_class, part.stored_floats
+    return Contender(
+        name, lambda seed: (images, labels), training, per_class, floats, False, part.label_floats
+    )
 
 
 def of_random_real(

@@ -27,6 +27,7 @@ from hpd.students import (
     train_student,
     train_students,
 )
+from hpd.students.teachers import Teacher, read_teacher
 
 # students that learn at once: more take more memory, and no less time
 _TOGETHER = 5
@@ -132,7 +133,9 @@ def evaluate_sets(
         ledger: knows the students that were tested before, and hears of each; None: of none.
 
     Raises:
-        ConfigError: if a class has fewer distilled images than one of `counts`.
+        ConfigError: if a class has fewer distilled images than one of `counts`, the soft labels to
+            take are not there, or the teacher is of other images.
+        RunError: if there is no such teacher.
     """
     bench = _Bench(dataset, settings, device, streams)
 
@@ -213,6 +216,7 @@ class _Bench:
         self._images = dataset.test.normalised().to(device)
         self._labels = dataset.test.labels.to(device)
         self._teachers: dict[str, Student] = {}
+        self._given = None if settings.teacher is None else self._read(settings.teacher)
 
     def scores(
         self, student: StudentSettings, contender: Contender, seeds: Sequence[int]
@@ -250,9 +254,10 @@ class _Bench:
 
     def row(self, contender: Contender, network: str, scores: Sequence[float]) -> Row:
         """Return the line of the table."""
-        soft = self._softens(contender)
+        softened = self._softens(contender)
         classes = self._train.num_classes
-        floats = round(contender.images_per_class * classes) * classes if soft else 0
+        floats = round(contender.images_per_class * classes) * classes if softened else 0
+        floats += contender.label_floats
         return Row(
             name=contender.name,
             network=network,
@@ -262,7 +267,7 @@ class _Bench:
             accuracy_std=round(statistics.stdev(scores), 4) if len(scores) > 1 else 0.0,
             seeds=list(range(len(scores))),
             accuracies=[round(score, 4) for score in scores],
-            labels="soft" if soft else "hard",
+            labels="soft" if floats else "hard",
             lr=self._settings.training_of(contender.training, network).lr,
         )
 
@@ -271,8 +276,16 @@ class _Bench:
         return student.build(shape, classes, streams.generator("weights")).to(self._device)
 
     def _softens(self, contender: Contender) -> bool:
-        return contender.relabelled and self._settings.labels == "soft"
+        labels, others = self._settings.labels, self._given is not None
+        return contender.relabelled and (labels == "soft" or (labels == "stored" and others))
 
     def _soft_labels(self, student: StudentSettings, images: Tensor) -> Tensor:
+        if self._given is not None:
+            return self._given.probabilities(self._train.normalisation.undo(images))
         teacher = self.teacher(student)
         return in_batches(lambda part: teacher(part).softmax(dim=1), images)
+
+    def _read(self, path: str) -> Teacher:
+        teacher = read_teacher(path)
+        teacher.check_fits(self._train.image_shape, self._train.classes)
+        return teacher.to(self._device)

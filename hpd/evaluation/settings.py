@@ -35,6 +35,19 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
         "training": {"epochs": 1000, "schedule": "cosine", "augment": _ALL, "temperature": 4.0},
         "labels": "soft",
     },
+    "dwa": {
+        "training": {
+            "algorithm": "adamw",
+            "lr": 0.001,
+            "weight_decay": 0.01,
+            "epochs": 400,
+            "schedule": "cosine",
+            "augment": ["crop", "flip"],
+            "mixup": 0.8,
+            "temperature": 30.0,
+        },
+        "labels": "soft",
+    },
 }
 """What each protocol sets; `TrainingSettings` has the rest.
 
@@ -48,6 +61,9 @@ hmn  a cosine, as Zheng et al., ECCV 2024, say; 1,000 epochs at 0.01 and the aug
      Kim et al., ICML 2022, are ours
 soft labels from a teacher trained on the whole training set, met at a temperature of 4 (ours);
      Hinton et al., 2015
+dwa  Du et al., NeurIPS 2024, for CIFAR: 400 epochs of AdamW 0.001 with a cosine, mixup of
+     Beta(0.8, 0.8) and soft labels at a temperature of 30; weight decay, augmentation and labels
+     that are given once an image, not once a view, are ours
 ==== ==============================================================================================
 """
 
@@ -67,8 +83,15 @@ class EvaluationSettings(Settings):
     rate_factors: dict[str, float] = Field(
         {}, description="what the learning rates are multiplied by, by kind of student"
     )
-    labels: Literal["hard", "soft"] = Field(
-        "hard", description="soft: probabilities of a teacher, for all sets but the whole one"
+    labels: Literal["hard", "soft", "stored"] = Field(
+        "hard",
+        description="soft: probabilities of a teacher, for all sets but the whole one; stored:"
+        " those that `hpd relabel` keeps, and for the other sets those of `teacher`, if any",
+    )
+    teacher: str | None = Field(
+        None,
+        description="folder of `hpd squeeze`, which gives the soft labels; null: a student trained"
+        " on the whole training set, for each architecture",
     )
     baselines: list[Baseline] = Field(["random_real"], description="real images, as many")
     counts: list[Annotated[int, Field(ge=1)]] = Field(
@@ -96,7 +119,7 @@ class EvaluationSettings(Settings):
             # raises with the nearest name
             STUDENTS[kind]
         needs: list[str] = [name for name in self.baselines if name != "random_real"]
-        needs += ["soft labels"] if self.labels == "soft" else []
+        needs += ["soft labels"] if self.labels == "soft" and self.teacher is None else []
         if needs and self.full_training is None:
             raise ConfigError(
                 f"{needs[0]} needs a network trained on the whole training set",

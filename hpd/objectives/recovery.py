@@ -116,7 +116,7 @@ class RecoverySettings(ObjectiveSettings):
             ConfigError: if it is of other images or classes.
         """
         teacher = read_teacher(self.teacher)
-        teacher.check_fits(train)
+        teacher.check_fits(train.image_shape, train.classes)
         return Recovery(teacher.to(device), train, self, streams)
 
 

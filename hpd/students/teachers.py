@@ -14,7 +14,7 @@ Every file is there whole or not at all, and carries a checksum. Nothing in a fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,10 +31,10 @@ from hpd.errors import ConfigError, HpdError, RunError
 from hpd.files import read_about, write_json, write_tensors
 from hpd.registry import Settings
 from hpd.seals import digest_json, digest_tensor, read_sealed, sealed, unsealed
-from hpd.students.base import STUDENTS, Student, StudentSettings
+from hpd.students.base import STUDENTS, ImageShape, Student, StudentSettings
 from hpd.students.resnet import ResNet18Settings
 from hpd.students.resnet20 import NAME, NORMALISATION, ResNet20Settings, read_resnet20
-from hpd.students.training import TrainingSettings
+from hpd.students.training import TrainingSettings, in_batches
 from hpd.typing import State
 
 RECORD, WEIGHTS, PARTIAL = "teacher.json", "teacher.safetensors", "teacher.partial.safetensors"
@@ -170,14 +170,18 @@ class Teacher:
         """Return the teacher on a device, in torch's default dtype."""
         return Teacher(self.network.to(device, torch.get_default_dtype()), self.record)
 
-    def check_fits(self, train: ImageSet) -> None:
-        """Check that it knows images and classes of a data set.
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Return its soft labels [N, K], without gradient, of images [N, C, H, W] in [0, 1]."""
+        return in_batches(lambda part: self.network(self.normalise(part)).softmax(dim=1), images)
+
+    def check_fits(self, image_shape: ImageShape, classes: Sequence[str]) -> None:
+        """Check that it knows the images and classes of a data set.
 
         Raises:
             ConfigError: if the shape of the images or the classes differ.
         """
         record = self.record
-        got, expected = (record.image_shape, record.classes), (train.image_shape, train.classes)
+        got, expected = (record.image_shape, record.classes), (image_shape, tuple(classes))
         if got != expected:
             differs = next((g, e) for g, e in zip(got, expected, strict=True) if g != e)
             raise ConfigError(

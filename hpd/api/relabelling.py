@@ -1,0 +1,52 @@
+"""Soft labels for the images of a finished run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hpd.api.runs import Run, load_run
+from hpd.artifacts import RunFolder
+from hpd.artifacts.places import writing_to
+from hpd.device import open_device
+from hpd.locks import held
+from hpd.students.teachers import read_teacher
+
+_MEND = "What was written is whole: mend that, and relabel again."
+
+
+def relabel(run: Run | str | Path, teacher: str | Path) -> Run:
+    """Store a teacher's probabilities beside the labels of a run's images.
+
+    `evaluate` takes them with ``labels=stored``. Those that were stored before are replaced.
+
+    Args:
+        run: a run, or its folder, whose `distilled.safetensors` and manifest are written again.
+        teacher: folder of `squeeze`, or the file of the published ResNet-20 for CIFAR-10.
+
+    Returns:
+        the run with the relabelled set. Soft labels are [N, K], float32, rows that sum to 1.
+
+    Raises:
+        ConfigError: if the teacher is of other images or classes.
+        RunError: if there is no finished run, or no teacher, or the folder cannot be written to.
+    """
+    if not isinstance(run, Run):
+        run = load_run(run)
+    found, distilled = read_teacher(teacher), run.distilled
+    channels, height, width = distilled.images.shape[1:]
+    found.check_fits((channels, height, width), distilled.classes)
+    device = open_device(run.config.device)
+    soft = found.to(device).probabilities(distilled.images.to(device)).float().cpu()
+    distilled = replace(distilled, soft_labels=soft)
+    agreement = (soft.argmax(dim=1) == distilled.labels).double().mean()
+    about: dict[str, Any] = {
+        "floats": distilled.label_floats,
+        "agreement": round(float(agreement), 4),
+        "teacher": found.provenance,
+    }
+    if run.folder is not None:
+        with held(run.folder, "writes to"), writing_to(run.folder, _MEND):
+            RunFolder(run.folder).write_soft_labels(distilled, about)
+    return replace(run, distilled=distilled)

@@ -1,0 +1,133 @@
+"""Soft labels that are stored in a distilled set, and students that learn from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import SMALL_STUDENT, SMALL_TEACHER
+from safetensors import safe_open
+
+import hpd
+from hpd.artifacts import DistilledSet, RunFolder
+from hpd.cli import main
+from hpd.students.teachers import read_teacher
+
+DATA = {"kind": "digits", "classes": ["0", "1", "8"]}
+CONFIG = {
+    "data": DATA,
+    "device": "cpu",
+    "source": {"kind": "pixel", "steps": 1, "images_per_class": 2},
+    "objective": {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 4},
+    "selection": "last",
+    "evaluation": {
+        "students": [SMALL_STUDENT], "seeds": 1, "training": {"epochs": 2}, "full_training": None,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    out = tmp_path_factory.mktemp("teachers") / "digits"
+    options = [f"student={SMALL_TEACHER['student']}", "training={epochs: 2, batch_size: 64}"]
+    hpd.squeeze(DATA, *options, out=out)
+    return str(out)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return hpd.distill(CONFIG, out=tmp_path / "run")
+
+
+def test_labels_are_the_teachers_and_the_images_stay(run, teacher):
+    result = CliRunner().invoke(main, ["relabel", str(run.folder), "--teacher", teacher])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("6 images relabelled, 18 floats more; the teacher agrees with")
+    folder = RunFolder(run.folder)
+    folder.check_whole()
+    after, known = DistilledSet.load(run.folder), read_teacher(teacher)
+    assert torch.equal(after.images, run.distilled.images)
+    assert torch.equal(after.labels, run.distilled.labels)
+    with torch.no_grad():
+        want = known.network(known.normalise(after.images)).softmax(dim=1)
+    torch.testing.assert_close(after.soft_labels, want)
+    torch.testing.assert_close(after.soft_labels.sum(dim=1), torch.ones(6))
+    with safe_open(run.folder / "distilled.safetensors", "pt") as file:
+        assert sorted(file.keys()) == ["images", "labels", "soft_labels"]
+    manifest = folder.read_manifest()
+    assert manifest["stored_floats"] == 6 * 256 + 18
+    assert manifest["soft_labels"]["floats"] == 18
+    assert manifest["soft_labels"]["teacher"]["weights_sha256"] == known.record.weights
+    # once more changes nothing, and counts nothing twice
+    before = folder.read_manifest(), (run.folder / "distilled.safetensors").read_bytes()
+    hpd.relabel(run.folder, teacher)
+    assert (folder.read_manifest(), (run.folder / "distilled.safetensors").read_bytes()) == before
+    assert torch.equal(hpd.distill(CONFIG, out=run.folder, resume=True).distilled.images,
+                       run.distilled.images)  # fmt: skip
+
+
+def test_students_learn_from_them(run, teacher):
+    with pytest.raises(hpd.HpdError, match="no soft labels"):
+        hpd.evaluate(run, "labels=stored")
+    run = hpd.relabel(run.folder, teacher)
+    protocol = ("protocol=dwa", "training.epochs=2", "full_training=null")
+    stored = hpd.evaluate(run.folder, *protocol, "labels=stored")
+    rows = {row.name: (row.labels, row.stored_floats) for row in stored.rows}
+    images = 6 * 256
+    assert rows == {
+        "distilled": ("soft", images + 18), "initial": ("hard", images),
+        "random_real": ("hard", images),
+    }  # fmt: skip
+    # the same teacher for all sets: equal labels for the distilled one
+    given = f"teacher={teacher}"
+    every = hpd.evaluate(run.folder, *protocol, "labels=stored", given)
+    assert {row.labels for row in every.rows} == {"soft"}
+    assert {row.stored_floats for row in every.rows} == {images + 18}
+    fresh = hpd.evaluate(run.folder, *protocol, given)
+    assert [row.accuracies for row in fresh.rows] == [row.accuracies for row in every.rows]
+    assert every.row("distilled") == stored.row("distilled")
+
+
+def test_labels_of_another_teacher_teach_something_else(run, teacher):
+    """What is stored is what is learnt: the same images with turned labels."""
+    run = hpd.relabel(run, teacher)
+    soft = run.distilled.soft_labels
+    turned = replace(run, distilled=replace(run.distilled, soft_labels=soft.roll(1, 1)))
+    options = ("labels=stored", "training={epochs: 60, lr: 0.1}", "baselines=[]")
+    straight, other = (
+        hpd.evaluate(replace(r, folder=None), *options).row("distilled").accuracy_mean
+        for r in (run, turned)
+    )
+    assert straight > 60
+    assert other < straight - 30
+
+
+def test_some_of_the_images_keep_their_labels(run, teacher):
+    whole = hpd.relabel(run, teacher).distilled
+    part = whole.only(torch.tensor([4, 1]), 100)
+    assert torch.equal(part.soft_labels, whole.soft_labels[[4, 1]])
+    assert (part.label_floats, part.stored_floats, len(part)) == (6, 100, 2)
+    assert run.distilled.only(torch.tensor([0]), 1).soft_labels is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--teacher", "nowhere"], "holds no teacher"),
+        (["nowhere", "--teacher", "small"], "is not a run folder"),
+        (["run", "--teacher", "small"], "the teacher is of other images"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments, message, run, teacher_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").symlink_to(teacher_folder)
+    before = {p: p.read_bytes() for p in run.folder.iterdir() if p.is_file()}
+    result = CliRunner().invoke(main, ["relabel", *arguments])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert {p: p.read_bytes() for p in run.folder.iterdir() if p.is_file()} == before
