@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hpd.errors import NumericError, ShapeError
+from hpd.errors import ConfigError, NumericError, ShapeError
+from hpd.typing import Shardable, Source
 
 
 def check_shape(tensor: Tensor, pattern: str, name: str, **sizes: int) -> Tensor:
@@ -72,3 +73,19 @@ def check_labels(labels: Tensor, num_classes: int, name: str = "labels") -> Tens
             expected=f"0..{num_classes - 1}",
         )
     return labels
+
+
+def check_shardable(source: Source) -> Shardable:
+    """Check that processes can share out a source, and return it.
+
+    Raises:
+        ConfigError: if they cannot.
+    """
+    if not isinstance(source, Shardable):
+        raise ConfigError(
+            "the source cannot be shared out among processes",
+            got=type(source).__name__,
+            expected="one with owned, narrow and widen: see hpd.typing.Shardable",
+            fix="Start one process.",
+        )
+    return source

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from hpd.errors import DeviceError
+from hpd.errors import DeviceError, ProcessError
 
 Precision = Literal["float32", "bfloat16", "auto"]
 """What is computed in; ``auto`` is bfloat16 where the device has units for it, else float32."""
 
+_Object = TypeVar("_Object")
+# where launchers say how many processes they started: torchrun and Accelerate, then those of MPI
+_COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+# one may train extractors or score while the others wait; a process that died is noticed at once,
+# as its connections close and its launcher ends the others
+_PATIENCE = timedelta(hours=2)
 # without such units each bfloat16 convolution of a CPU takes some thirty times as long
 _FAST_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 
@@ -22,17 +32,21 @@ def open_device(name: str) -> torch.device:
 
     Args:
         name: ``"auto"`` for what Accelerate finds, or a device of torch, such as ``"cpu"``
-            or ``"cuda:1"``.
+            or ``"cuda:1"``. Of several processes each gets its own by ``"auto"`` and ``"cuda"``.
 
     Raises:
-        DeviceError: if there is no such device.
+        DeviceError: if there is no such device, or several processes would share it.
     """
     if name == "auto":
         from accelerate import PartialState
 
-        return torch.device(PartialState().device)
+        device = torch.device(PartialState(cpu=_only_cpu()).device)
+        # of several processes on a CPU each is told a number of its own, which means nothing
+        return torch.device("cpu") if device.type == "cpu" else device
     try:
         device = torch.device(name)
+        if device.type != "cpu" and _launched():
+            device = _own_device(device)
         torch.empty((), device=device)
     # torch raises AssertionError for a build without the device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -41,16 +55,45 @@ def open_device(name: str) -> torch.device:
     return device
 
 
+def _own_device(device: torch.device) -> torch.device:
+    """Return the device of this kind that one of several processes computes on."""
+    if device.index is not None:
+        raise DeviceError(
+            "several processes cannot share a device", got=str(device), fix="Use device=auto."
+        )
+    count = torch.get_device_module(device).device_count()
+    return torch.device(device.type, int(os.environ.get("LOCAL_RANK", 0)) % max(count, 1))
+
+
+def _launched() -> bool:
+    """Return whether a launcher started this process as one of several."""
+    return any(int(os.environ.get(name) or 1) > 1 for name in _COUNTS)
+
+
+def _only_cpu() -> bool:
+    return not torch.accelerator.is_available()
+
+
 class Processes:
-    """The processes that compute one result together; one, unless Accelerate started more.
+    """The processes that compute one result together; one, unless a launcher started more.
+
+    Whatever is exchanged is exchanged by all of them, in the same order. With one process every
+    exchange is free, and nothing of Accelerate is imported.
 
     Args:
         rank: which of them this is.
         count: how many there are.
+
+    Raises:
+        ProcessError: from any exchange, if another process has ended.
+
+    Attributes:
+        told: whether a failure of one of them is known to all.
     """
 
     def __init__(self, rank: int = 0, count: int = 1) -> None:
         self.rank, self.count = rank, count
+        self.told = False
 
     @classmethod
     def started(cls, *, cpu: bool = False) -> Processes:
@@ -59,33 +102,147 @@ class Processes:
         Args:
             cpu: whether they compute on the CPU even where there is something faster.
         """
+        if not _launched():
+            return cls()
         from accelerate import PartialState
 
-        state = PartialState(cpu=cpu)
+        state = PartialState(cpu=cpu or _only_cpu(), timeout=_PATIENCE)
         return cls(state.process_index, state.num_processes)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes and prints."""
+        return self.rank == 0
 
     def average(self, tensor: Tensor) -> Tensor:
         """Return the mean over processes of tensors of one shape, the same bits in each."""
+        return self._reduced(tensor, "mean")
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum over processes of tensors of one shape, the same bits in each."""
+        return self._reduced(tensor, "sum")
+
+    def _reduced(self, tensor: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
         if self.count == 1:
             return tensor
         from accelerate.utils import reduce
 
-        return reduce(tensor.contiguous(), reduction="mean")
+        with _reached():
+            found = reduce(tensor.to(_exchange_device()).contiguous(), reduction=reduction)
+        return found.to(tensor.device)
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` holds in one of them, the same answer in each."""
-        if self.count == 1:
-            return flag
-        from accelerate import PartialState
+        return flag if self.count == 1 else bool(self.sum(torch.tensor(float(flag))) > 0)
 
-        return bool(self.average(torch.tensor(float(flag), device=PartialState().device)) > 0)
+    def gather(self, rows: Tensor, counts: Sequence[int]) -> list[Tensor]:
+        """Return the tensors [n, ...] of all processes, in their order.
+
+        Args:
+            rows: of this process; the processes' may differ in n alone.
+            counts: n of each process.
+        """
+        if self.count == 1:
+            return [rows]
+        from accelerate.utils import gather
+
+        # libraries exchange tensors of one shape only
+        most = max(counts)
+        padded = rows.new_zeros(most, *rows.shape[1:], device=_exchange_device())
+        padded[: len(rows)] = rows
+        with _reached():
+            found = gather(padded).to(rows.device)
+        parts = found.split(most)
+        return [part[:count] for part, count in zip(parts, counts, strict=True)]
+
+    def objects(self, own: _Object) -> list[_Object]:
+        """Return what each process gives, in their order: small objects that can be pickled."""
+        if self.count == 1:
+            return [own]
+        from accelerate.utils import gather_object
+
+        with _reached():
+            return list(gather_object([own]))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Run a block that fails in all of them if it fails in one; nothing is exchanged in it.
+
+        Raises:
+            ProcessError: where the block itself did not fail, with what another one said.
+        """
+        if self.count == 1:
+            yield
+            return
+        try:
+            yield
+        except Exception as error:
+            self._tell(error)
+            raise
+        self._tell(None)
+
+    def _tell(self, error: Exception | None) -> None:
+        """Exchange whether there was an error."""
+        if not self.any(error is not None):
+            return
+        said = self.objects(None if error is None else f"{type(error).__name__}: {error}")
+        self.told = True
+        if error is None:
+            rank = next(i for i, text in enumerate(said) if text is not None)
+            raise ProcessError(f"process {rank} of {self.count} failed", got=said[rank])
+
+    def first(self, work: Callable[[], _Object]) -> _Object:
+        """Let the first process do something, and return in each what it gave.
+
+        The result goes to the others pickled.
+
+        Raises:
+            ProcessError: in the others, if it failed.
+        """
+        result = None
+        with self.together():
+            if self.is_first:
+                result = work()
+        return cast("_Object", self._of_first(result))
+
+    def _of_first(self, own: _Object | None) -> _Object | None:
+        """Return what the first process gives."""
+        if self.count == 1:
+            return own
+        from accelerate.utils import broadcast_object_list
+
+        box = [own]
+        with _reached():
+            broadcast_object_list(box)
+        return box[0]
 
     def end(self) -> None:
-        """Leave the others; nothing can be averaged any more."""
+        """Leave the others; nothing can be exchanged any more."""
         if self.count > 1:
             from accelerate import PartialState
 
             PartialState().destroy_process_group()
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Say what it means when an exchange fails."""
+    try:
+        yield
+    # all that torch.distributed raises
+    except RuntimeError as error:
+        raise ProcessError(
+            "another process of the run has ended",
+            got=str(error).partition("\n")[0],
+            fix="Start all of them again; a run that is written down goes on with --resume.",
+        ) from None
+
+
+def _exchange_device() -> torch.device:
+    """Return where tensors must lie to be exchanged."""
+    from accelerate import PartialState
+
+    return torch.device(PartialState().device)
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:

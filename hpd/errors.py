@@ -65,6 +65,10 @@ class DeviceError(HpdError):
     """A device that is asked for and not there."""
 
 
+class ProcessError(HpdError):
+    """Another one of several processes that failed or ended."""
+
+
 class OpsError(HpdError):
     """Native operations that are asked for and cannot be built or loaded.
 

@@ -62,11 +62,14 @@ class ParameterGroup:
         name: what they are: ``"ws"``, ``"features"``, ``"pixels"``.
         tensors: leaf tensors that require grad.
         lr: the learning rate, absolute or a fraction of each tensor's RMS as the optimiser says.
+        classes: class of each row of the tensors, int64, where no other class depends on the row;
+            None: images of all classes depend on the tensors.
     """
 
     name: str
     tensors: Sequence[Tensor]
     lr: float
+    classes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,38 @@ class DrawsBatches(Protocol):
         ...
 
 
+@runtime_checkable
+class Shardable(Source, Protocol):
+    """A source whose images can be shared out among processes, class by class."""
+
+    @property
+    def owned(self) -> Mapping[str, Tensor]:
+        """Class of each row of those tensors of `state` that have rows of one class each."""
+        ...
+
+    def narrow(self, classes: Tensor) -> Sequence[ParameterGroup]:
+        """Keep the images of some classes only, and of the `owned` tensors only their rows.
+
+        Labels, indices, batches and state are those of what is kept, until `widen`.
+
+        Args:
+            classes: to keep, int64.
+
+        Returns:
+            what is optimised in the present stage, as `enter` does.
+        """
+        ...
+
+    def widen(self, state: State, labels: Tensor) -> None:
+        """Be whole again, in the same stage.
+
+        Args:
+            state: of the whole source.
+            labels: of the whole source.
+        """
+        ...
+
+
 class Objective(Protocol):
     """How far synthetic images are from the real set."""
 
@@ -148,6 +183,33 @@ class Objective(Protocol):
 
     def load_state(self, state: State) -> None:
         """Restore what `state` returned, so that the step after it can be taken."""
+        ...
+
+
+@runtime_checkable
+class MatchesByClass(Objective, Protocol):
+    """An objective whose loss is a sum over classes, each with a gradient of its own.
+
+    Several processes match each its own classes. Any other objective is asked in each process
+    about the images of all classes.
+    """
+
+    def needs_all(self, step: Step) -> bool:
+        """Return whether some classes can be matched at `step` only if all images are known."""
+        ...
+
+    def match(self, images: Tensor, labels: Tensor, step: Step, own: Tensor) -> Matched:
+        """Match some classes.
+
+        Args:
+            images: [N, C, H, W] in [0, 1]; those of all classes if `needs_all`.
+            labels: [N].
+            step: of the run.
+            own: which images are to be matched [N], bool: all of some classes.
+
+        Returns:
+            the loss summed over these classes, and the gradient of their images alone, in order.
+        """
         ...
 
 

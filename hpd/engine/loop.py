@@ -11,11 +11,23 @@ import torch
 from torch import Tensor
 
 from hpd.checks import check_finite
+from hpd.device import Processes
 from hpd.engine.observer import Observer, StageReport, StepReport
 from hpd.engine.optimizer import OptimizerSettings, optimizer_state, rates, restore
+from hpd.engine.sharing import Share
 from hpd.engine.snapshot import Best, Keeper, KeepsNothing, Snapshot
 from hpd.errors import NumericError
-from hpd.typing import DrawsBatches, Objective, ParameterGroup, Selector, Source, Stage, Step
+from hpd.typing import (
+    DrawsBatches,
+    Matched,
+    Objective,
+    ParameterGroup,
+    Selector,
+    Source,
+    Stage,
+    State,
+    Step,
+)
 
 _DIVERGED = "Lower the learning rate, or leave out the level; the best state so far is kept."
 
@@ -49,28 +61,36 @@ def optimise(
     select_every: int,
     keeper: Keeper | None = None,
     since: Snapshot | None = None,
+    processes: Processes | None = None,
 ) -> Outcome:
     """Run all stages of a source and return the best-scoring set.
 
     Each stage starts from the best state of the one before it, which is its first candidate:
     a stage whose steps only make things worse changes nothing.
 
+    Several processes call this at once, with the same arguments. Each optimises the images of its
+    own classes; gradients of what images of all classes depend on are added up. The outcome is the
+    same in each of them, and but for rounding the same as that of one process.
+
     Args:
         source: what is optimised, in no stage yet.
         objective: what it is matched to.
-        selector: what it is scored by.
+        selector: what it is scored by; asked in the first process only.
         optimizer_settings: the optimiser of each stage.
-        observer: hears of every step and stage.
+        observer: hears of every step and stage; in the first process only.
         select_every: steps between scores.
         keeper: writes the run down; None: nobody does.
         since: where to go on; None: from the start. On a CPU the outcome is the same, to the bit.
+        processes: those that share the work; None: this one does all of it.
 
     Raises:
         NumericError: if loss, gradient or images are not finite.
+        ProcessError: if another process failed or ended.
     """
     course = _Course(
         source, objective, selector, optimizer_settings, observer, keeper or KeepsNothing(),
-        select_every, initial=render_all(source) if since is None else since.initial_images,
+        select_every, processes or Processes(),
+        initial=render_all(source) if since is None else since.initial_images,
     )  # fmt: skip
     return course.run(since)
 
@@ -92,6 +112,7 @@ class _Course:
     observer: Observer
     keeper: Keeper
     select_every: int
+    processes: Processes
     initial: Tensor
     images: Tensor = field(init=False)
     reports: list[StageReport] = field(default_factory=list)
@@ -142,21 +163,28 @@ class _StageRun:
     groups: Sequence[ParameterGroup]
     optimizer: torch.optim.Optimizer
     best: Best
+    share: Share
     done: int = 0
 
     @classmethod
     def enter(cls, course: _Course, index: int) -> _StageRun:
         source = course.source
         groups = source.enter(index)
-        optimizer = course.settings.build(groups)
+        # of the whole tensors, so that all processes have the same
+        lrs = course.settings.learning_rates(groups)
+        share = Share(course.processes, source)
+        groups = share.take(groups)
+        optimizer = course.settings.build(groups, lrs)
         best = Best(source.state(), math.inf, 0)
-        return cls(course, index, source.stages[index], groups, optimizer, best)
+        return cls(course, index, source.stages[index], groups, optimizer, best, share)
 
     def restore(self, since: Snapshot) -> None:
         """Go to where a snapshot was taken in this stage."""
-        self.course.source.load_state(since.source)
-        restore(self.optimizer, since.optimizer, since.rates)
-        self.best, self.done = since.best, since.steps
+        share, best = self.share, since.best
+        self.course.source.load_state(share.rows(since.source))
+        restore(self.optimizer, share.optimizer_rows(since.optimizer), since.rates)
+        self.best = Best(share.rows(best.state), best.score, best.step)
+        self.done = since.steps
 
     def run(self) -> None:
         """Take the steps that are left, and leave the source in its best state."""
@@ -165,45 +193,69 @@ class _StageRun:
             self._step(Step(self.index, i))
             self.done = i + 1
             course.keeper.after_step(self.done, self._snapshot)
-        last = render_all(source).to(source.labels.device)
-        check_finite(last, f"the images after stage {self.stage.name!r}", _DIVERGED)
-        self.best.offer(source, course.selector(last, source.labels), self.stage.steps)
+        self.best.state = self.share.whole(self.best.state)
+        self.share.give_back()
+        with course.processes.together():
+            last = render_all(source).to(source.labels.device)
+            check_finite(last, f"the images after stage {self.stage.name!r}", _DIVERGED)
+        self.best.offer(source, self._score(last), self.stage.steps)
         source.load_state(self.best.state)
         report = StageReport(self.stage, self.index, self.best.step, self.best.score)
         course.finish(report)
-        course.observer.on_stage(report)
+        with course.processes.together():
+            course.observer.on_stage(report)
         course.keeper.after_stage(self._snapshot)
 
     def _step(self, step: Step) -> None:
         """Score if it is time, match, and take one step of the optimiser."""
-        course, source = self.course, self.course.source
+        course, source, share = self.course, self.course.source, self.share
         where = f"at step {step.index} of stage {self.stage.name!r}"
         started = time.perf_counter()
-        everything = torch.arange(len(source.labels), device=source.labels.device)
-        chosen = source.batch(step) if isinstance(source, DrawsBatches) else everything
-        images, pullback = source.render(chosen)
+        with course.processes.together():
+            everything = torch.arange(len(source.labels), device=source.labels.device)
+            chosen = source.batch(step) if isinstance(source, DrawsBatches) else everything
+            images, pullback = source.render(chosen)
         score, score_seconds = None, 0.0
         if step.index % course.select_every == 0:
             scoring = time.perf_counter()
-            # a part of the set would be scored by the luck of its draw
-            whole = images if chosen is everything else render_all(source).to(images.device)
-            score = course.selector(whole, source.labels)
+            score = self._score_now(images if chosen is everything else None, everything)
             self.best.offer(source, score, step.index)
             score_seconds = time.perf_counter() - scoring
-        matched = course.objective(images, source.labels[chosen], step)
+        whole = share.join(images, chosen) if share.needs_all(course.objective, step) else None
+        with course.processes.together():
+            labels = source.labels[chosen]
+            matched = share.match(course.objective, images, labels, step, whole)
+            self._check_match(matched, where)
+            self.optimizer.zero_grad()
+            pullback(matched.image_grad)
+        share.add_up(self.groups)
+        loss = share.total(matched.loss)
+        with course.processes.together():
+            self._check_gradients(where)
+            self.optimizer.step()
+            seconds = time.perf_counter() - started - score_seconds
+            course.observer.on_step(
+                StepReport(self.stage, step, loss, score, matched.metrics, seconds, score_seconds)
+            )
+
+    def _score_now(self, images: Tensor | None, everything: Tensor) -> float | None:
+        """Return the score of the set as it is; `images` are those here, if they are at hand."""
+        with self.course.processes.together():
+            if images is None:
+                # a part of the set would be scored by the luck of its draw
+                images = render_all(self.course.source).to(everything.device)
+        return self._score(self.share.join(images, everything).images)
+
+    def _score(self, images: Tensor) -> float | None:
+        """Return the score of the images of all classes."""
+        course = self.course
+        labels = self.share.labels
+        return course.processes.first(lambda: course.selector(images, labels))
+
+    def _check_match(self, matched: Matched, where: str) -> None:
         if not math.isfinite(matched.loss):
             raise NumericError(f"the loss is not finite {where}", got=matched.loss, fix=_DIVERGED)
         check_finite(matched.image_grad, f"the image gradient {where}", _DIVERGED)
-        self.optimizer.zero_grad()
-        pullback(matched.image_grad)
-        self._check_gradients(where)
-        self.optimizer.step()
-        seconds = time.perf_counter() - started - score_seconds
-        course.observer.on_step(
-            StepReport(
-                self.stage, step, matched.loss, score, matched.metrics, seconds, score_seconds
-            )
-        )
 
     def _check_gradients(self, where: str) -> None:
         for group in self.groups:
@@ -212,16 +264,21 @@ class _StageRun:
                     check_finite(tensor.grad, f"the gradient of {group.name} {where}", _DIVERGED)
 
     def _snapshot(self) -> Snapshot:
-        course = self.course
+        course, share = self.course, self.share
         finished = len(course.reports) > self.index
+        source, best, optimizer = course.source.state(), self.best.state, State()
+        if not finished:
+            # after it, what is here is whole
+            source, best = share.whole(source), share.whole(best)
+            optimizer = share.whole_optimizer(optimizer_state(self.optimizer))
         return Snapshot(
             stage=self.index,
             steps=self.done,
-            source=course.source.state(),
+            source=source,
             objective=course.objective.state(),
-            optimizer={} if finished else optimizer_state(self.optimizer),
+            optimizer=optimizer,
             rates=() if finished else rates(self.optimizer),
-            best=Best(self.best.state, self.best.score, self.best.step),
+            best=Best(best, self.best.score, self.best.step),
             reports=tuple(course.reports),
             best_stage=course.best_stage,
             images=course.images,

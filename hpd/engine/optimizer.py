@@ -27,12 +27,23 @@ class OptimizerSettings(Settings):
     momentum: float = Field(0.5, ge=0, lt=1, description="of SGD, or Adam's beta 1")
     beta2: float = Field(0.99, ge=0, lt=1, description="Adam's beta 2; SGD has none")
 
-    def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
-        """Return a fresh optimiser over the tensors of `groups`."""
+    def learning_rates(self, groups: Sequence[ParameterGroup]) -> tuple[float, ...]:
+        """Return the learning rate of each tensor of `groups`."""
+        return tuple(self._rate(group.lr, tensor) for group in groups for tensor in group.tensors)
+
+    def build(
+        self, groups: Sequence[ParameterGroup], lrs: Sequence[float] | None = None
+    ) -> torch.optim.Optimizer:
+        """Return a fresh optimiser over the tensors of `groups`.
+
+        Args:
+            groups: what is optimised.
+            lrs: the learning rate of each tensor; None: see `learning_rates`.
+        """
+        tensors = [tensor for group in groups for tensor in group.tensors]
         options: list[dict[str, Any]] = [
-            {"params": [tensor], "lr": self._rate(group.lr, tensor)}
-            for group in groups
-            for tensor in group.tensors
+            {"params": [tensor], "lr": lr}
+            for tensor, lr in zip(tensors, lrs or self.learning_rates(groups), strict=True)
         ]
         if self.kind == "sgd":
             return torch.optim.SGD(options, momentum=self.momentum)

@@ -132,15 +132,23 @@ class GradientMatching:
 
     def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
+        return self.match(images, labels, step, torch.ones_like(labels, dtype=torch.bool))
+
+    def needs_all(self, step: Step) -> bool:
+        """Return whether the network trains on the synthetic images before this step."""
+        return self._settings.network.train_on == "synthetic"
+
+    def match(self, images: Tensor, labels: Tensor, step: Step, own: Tensor) -> Matched:
+        """Match some classes; see `MatchesByClass`."""
         student = self._network.at(images, labels, step)
         image_grad = torch.zeros_like(images)
         loss = 0.0
-        for c in labels.unique().tolist():
-            own = labels == c
-            distance, grad = self._match_class(student, images[own], c, step)
+        for c in labels[own].unique().tolist():
+            of_class = labels == c
+            distance, grad = self._match_class(student, images[of_class], c, step)
             loss += distance
-            image_grad[own] = grad
-        return Matched(loss, image_grad)
+            image_grad[of_class] = grad
+        return Matched(loss, image_grad[own])
 
     def state(self) -> State:
         """Return clones of the network's weights and momentum."""

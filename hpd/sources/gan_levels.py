@@ -14,6 +14,7 @@ from hpd.checks import check_finite
 from hpd.errors import RunError
 from hpd.rng import Streams
 from hpd.sources.rendering import render_in_chunks
+from hpd.sources.rows import as_leaf, rows_of
 from hpd.typing import ParameterGroup, Pullback, Stage, State
 
 _FLOAT_GUARD = "The learning rate of the level before is probably too high."
@@ -95,18 +96,45 @@ class GanSource:
         """
         if stage != self._stage + 1 or stage >= len(self._plan):
             raise RunError("stages must be entered in order", got=stage, expected=self._stage + 1)
-        self._stage, plan = stage, self._plan[stage]
-        self._advance(plan.level)
+        self._stage = stage
+        self._advance(self._plan[stage].level)
         if stage == 0 and self._noise is not None:
             self.features = tuple(self._random(i, part) for i, part in enumerate(self.features))
+        return self._groups()
+
+    def _groups(self) -> Sequence[ParameterGroup]:
+        """Return what is optimised at the present level."""
+        plan = self._plan[self._stage]
         if self.level == self.generator.spec.last_level:
-            return (ParameterGroup("pixels", self.features, self._lr_pixels),)
-        groups = [ParameterGroup("ws", (self.ws,), plan.lr_ws)]
+            return (ParameterGroup("pixels", self.features, self._lr_pixels, self.labels),)
+        groups = [ParameterGroup("ws", (self.ws,), plan.lr_ws, self.labels)]
         if self.level > 0:
-            groups.append(ParameterGroup("features", self.features, plan.lr_features))
+            rate = plan.lr_features
+            groups.append(ParameterGroup("features", self.features, rate, self.labels))
         if self._lr_generator is not None:
             groups.append(ParameterGroup("generator", self._thaw(), self._lr_generator))
         return tuple(groups)
+
+    @property
+    def owned(self) -> Mapping[str, Tensor]:
+        """Latents and features; see `Shardable`."""
+        return {"ws": self.labels, **dict.fromkeys(self._named_features(), self.labels)}
+
+    def narrow(self, classes: Tensor) -> Sequence[ParameterGroup]:
+        """Keep the images of some classes; see `Shardable`."""
+        own = rows_of(self.labels, classes)
+        self.labels, self.ws = self.labels[own], as_leaf(self.ws[own])
+        self.features = tuple(as_leaf(tensor[own]) for tensor in self.features)
+        return self._groups()
+
+    def widen(self, state: State, labels: Tensor) -> None:
+        """Be whole again; see `Shardable`."""
+        self.labels, self.ws = labels, as_leaf(state["ws"])
+        self.features = tuple(as_leaf(state[name]) for name in self._named_features())
+        self.load_state(state)
+
+    def _named_features(self) -> dict[str, Tensor]:
+        return {f"features.{i}": tensor for i, tensor in enumerate(self.features)}
 
     def _random(self, number: int, features: Tensor) -> Tensor:
         """Return normal noise with the mean and deviation of each map, over images and places."""
@@ -160,18 +188,15 @@ class GanSource:
 
     def state(self) -> State:
         """Return clones of ws, the features of the current level, and weights that are learnt."""
-        tensors = {f"features.{i}": tensor for i, tensor in enumerate(self.features)}
-        everything = {"ws": self.ws, **tensors, **self._weights()}
+        everything = {"ws": self.ws, **self._named_features(), **self._weights()}
         return {name: tensor.detach().clone() for name, tensor in everything.items()}
 
     @torch.no_grad()
     def load_state(self, state: State) -> None:
         """Restore ws, features and weights in the stage they were taken in."""
         self.ws.copy_(state["ws"])
-        for i, tensor in enumerate(self.features):
-            tensor.copy_(state[f"features.{i}"])
-        for name, weight in self._weights().items():
-            weight.copy_(state[name])
+        for name, tensor in {**self._named_features(), **self._weights()}.items():
+            tensor.copy_(state[name])
 
     def _weights(self) -> dict[str, Tensor]:
         """Return the weights that are this source's own, by name in the state."""

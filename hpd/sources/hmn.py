@@ -34,6 +34,7 @@ from hpd.sources.hmn_decoders import (
 from hpd.sources.hmn_generator import GeneratorDecoder, GeneratorDecoderSettings
 from hpd.sources.hmn_start import draw_targets, fit_to_real
 from hpd.sources.rendering import render_in_chunks
+from hpd.sources.rows import as_leaf, rows_of
 from hpd.typing import ParameterGroup, Pullback, Source, Stage, State, Step
 
 # every forward has this many images, whatever is asked for: libraries choose their algorithm by
@@ -216,10 +217,35 @@ class HmnSource:
         """Return memories and networks."""
         if stage:
             raise RunError("memories have a single stage", got=stage, expected=0)
+        return self._groups()
+
+    def _groups(self) -> Sequence[ParameterGroup]:
+        *common, own = self._memories
+        rate = self.settled.lr_memories
         return (
-            ParameterGroup("memories", self._memories, self.settled.lr_memories),
+            ParameterGroup("memories", tuple(common), rate),
+            ParameterGroup("instance memories", (own,), rate, self.labels),
             ParameterGroup("networks", self._networks, self.settled.lr_networks),
         )
+
+    @property
+    def owned(self) -> Mapping[str, Tensor]:
+        """The instance memories; see `Shardable`."""
+        return {"instance_memory": self.labels}
+
+    def narrow(self, classes: Tensor) -> Sequence[ParameterGroup]:
+        """Keep the images of some classes; see `Shardable`.
+
+        Class memories and extractors are few floats and stay, so that all are as they were.
+        """
+        own = rows_of(self.labels, classes)
+        self.labels, self.instance_memory = self.labels[own], as_leaf(self.instance_memory[own])
+        return self._groups()
+
+    def widen(self, state: State, labels: Tensor) -> None:
+        """Be whole again; see `Shardable`."""
+        self.labels, self.instance_memory = labels, as_leaf(state["instance_memory"])
+        self.load_state(state)
 
     @property
     def _memories(self) -> tuple[Tensor, ...]:
@@ -231,14 +257,25 @@ class HmnSource:
 
     def batch(self, step: Step) -> Tensor:
         """Return random images of this step, as many of every class; see `DrawsBatches`."""
+        return self.batch_of(self.labels, step)
+
+    def batch_of(self, labels: Tensor, step: Step) -> Tensor:
+        """Return the indices of the images of this step among those of some classes.
+
+        Args:
+            labels: of these images [n], all of each class.
+            step: of the run.
+        """
         per_class, most = self.account.images_per_class, self.settled.batch_images
-        everything = torch.arange(len(self.labels), device=self.labels.device)
+        everything = torch.arange(len(labels), device=labels.device)
         if per_class <= most:
             return everything
         rng = self._streams.generator("batch", step.stage, step.index)
         order = torch.rand(self.account.num_classes, per_class, generator=rng).argsort(dim=1)
         chosen = order[:, :most].sort(dim=1).values.to(everything)
-        return everything.unflatten(0, order.shape).gather(1, chosen).flatten()
+        # drawn for every class, whichever are here
+        chosen = chosen[labels[::per_class]]
+        return everything.unflatten(0, (-1, per_class)).gather(1, chosen).flatten()
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return images in [0, 1] (nominally) and their pullback."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from hpd.sources.gan_levels import GanSource
 from hpd.sources.hmn import HmnSource
 from hpd.sources.hmn_generator import GeneratorDecoder, GeneratorDecoderSettings
-from hpd.typing import ParameterGroup, Pullback, Source, Stage, State, Step
+from hpd.typing import ParameterGroup, Pullback, Shardable, Stage, State, Step
 
 
 class HmnThenLevels:
@@ -37,12 +37,12 @@ class HmnThenLevels:
             settings.level_plan(), lr_pixels=settings.lr_pixels, lr_generator=None,
             feature_limit=None, chunk_images=chunk_images, noise=None,
         )  # fmt: skip
-        self._active: Source = memories
+        self._active: Shardable = memories
 
     @property
     def labels(self) -> Tensor:
         """Class of each image [N]."""
-        return self._memories.labels
+        return self._active.labels
 
     @property
     def stored_floats(self) -> int:
@@ -67,6 +67,19 @@ class HmnThenLevels:
             self._take_over()
         return self._levels.enter(stage - 1)
 
+    @property
+    def owned(self) -> Mapping[str, Tensor]:
+        """The instance memories, or ws and features; see `Shardable`."""
+        return self._active.owned
+
+    def narrow(self, classes: Tensor) -> Sequence[ParameterGroup]:
+        """Keep the images of some classes; see `Shardable`."""
+        return self._active.narrow(classes)
+
+    def widen(self, state: State, labels: Tensor) -> None:
+        """Be whole again; see `Shardable`."""
+        self._active.widen(state, labels)
+
     @torch.no_grad()
     def _take_over(self) -> None:
         everything = torch.arange(len(self.labels), device=self.labels.device)
@@ -79,7 +92,7 @@ class HmnThenLevels:
 
     def batch(self, step: Step) -> Tensor:
         """Return random images of this step, as many of every class; see `DrawsBatches`."""
-        return self._memories.batch(step)
+        return self._memories.batch_of(self.labels, step)
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return images in [0, 1] (nominally) and their pullback."""

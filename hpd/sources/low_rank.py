@@ -18,6 +18,7 @@ from hpd.errors import ConfigError, RunError
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, ChunkedSettings
 from hpd.sources.rendering import render_in_chunks
+from hpd.sources.rows import as_leaf, rows_of
 from hpd.typing import ParameterGroup, Pullback, Source, Stage, State
 
 
@@ -140,7 +141,28 @@ class LowRankSource:
         """Return the factors."""
         if stage:
             raise RunError("factors have a single stage", got=stage, expected=0)
-        return (ParameterGroup("factors", (self.left, self.right), self._settings.lr),)
+        return self._groups()
+
+    def _groups(self) -> Sequence[ParameterGroup]:
+        factors = (self.left, self.right)
+        return (ParameterGroup("factors", factors, self._settings.lr, self.labels),)
+
+    @property
+    def owned(self) -> Mapping[str, Tensor]:
+        """The factors; see `Shardable`."""
+        return {"left": self.labels, "right": self.labels}
+
+    def narrow(self, classes: Tensor) -> Sequence[ParameterGroup]:
+        """Keep the images of some classes; see `Shardable`."""
+        own = rows_of(self.labels, classes)
+        self.labels = self.labels[own]
+        self.left, self.right = as_leaf(self.left[own]), as_leaf(self.right[own])
+        return self._groups()
+
+    def widen(self, state: State, labels: Tensor) -> None:
+        """Be whole again; see `Shardable`."""
+        self.labels = labels
+        self.left, self.right = as_leaf(state["left"]), as_leaf(state["right"])
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return images in [0, 1] (nominally) and their pullback."""

@@ -17,14 +17,14 @@ from pydantic import Field
 from torch import Tensor
 
 from generators import StoredGenerator
-from hpd.checks import check_shape
+from hpd.checks import check_shape, check_shardable
 from hpd.data import ImageSet
 from hpd.errors import ConfigError
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, SourceSettings, TakesGenerator
 from hpd.sources.pixel import PixelSettings
 from hpd.sources.rendering import sizes
-from hpd.typing import ParameterGroup, Pullback, Source, Stage, State
+from hpd.typing import ParameterGroup, Pullback, Shardable, Source, Stage, State
 
 
 @SOURCES.register("multi_formation")
@@ -148,6 +148,23 @@ class MultiFormationSource:
     def enter(self, stage: int) -> Sequence[ParameterGroup]:
         """Enter the stage of the source inside."""
         return self.inner.enter(stage)
+
+    @property
+    def owned(self) -> Mapping[str, Tensor]:
+        """What the source inside owns; see `Shardable`."""
+        return self._shardable.owned
+
+    def narrow(self, classes: Tensor) -> Sequence[ParameterGroup]:
+        """Keep the stored images of some classes; see `Shardable`."""
+        return self._shardable.narrow(classes)
+
+    def widen(self, state: State, labels: Tensor) -> None:
+        """Be whole again; see `Shardable`."""
+        self._shardable.widen(state, labels[:: self._factor**2])
+
+    @property
+    def _shardable(self) -> Shardable:
+        return check_shardable(self.inner)
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return parts [n, C, H, W] in [0, 1] (nominally) and their pullback.

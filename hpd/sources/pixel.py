@@ -14,6 +14,7 @@ from hpd.errors import RunError
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, CountedSettings
 from hpd.sources.rendering import render_in_chunks
+from hpd.sources.rows import as_leaf, rows_of
 from hpd.typing import ParameterGroup, Pullback, Source, Stage, State
 
 
@@ -74,7 +75,25 @@ class PixelSource:
         """Return the pixels."""
         if stage:
             raise RunError("pixels have a single stage", got=stage, expected=0)
-        return (ParameterGroup("pixels", (self.pixels,), self._settings.lr),)
+        return self._groups()
+
+    def _groups(self) -> Sequence[ParameterGroup]:
+        return (ParameterGroup("pixels", (self.pixels,), self._settings.lr, self.labels),)
+
+    @property
+    def owned(self) -> Mapping[str, Tensor]:
+        """The pixels; see `Shardable`."""
+        return {"pixels": self.labels}
+
+    def narrow(self, classes: Tensor) -> Sequence[ParameterGroup]:
+        """Keep the images of some classes; see `Shardable`."""
+        own = rows_of(self.labels, classes)
+        self.labels, self.pixels = self.labels[own], as_leaf(self.pixels[own])
+        return self._groups()
+
+    def widen(self, state: State, labels: Tensor) -> None:
+        """Be whole again; see `Shardable`."""
+        self.labels, self.pixels = labels, as_leaf(state["pixels"])
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return images in [0, 1] and their pullback."""

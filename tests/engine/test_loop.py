@@ -124,8 +124,8 @@ def test_each_stage_has_a_fresh_optimiser(levels, monkeypatch):
     built = []
     original = OptimizerSettings.build
 
-    def build(self, groups):
-        built.append(original(self, groups))
+    def build(self, *arguments):
+        built.append(original(self, *arguments))
         return built[-1]
 
     monkeypatch.setattr(OptimizerSettings, "build", build)

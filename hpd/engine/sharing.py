@@ -1,0 +1,214 @@
+"""How several processes share out a run: each has all images of its classes, and their latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hpd.checks import check_shardable
+from hpd.device import Processes
+from hpd.errors import ConfigError
+from hpd.typing import Matched, MatchesByClass, Objective, ParameterGroup, Source, State, Step
+
+
+def check_count(processes: Processes, num_classes: int) -> None:
+    """Check that there is a class for each process.
+
+    Raises:
+        ConfigError: if there is not.
+    """
+    if processes.count > num_classes:
+        raise ConfigError(
+            "there are more processes than classes",
+            got=f"{processes.count} processes",
+            expected=f"at most {num_classes}",
+            fix="Start fewer.",
+        )
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The images of a step, of all processes.
+
+    Args:
+        images: [N, C, H, W], in the order that they have in the whole set.
+        labels: [N].
+        own: which of them are of this process [N], bool.
+    """
+
+    images: Tensor
+    labels: Tensor
+    own: Tensor
+
+
+class Share:
+    """What one of several processes has of a source in a stage.
+
+    Process r of W has the classes r, r + W, r + 2 W, ... Between stages each has the whole source,
+    and does with it what a single one would do; so does a single process all the time.
+
+    Args:
+        processes: those that share.
+        source: in the stage, and whole.
+    """
+
+    def __init__(self, processes: Processes, source: Source) -> None:
+        self._processes, self._source = processes, source
+        self._labels = source.labels
+        classes = self._labels.unique()
+        self._classes = classes[processes.rank :: processes.count]
+        self._layout: Mapping[str, Tensor] = {}
+        self._groups: Sequence[ParameterGroup] = ()
+
+    @property
+    def labels(self) -> Tensor:
+        """Class of each image of the whole source [N]."""
+        return self._labels
+
+    def take(self, groups: Sequence[ParameterGroup]) -> Sequence[ParameterGroup]:
+        """Leave this process its classes, and return what it optimises.
+
+        Args:
+            groups: what is optimised of the whole source.
+        """
+        self._groups = groups
+        if self._processes.count == 1:
+            return groups
+        source = check_shardable(self._source)
+        self._layout = dict(source.owned)
+        return source.narrow(self._classes)
+
+    def give_back(self) -> None:
+        """Make the source whole again, from what each process has."""
+        if self._processes.count > 1:
+            state = self.whole(self._source.state())
+            check_shardable(self._source).widen(state, self._labels)
+
+    def rows(self, state: State) -> State:
+        """Return what is here of a state of the whole source."""
+        return self._rows(state, self._layout)
+
+    def whole(self, state: State) -> State:
+        """Return the state of the whole source from those of all processes."""
+        return self._whole(state, self._layout)
+
+    def optimizer_rows(self, state: State) -> State:
+        """Return what is here of the state of an optimiser of the whole source."""
+        return self._rows(state, self._optimizer_layout(state))
+
+    def whole_optimizer(self, state: State) -> State:
+        """Return the state of an optimiser of the whole source from those of all processes."""
+        return self._whole(state, self._optimizer_layout(state))
+
+    def _optimizer_layout(self, state: State) -> Mapping[str, Tensor]:
+        """Return the class of each row of those tensors that go with parameters of such rows."""
+        if self._processes.count == 1:
+            return {}
+        of_parameters = [group.classes for group in self._groups for _ in group.tensors]
+        found = {name: of_parameters[int(name.split(".")[0])] for name in state}
+        # counts of steps have no rows
+        return {k: rows for k, rows in found.items() if rows is not None and state[k].ndim}
+
+    def _rows(self, state: State, layout: Mapping[str, Tensor]) -> State:
+        return {
+            name: tensor[self._places(layout[name])[self._processes.rank].to(tensor.device)]
+            if name in layout
+            else tensor
+            for name, tensor in state.items()
+        }
+
+    def _whole(self, state: State, layout: Mapping[str, Tensor]) -> State:
+        return {
+            name: self._join(tensor, self._places(layout[name])) if name in layout else tensor
+            for name, tensor in state.items()
+        }
+
+    def _places(self, classes: Tensor) -> list[Tensor]:
+        """Return where the rows of each process are among rows of these classes."""
+        every, count = self._labels.unique(), self._processes.count
+        return [torch.isin(classes, every[r::count]).nonzero().flatten() for r in range(count)]
+
+    def _join(self, rows: Tensor, places: Sequence[Tensor]) -> Tensor:
+        """Return the rows of all processes, each in its place."""
+        parts = torch.cat(self._processes.gather(rows, [len(own) for own in places]))
+        joined = torch.empty_like(parts)
+        joined[torch.cat([*places]).to(parts.device)] = parts
+        return joined
+
+    def join(self, images: Tensor, chosen: Tensor) -> Whole:
+        """Return the images of all processes.
+
+        Args:
+            images: of this process [n, C, H, W].
+            chosen: their indices among its own [n], ascending.
+        """
+        labels, rank = self._labels, self._processes.rank
+        if self._processes.count == 1:
+            return Whole(images, labels[chosen], torch.ones_like(chosen, dtype=torch.bool))
+        own = self._places(labels)
+        if len(chosen) == len(own[rank]):
+            places = own
+        else:
+            drawn = self._processes.objects(chosen.tolist())
+            places = [part[torch.tensor(i)] for part, i in zip(own, drawn, strict=True)]
+        # from places in the whole set to places among those that were drawn
+        everything = torch.cat(places).sort().values
+        among = [torch.searchsorted(everything, part) for part in places]
+        mine = torch.zeros_like(everything, dtype=torch.bool)
+        mine[among[rank]] = True
+        return Whole(self._join(images, among), labels[everything], mine)
+
+    def match(
+        self, objective: Objective, images: Tensor, labels: Tensor, step: Step, whole: Whole | None
+    ) -> Matched:
+        """Match what is here, and return the gradient of these images.
+
+        An objective that is no sum over classes is asked about all images in each process.
+
+        Args:
+            objective: what is matched.
+            images: of this process.
+            labels: of these.
+            step: of the run.
+            whole: from `join`, if `needs_all`.
+        """
+        if self._processes.count == 1:
+            return objective(images, labels, step)
+        if isinstance(objective, MatchesByClass):
+            if whole is None:
+                everything = torch.ones_like(labels, dtype=torch.bool)
+                return objective.match(images, labels, step, everything)
+            return objective.match(whole.images, whole.labels, step, whole.own)
+        assert whole is not None
+        matched = objective(whole.images, whole.labels, step)
+        # the loss is of all, and losses of processes are added up
+        loss = matched.loss if self._processes.is_first else 0.0
+        return Matched(loss, matched.image_grad[whole.own], matched.metrics)
+
+    def needs_all(self, objective: Objective, step: Step) -> bool:
+        """Return whether matching at `step` takes the images of other processes."""
+        if self._processes.count == 1:
+            return False
+        return objective.needs_all(step) if isinstance(objective, MatchesByClass) else True
+
+    def add_up(self, groups: Sequence[ParameterGroup]) -> None:
+        """Add up the gradients of the tensors that images of all processes depend on."""
+        if self._processes.count == 1:
+            return
+        tensors = [t for group in groups if group.classes is None for t in group.tensors]
+        if not tensors:
+            return
+        grads = [torch.zeros_like(t) if t.grad is None else t.grad for t in tensors]
+        flat = self._processes.sum(torch.cat([grad.flatten() for grad in grads]))
+        parts = flat.split([grad.numel() for grad in grads])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.grad = part.view_as(tensor)
+
+    def total(self, loss: float) -> float:
+        """Return the sum of the losses of all processes."""
+        if self._processes.count == 1:
+            return loss
+        return float(self._processes.sum(torch.tensor(loss, dtype=torch.float64)))
