@@ -24,6 +24,7 @@ from hpd.relabel_cli import relabel
 from hpd.report_cli import report
 from hpd.sample_cli import sample
 from hpd.squeeze_cli import squeeze
+from hpd.theory_cli import theory
 
 _EXIT_BAD_INPUT = 2
 
@@ -228,3 +229,4 @@ main.add_command(relabel)
 main.add_command(report)
 main.add_command(sample)
 main.add_command(squeeze)
+main.add_command(theory)

@@ -26,6 +26,7 @@ LAYERS = [
     ["generators", "hpd.students", "hpd.augment", "hpd.data", "hpd.device", "hpd.memory"],
     ["hpd.sources", "hpd.objectives", "hpd.artifacts"],
     ["hpd.engine", "hpd.evaluation"],
+    ["hpd.theory"],
     ["hpd.config"],
     ["hpd.api"],
     [
@@ -40,6 +41,7 @@ LAYERS = [
         "hpd.report_cli",
         "hpd.sample_cli",
         "hpd.score_cli",
+        "hpd.theory_cli",
         "hpd.squeeze_cli",
         "hpd.cli",
         "hpd.__main__",

@@ -10,6 +10,7 @@ from hpd.api.reports import report
 from hpd.api.runs import Run, evaluate, load_run
 from hpd.api.sampling import sample
 from hpd.api.squeezing import squeeze
+from hpd.api.theory import multi_index
 
 __all__ = [
     "Run",
@@ -20,6 +21,7 @@ __all__ = [
     "load_distilled",
     "load_generator",
     "load_run",
+    "multi_index",
     "project",
     "prune",
     "relabel",
