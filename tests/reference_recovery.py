@@ -36,3 +36,38 @@ def recovery_value(student, images, labels, *, r_bn, r_mean, r_var, first):
     crosses = [row.exp().sum().log() - row[y] for row, y in zip(logits, labels, strict=True)]
     apart[0] = first * apart[0]
     return sum(crosses) / len(labels) + r_bn * sum(apart)
+
+
+def _pairs(synthetic, labels, real, real_labels, tau):
+    """For each synthetic image its similarities to real ones, and which of these are positive."""
+
+    def scaled(row):
+        return row / sum(v * v for v in row) ** 0.5
+
+    for z, y in zip(synthetic, labels.tolist(), strict=True):
+        scores = [sum(a * b for a, b in zip(scaled(z), scaled(t), strict=True)) / tau for t in real]
+        yield scores, [c == y for c in real_labels.tolist()]
+
+
+def info_nce_value(synthetic, labels, real, real_labels, tau):
+    """InfoNCE with several positives: one pair at a time."""
+    total = 0.0
+    for scores, positive in _pairs(synthetic, labels, real, real_labels, tau):
+        everything = sum(torch.exp(s) for s in scores)
+        own = [
+            torch.log(torch.exp(s) / everything) for s, p in zip(scores, positive, strict=True) if p
+        ]
+        total = total - sum(own) / len(own)
+    return total / len(synthetic)
+
+
+def contrastive_value(synthetic, labels, real, real_labels, tau, cardinality):
+    """CRD: one pair at a time."""
+    total = 0.0
+    for scores, positive in _pairs(synthetic, labels, real, real_labels, tau):
+        others = positive.count(False)
+        h = [torch.exp(s) / (torch.exp(s) + others / cardinality) for s in scores]
+        own = [torch.log(value) for value, p in zip(h, positive, strict=True) if p]
+        rest = [torch.log(1 - value) for value, p in zip(h, positive, strict=True) if not p]
+        total = total - sum(own) / len(own) - sum(rest)
+    return total / len(synthetic)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from hpd.artifacts import DistilledSet, RunFolder
 from hpd.artifacts.places import writing_to
 from hpd.config import RunSettings, resolve_config
 from hpd.data import ImageSet
-from hpd.device import open_device
+from hpd.device import Processes, open_device
 from hpd.engine import Observer, Outcome, StageReport, StepReport, optimise
 from hpd.engine.cost import Cost
 from hpd.engine.estimate import Estimate, Estimator, Work
 from hpd.engine.keeper import RunKeeper, last_snapshot
 from hpd.engine.recorder import Recorder
+from hpd.engine.sharing import check_count
 from hpd.engine.snapshot import Snapshot
 from hpd.errors import ConfigError
 from hpd.interrupts import Interrupts
@@ -45,6 +47,7 @@ def distill(
     resume: bool = False,
     seed: int | None = None,
     generator: Generator | None = None,
+    processes: Processes | None = None,
     observers: Sequence[Observer] = (),
     on_setup: SetupHook = lambda stages, done: None,
     on_estimate: EstimateHook = lambda estimate: None,
@@ -53,6 +56,9 @@ def distill(
 
     With `out`, Ctrl-C and SIGTERM end the run after the step that is being taken, and after a
     checkpoint; both then go on as `KeyboardInterrupt`.
+
+    Several processes that a launcher started call this at once and share out the classes. The
+    first of them writes, scores and tells observers and hooks; all return the same.
 
     Args:
         config: name of a bundled configuration, path of a YAML file, a mapping, or settings.
@@ -63,6 +69,8 @@ def distill(
             where there is none, one is started.
         seed: replaces the configuration's.
         generator: replaces the one that the source names: a generator of your own.
+        processes: that share the work; None: those that a launcher started. ``Processes()`` is
+            this process alone, wherever it was started.
         observers: hear of every step and stage.
         on_setup: hears the stages, and how many steps are taken already, before the first step.
         on_estimate: hears what the run will take, once a step was measured.
@@ -70,21 +78,27 @@ def distill(
     Raises:
         HpdError: for what is wrong with configuration, data, generator or folder, before anything
             is written; `NumericError` if the optimisation diverges, `OutOfMemoryError` with
-            settings that would fit, `RunError` if the folder cannot be written to any more.
+            settings that would fit, `RunError` if the folder cannot be written to any more,
+            `ProcessError` if another process failed or ended.
     """
     settings = resolve_config(config, overrides, seed)
+    processes = processes or Processes.started(cpu=settings.device == "cpu")
     folder = None if out is None else RunFolder(out)
     if folder is not None:
-        there = finished_run(folder, settings, resume=resume)
+        there = processes.first(lambda: finished_run(folder, settings, resume=resume))
         if there is not None:
             return there
-    job = _Job(settings, generator, observers, on_setup, on_estimate)
+    with processes.together():
+        job = _Job(settings, generator, observers, on_setup, on_estimate, processes)
     try:
         return job.run(folder)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if processes.count > 1:
+            # the others have ended, and so no steps can be tried
+            raise out_of_memory(settings, job.parts, None, reason) from None
     # out of the handler, so that nothing of the step that failed is held any more
     raise out_of_memory(settings, job.parts, job.stage, reason)
 
@@ -94,15 +108,16 @@ class _Job:
 
     def __init__(
         self, settings: RunSettings, generator: Generator | None, observers: Sequence[Observer],
-        on_setup: SetupHook, on_estimate: EstimateHook,
+        on_setup: SetupHook, on_estimate: EstimateHook, processes: Processes,
     ) -> None:  # fmt: skip
-        self.settings, self.generator = settings, generator
+        self.settings, self.generator, self.processes = settings, generator, processes
         self.observers, self.on_setup, self.on_estimate = observers, on_setup, on_estimate
         self.device, self.streams = open_device(settings.device), Streams(settings.seed)
         self.cost = Cost()
         self.stage: int | None = None
         self.images = settings.data.build().train
         self.train, self.held = settings.selection.split(self.images)
+        check_count(processes, self.train.num_classes)
 
     def parts(self, settings: RunSettings) -> tuple[Source, Objective]:
         """Return source and objective."""
@@ -110,24 +125,31 @@ class _Job:
         source = _build_source(
             settings, self.generator, self.train, self.device, streams.fork("source")
         )
-        return source, settings.objective.build(self.train, self.device, streams.fork("objective"))
+        return source, settings.objective.build_whole(
+            self.train, self.device, streams.fork("objective")
+        )
 
     def run(self, folder: RunFolder | None) -> Run:
         """Distil, and write what comes of it if there is a folder."""
-        source, objective = self.parts(self.settings)
+        processes = self.processes
+        with processes.together():
+            source, objective = self.parts(self.settings)
         if folder is None:
-            outcome = self._optimise(source, objective, self._selector(objective), None, None)
+            selector = self._selector(objective)
+            outcome = self._optimise(source, objective, selector, None, None, None)
             return self._finish(source, objective, outcome, None)
-        with (
-            held(folder.path, "distils into"),
-            writing_to(folder.path, _MEND),
-            Interrupts() as interrupts,
-        ):
+        with ExitStack() as stack:
+            processes.first(lambda: stack.enter_context(held(folder.path, "distils into")))
+            stack.enter_context(writing_to(folder.path, _MEND))
+            # the launcher of several passes on what the terminal tells each of them, too
+            interrupts = stack.enter_context(Interrupts(repeated=processes.count > 1))
             facts = facts_of(self.images, source, objective)
-            since = self._open(folder, facts)
+            since = processes.first(lambda: self._open(folder, facts))
             selector = self._selector(objective)
             every = self.settings.checkpoint_every
-            keeper = RunKeeper(folder, every=every, interrupts=interrupts, facts=facts)
+            keeper = RunKeeper(
+                folder, every=every, interrupts=interrupts, facts=facts, processes=processes
+            )
             with interrupts.deferred():
                 outcome = self._optimise(source, objective, selector, keeper, since, folder)
                 return self._finish(source, objective, outcome, folder)
@@ -144,30 +166,38 @@ class _Job:
         return since
 
     def _selector(self, objective: Objective) -> Selector:
+        """Return the selector; in other processes than the first one that is never asked."""
         streams = self.streams.fork("selection")
-        return self.cost.selector(
-            lambda: self.settings.selection.build(self.held, self.device, streams, objective)
-        )
+        with self.processes.together():
+            if not self.processes.is_first:
+                return lambda images, labels: None
+            return self.cost.selector(
+                lambda: self.settings.selection.build(self.held, self.device, streams, objective)
+            )
 
     def _optimise(
         self, source: Source, objective: Objective, selector: Selector, keeper: RunKeeper | None,
-        since: Snapshot | None, folder: RunFolder | None = None,
+        since: Snapshot | None, folder: RunFolder | None,
     ) -> Outcome:  # fmt: skip
         every = self.settings.selection.every
         work = Work.left(source.stages, every, since)
-        self.on_setup(source.stages, sum(stage.steps for stage in source.stages) - work.steps)
         self.stage = 0 if since is None else len(since.reports)
-        estimator = Estimator(source.stored_floats, work, self.device, self.on_estimate)
-        recorder = [] if folder is None else [Recorder(folder)]
+        listeners: list[Observer] = [self]
+        if self.processes.is_first:
+            self.on_setup(source.stages, sum(stage.steps for stage in source.stages) - work.steps)
+            estimator = Estimator(source.stored_floats, work, self.device, self.on_estimate)
+            recorder = [] if folder is None else [Recorder(folder)]
+            listeners = [*self.observers, *recorder, estimator, self]
         return optimise(
             source,
             objective,
             selector,
             self.settings.optimizer,
-            _Listeners([*self.observers, *recorder, estimator, self]),
+            _Listeners(listeners),
             select_every=every,
             keeper=keeper,
             since=since,
+            processes=self.processes,
         )
 
     def on_step(self, report: StepReport) -> None:
@@ -200,11 +230,15 @@ class _Job:
             cost=self.cost.as_json(),
         )
         if folder is not None:
-            folder.write_cost(run.cost)
             best = outcome.stages[outcome.best_stage]
             data = {"data_sha256": self.images.sha256}
             manifest = data | _manifest(run, source, objective, best)
-            folder.write_result(run.distilled, run.initial, manifest)
+
+            def write() -> None:
+                folder.write_cost(run.cost)
+                folder.write_result(run.distilled, run.initial, manifest)
+
+            self.processes.first(write)
         return run
 
 

@@ -1,7 +1,7 @@
 """Objectives: how far the synthetic images are from the real set."""
 
-from hpd.objectives import distribution, gradient, recovery, trajectory
-from hpd.objectives.base import OBJECTIVES, ObjectiveSettings
+from hpd.objectives import distribution, gradient, mutual_information, recovery, trajectory
+from hpd.objectives.base import ADD_ONS, OBJECTIVES, ObjectiveSettings
 
-__all__ = ["OBJECTIVES", "ObjectiveSettings"]
-_REGISTERED = (distribution, gradient, recovery, trajectory)
+__all__ = ["ADD_ONS", "OBJECTIVES", "ObjectiveSettings"]
+_REGISTERED = (distribution, gradient, mutual_information, recovery, trajectory)

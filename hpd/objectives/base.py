@@ -1,22 +1,52 @@
-"""The registry of objectives."""
+"""The registries of objectives and of what can be added to any of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
+from torch import Tensor
 
 from hpd.data import ImageSet
 from hpd.registry import Registry, Settings
 from hpd.rng import Streams
-from hpd.typing import Objective, State
+from hpd.typing import Matched, Objective, State, Step
+
+
+class AddOnSettings(Settings):
+    """Options of an add-on: an objective that is added to another one, the host."""
+
+    weight: float = Field(1.0, ge=0, description="of the add-on's loss beside the host's")
+
+    def build(
+        self, host: ObjectiveSettings, train: ImageSet, device: torch.device, streams: Streams
+    ) -> Objective:
+        """Return the add-on; see `ObjectiveSettings.build`.
+
+        Args:
+            host: the settings of the objective that it is added to.
+            train: the real training images.
+            device: where to match.
+            streams: randomness, of its own.
+        """
+        raise NotImplementedError
+
+
+ADD_ONS: Registry[AddOnSettings] = Registry("add-on")
 
 
 class ObjectiveSettings(Settings):
     """Options of an objective."""
 
+    add_ons: list[Annotated[AddOnSettings, ADD_ONS]] = Field(
+        [], description="what is added to the loss, such as `mutual_information`"
+    )
+
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Objective:
-        """Return the objective.
+        """Return the objective, without what is added to it.
 
         Args:
             train: the real training images.
@@ -24,6 +54,19 @@ class ObjectiveSettings(Settings):
             streams: randomness of students, batches and augmentation.
         """
         raise NotImplementedError
+
+    def build_whole(self, train: ImageSet, device: torch.device, streams: Streams) -> Objective:
+        """Return the objective with its add-ons; see `build`."""
+        host = self.build(train, device, streams)
+        added = [
+            Added(
+                ADD_ONS.kind_of(settings),
+                settings.weight,
+                settings.build(self, train, device, streams.fork("add-on", number)),
+            )
+            for number, settings in enumerate(self.add_ons)
+        ]
+        return WithAddOns(host, added) if added else host
 
 
 OBJECTIVES: Registry[ObjectiveSettings] = Registry("objective")
@@ -43,3 +86,72 @@ class Stateless:
 
     def load_state(self, state: State) -> None:
         """Restore nothing."""
+
+
+@dataclass(frozen=True)
+class Added:
+    """An add-on at work.
+
+    Args:
+        name: for its metrics.
+        weight: of its loss.
+        objective: the add-on.
+    """
+
+    name: str
+    weight: float
+    objective: Objective
+
+
+class WithAddOns:
+    """An objective and its add-ons: ``host + sum of weight * add-on``, loss and gradient alike.
+
+    The metrics of an add-on carry its name, and ``<name>_share`` says how long its weighted image
+    gradient is beside the host's.
+
+    Args:
+        host: the objective.
+        added: the add-ons, at least one.
+    """
+
+    def __init__(self, host: Objective, added: Sequence[Added]) -> None:
+        self._host, self._added = host, added
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """What all of them rest on."""
+        parts = [self._host, *(one.objective for one in self._added)]
+        return {key: value for part in parts for key, value in part.provenance.items()}
+
+    def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
+        """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
+        host = self._host(images, labels, step)
+        loss, grad, metrics = host.loss, host.image_grad.clone(), dict(host.metrics)
+        length = float(host.image_grad.norm())
+        for one in self._added:
+            matched = one.objective(images, labels, step)
+            own = one.weight * matched.image_grad
+            loss += one.weight * matched.loss
+            grad += own
+            metrics |= {f"{one.name}_{name}": value for name, value in matched.metrics.items()}
+            metrics[f"{one.name}_loss"] = matched.loss
+            metrics[f"{one.name}_share"] = float(own.norm()) / max(length, 1e-30)
+        return Matched(loss, grad, metrics)
+
+    def state(self) -> State:
+        """Return clones of all that any of them needs."""
+        return {
+            f"{prefix}{name}": value
+            for prefix, part in self._parts()
+            for name, value in part.state().items()
+        }
+
+    def load_state(self, state: State) -> None:
+        """Restore each of them."""
+        for prefix, part in self._parts():
+            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            part.load_state(own)
+
+    def _parts(self) -> list[tuple[str, Objective]]:
+        added = [(f"add_on{i}.", one.objective) for i, one in enumerate(self._added)]
+        return [("host.", self._host), *added]

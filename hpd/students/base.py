@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -43,6 +43,13 @@ class Student(nn.Module, ABC):
     @abstractmethod
     def pool(self, features: Tensor) -> Tensor:
         """Turn feature maps [N, F, h, w] into the embedding [N, E] that the head reads."""
+
+    def feature_maps(self, x: Tensor) -> Sequence[Tensor]:
+        """Return the feature maps [N, F, h, w] at the end of each block, the last ones last.
+
+        Students that do not tell blocks apart return the last ones alone.
+        """
+        return (self.features(x),)
 
     def embed(self, x: Tensor) -> Tensor:
         """Return the embedding [N, E]."""

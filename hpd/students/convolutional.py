@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from hpd.errors import ConfigError
 from hpd.students.base import ImageShape, Student
 
+# what a block of feature maps ends with
+_ENDS = (nn.AvgPool2d, nn.MaxPool2d, nn.Sequential)
+
 
 class Convolutional(Student):
     """Layers one after another; the embedding is their flattened last maps.
@@ -27,6 +30,15 @@ class Convolutional(Student):
     def features(self, x: Tensor) -> Tensor:
         """Return the last feature maps [N, F, h, w]."""
         return self.blocks(x)
+
+    def feature_maps(self, x: Tensor) -> Sequence[Tensor]:
+        """Return the maps after each pooling and each stage of residual blocks, and the last."""
+        maps = []
+        for number, layer in enumerate(self.blocks, start=1):
+            x = layer(x)
+            if isinstance(layer, _ENDS) or number == len(self.blocks):
+                maps.append(x)
+        return maps
 
     def pool(self, features: Tensor) -> Tensor:
         """Flatten the feature maps: [N, F * h * w]."""
