@@ -232,7 +232,7 @@ class _StageRun:
         loss = share.total(matched.loss)
         with course.processes.together():
             self._check_gradients(where)
-            self.optimizer.step()
+            course.settings.step(self.optimizer, step.index, self.stage.steps)
             seconds = time.perf_counter() - started - score_seconds
             course.observer.on_step(
                 StepReport(self.stage, step, loss, score, matched.metrics, seconds, score_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -26,6 +27,9 @@ class OptimizerSettings(Settings):
     rates: Literal["relative", "absolute"] = "relative"
     momentum: float = Field(0.5, ge=0, lt=1, description="of SGD, or Adam's beta 1")
     beta2: float = Field(0.99, ge=0, lt=1, description="Adam's beta 2; SGD has none")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="cosine: the rates fall to 0 over the steps of a stage"
+    )
 
     def learning_rates(self, groups: Sequence[ParameterGroup]) -> tuple[float, ...]:
         """Return the learning rate of each tensor of `groups`."""
@@ -48,6 +52,24 @@ class OptimizerSettings(Settings):
         if self.kind == "sgd":
             return torch.optim.SGD(options, momentum=self.momentum)
         return torch.optim.Adam(options, betas=(self.momentum, self.beta2))
+
+    def step(self, optimizer: torch.optim.Optimizer, index: int, steps: int) -> None:
+        """Take a step at the rate of the schedule: ``lr * (1 + cos(pi * index / steps)) / 2``.
+
+        The optimiser keeps the rates that a stage starts with; see `rates`.
+
+        Args:
+            optimizer: from `build`.
+            index: of the step in its stage, from 0.
+            steps: of the stage.
+        """
+        if self.schedule == "constant":
+            optimizer.step()
+            return
+        whole, factor = rates(optimizer), 0.5 * (1 + math.cos(math.pi * index / steps))
+        _set_rates(optimizer, [lr * factor for lr in whole])
+        optimizer.step()
+        _set_rates(optimizer, whole)
 
     def _rate(self, lr: float, tensor: Tensor) -> float:
         return lr if self.rates == "absolute" else lr * root_mean_square(tensor)
@@ -81,8 +103,12 @@ def restore(
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": nested, "param_groups": groups})
     if lrs is not None:
-        for group, lr in zip(optimizer.param_groups, lrs, strict=True):
-            group["lr"] = lr
+        _set_rates(optimizer, lrs)
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, lrs: Sequence[float]) -> None:
+    for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+        group["lr"] = lr
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> State:

@@ -27,6 +27,9 @@ class PixelSettings(CountedSettings):
     )
     steps: int = Field(1000, ge=0)
     lr: float = Field(0.02, gt=0)
+    clip: bool = Field(
+        False, description="clip values to [0, 1] after each step, as SRe2L and DWA do"
+    )
 
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Source:
         """Return the source, initialised; see `SourceSettings.build`."""
@@ -97,10 +100,20 @@ class PixelSource:
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return images in [0, 1] and their pullback."""
+        if self._settings.clip:
+            self._clip()
         return render_in_chunks(self._decode, indices, self._settings.chunk_images)
 
     def _decode(self, indices: Tensor) -> Tensor:
         return self._normalisation.undo(self.pixels[indices])
+
+    @torch.no_grad()
+    def _clip(self) -> None:
+        """Clip the pixels where they are, so that the optimiser goes on from what is seen."""
+        black, white = (
+            self._normalisation.apply(torch.full_like(self.pixels[:1], value)) for value in (0, 1)
+        )
+        self.pixels.copy_(self.pixels.maximum(black).minimum(white))
 
     def state(self) -> State:
         """Return a clone of the pixels."""

@@ -62,3 +62,22 @@ def test_a_restored_optimiser_goes_on_to_the_bit(rng, options):
     steps(whole, ours, 2)
     steps(again, theirs, 2)
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_a_cosine_takes_the_rates_to_nothing_and_leaves_them_as_they_were(kind):
+    """Every step is that of an optimiser whose rate is the schedule's."""
+    settings = OptimizerSettings(kind=kind, rates="absolute", schedule="cosine")
+    x, y = (torch.tensor([5.0, -2.0]).requires_grad_() for _ in range(2))
+    optimizer = settings.build([ParameterGroup("x", [x], 0.1)])
+    twin = OptimizerSettings(kind=kind, rates="absolute").build([ParameterGroup("y", [y], 0.1)])
+    factors = [1.0, 0.8535534, 0.5, 0.1464466]
+    for index, factor in enumerate(factors):
+        twin.param_groups[0]["lr"] = 0.1 * factor
+        for value, own in ((x, optimizer), (y, twin)):
+            own.zero_grad()
+            value.square().sum().backward()
+        settings.step(optimizer, index, len(factors))
+        twin.step()
+        torch.testing.assert_close(x, y)
+        assert rates(optimizer) == (0.1,)

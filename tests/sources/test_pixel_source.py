@@ -38,3 +38,23 @@ def test_what_cannot_be_is_refused(images):
         build(images, images_per_class=13)
     with pytest.raises(RunError, match="single stage"):
         build(images).enter(1)
+
+
+def test_clipped_pixels_stay_in_range_and_others_do_not(images):
+    """What the optimiser holds is clipped, not only what is seen; once is enough."""
+    free, clipped = (build(images, init="noise", clip=clip) for clip in (False, True))
+    everything = torch.arange(3)
+    with torch.no_grad():
+        free.pixels.mul_(3)
+        clipped.pixels.mul_(3)
+    before, after = free.render(everything)[0], clipped.render(everything)[0]
+    assert float(before.min()) < -0.1 and float(before.max()) > 1.1
+    torch.testing.assert_close(after, before.clamp(0, 1))
+    held = clipped.pixels.detach().clone()
+    torch.testing.assert_close(images.normalisation.undo(held), after)
+    clipped.render(everything)
+    assert torch.equal(clipped.pixels, held)
+    images_again, pullback = clipped.render(everything)
+    pullback(torch.ones_like(images_again))
+    # the gradient does not stop at the border, so a pixel can come back
+    assert float(clipped.pixels.grad.abs().min()) > 0
