@@ -1,109 +1,29 @@
-"""The report: what it says, that names in it stay names, and how it looks in a browser."""
+"""The report: what it says, and that names in it stay names."""
 
 from __future__ import annotations
 
-import doctest
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 import torch
-import yaml
-from browser import start_browser
 from click.testing import CliRunner
 from PIL import Image
+from report_runs import HOSTILE, Page, real_images, write_run
 
 import hpd
-from hpd.artifacts import DistilledSet, RunFolder, provenance
-from hpd.artifacts.exports import card
-from hpd.artifacts.report import charts, render_report, tables, write_report
-from hpd.artifacts.report.charts import loss_chart, read_stages, round_values, score_chart, thin
+from hpd.artifacts import DistilledSet, RunFolder
+from hpd.artifacts.report import render_report, write_report
 from hpd.artifacts.report.gallery import gallery
 from hpd.artifacts.report.nearest import nearest_real
 from hpd.cli import main
-from hpd.data import ImageSet, Normalisation
+from hpd.data import Normalisation
 from hpd.errors import DataError, RunError
-
-HOSTILE = (
-    "<script>document.title='taken'</script>",
-    '"><img src=x onerror="document.title=\'taken\'">',
-    "'; alert(1); //{{ 7 * 7 }}</style></dialog>",
-)
-ROWS = [("distilled", 91.25), ("initial", 80.5), ("random_real", 60.0), ("my_rows <b>", 99.0)]
-
-
-def metrics(stages=("0 ws", "1 b4.conv1", "2 pixels"), steps=20):
-    return [
-        {
-            "stage": name, "step": i, "loss": 10.0 / (k + 1) - i / 10,
-            "score": 2.0 - k / 10 - i / 100 if i % 5 == 0 else None,
-            "seconds": 0.5, "score_seconds": 0.1 if i % 5 == 0 else 0.0,
-        }
-        for k, name in enumerate(stages)
-        for i in range(steps)
-    ]  # fmt: skip
-
-
-def write_run(path, distilled, *, config=None, rows=ROWS, more=None, **facts):
-    """Write a run folder as a finished run leaves it."""
-    config = config or {"description": "Trial & error", "data": {"kind": "digits"}}
-    folder = RunFolder.create(path, yaml.safe_dump(config))
-    for line in metrics():
-        folder.append_metrics(line)
-    folder.write_cost({"seconds": 95.0, "selection_seconds": 9.5, "selection_share": 0.1})
-    folder.write_evaluation(
-        {
-            "rows": [
-                {
-                    "name": name, "network": "convnet", "images_per_class": 2.0,
-                    "stored_floats": 1152, "accuracy_mean": mean, "accuracy_std": 1.5,
-                    "seeds": [0, 1, 2],
-                }
-                for name, mean in rows
-            ],
-            **(more or {}),
-        }
-    )  # fmt: skip
-    manifest = {
-        "classes": distilled.classes,
-        "seed": 7,
-        "best_stage": {"name": "1 b4.conv1", "step": 15, "score": 1.75},
-        "generator": {"name": "digits16", "licence": "MIT <i>"},
-        "image_range": {"min": -0.1, "max": 1.1, "share_outside": 0.125},
-        **facts,
-    }
-    folder.write_result(distilled, distilled, manifest)
-    return folder
-
-
-def real_images(classes, size=8, each=5):
-    rng = torch.Generator().manual_seed(3)
-    images = torch.randint(0, 256, (each * len(classes), 3, size, size), generator=rng)
-    labels = torch.arange(len(classes)).repeat_interleave(each)
-    pixels = images.to(torch.uint8)
-    return ImageSet(pixels, labels, tuple(classes), Normalisation.of(pixels))
 
 
 @pytest.fixture
 def run(distilled, tmp_path):
     return write_run(tmp_path / "run", distilled)
-
-
-class Page(HTMLParser):
-    """Counts elements, and gathers attributes and the text that is seen."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.attributes, self.text = [], [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append(tag)
-        self.attributes += [(tag, name, value) for name, value in attrs]
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def test_it_says_what_the_run_was(run, distilled):
@@ -326,184 +246,3 @@ def test_data_that_are_gone_are_done_without(distilled, tmp_path):
     renamed = replace(distilled, classes=("T-shirt top", "Bag", "Coat"))
     folder = write_run(tmp_path / "other" / "run", renamed, config=values)
     assert "distance" in hpd.report(folder.path, tmp_path / "moved").read_text()
-
-
-def test_curves_are_where_their_values_are():
-    stages = read_stages(metrics())
-    assert [(s.name, s.start, len(s.losses)) for s in stages] == [
-        ("0 ws", 0, 20), ("1 b4.conv1", 20, 20), ("2 pixels", 40, 20),
-    ]  # fmt: skip
-    assert stages[1].best == (15, pytest.approx(1.75))
-    assert stages[0].seconds == pytest.approx(10)
-    assert stages[0].score_seconds == pytest.approx(0.4)
-    chart = loss_chart(stages)
-    points = [tuple(map(float, p.split(","))) for line in chart.lines for p in line.split()]
-    assert len(points) == 60
-    assert [x for x, _ in points] == [pytest.approx(100 * i / 60, abs=1e-3) for i in range(60)]
-    # one affine map from values to heights, the larger the higher
-    values = [line["loss"] for line in metrics()]
-    slope = (points[-1][1] - points[0][1]) / (values[-1] - values[0])
-    assert slope < 0
-    for value, (_, top) in zip(values, points, strict=True):
-        assert top == pytest.approx(points[0][1] + slope * (value - values[0]), abs=0.02)
-    assert all(0 < top < 100 for _, top in points)
-    for tick in chart.y_ticks:
-        top = points[0][1] + slope * (float(tick.text) - values[0])
-        assert tick.top == pytest.approx(top, abs=0.05)
-    assert len(chart.means) == 3
-    middle = [float(p.split(",")[1]) for p in chart.means[1].split()][10]
-    assert middle == pytest.approx(sum(top for _, top in points[29:32]) / 3, abs=0.02)
-    assert score_chart(stages).means == []
-    dots = score_chart(stages).dots
-    assert [dot.left for dot in dots] == [
-        pytest.approx(100 * s / 60, abs=1e-3) for s in (15, 35, 55)
-    ]
-    assert [(band.left, band.width) for band in chart.bands][1] == (33.333, 33.333)
-
-
-@pytest.mark.parametrize(
-    "losses", [[1.0], [2.0, 2.0], [0.0, 0.0], [1e-9, 1e9], [-5.0, 3.0], [1.0, 40.0]]
-)
-def test_any_finite_values_make_a_chart(losses):
-    lines = [
-        {"stage": "a", "step": i, "loss": v, "score": None, "seconds": 1.0}
-        for i, v in enumerate(losses)
-    ]
-    chart = loss_chart(read_stages(lines))
-    tops = [float(p.split(",")[1]) for line in chart.lines for p in line.split()]
-    assert all(0 <= top <= 100 for top in tops)
-    assert chart.is_log == (min(losses) > 0 and max(losses) > 30 * min(losses))
-    assert 1 <= len(chart.y_ticks) <= 10
-    assert score_chart(read_stages(lines)) is None
-
-
-def test_round_values_are_few_and_inside():
-    for low, high in ((0, 1), (-3, 7), (0.98, 1.01), (0, 7000), (1e-9, 3e-9)):
-        values = round_values(low, high)
-        assert 2 <= len(values) <= 6
-        assert all(low - 1e-12 <= value <= high + 1e-12 for value in values)
-
-
-def test_thinning_keeps_peaks():
-    line = [(i, 0.0) for i in range(5000)]
-    line[3217] = (3217, 9.0)
-    assert (3217, 9.0) in thin(line)
-    assert len(thin(line)) <= 600
-    assert thin(line[:100]) == line[:100]
-
-
-@pytest.mark.parametrize(
-    "module", [charts, tables, card, provenance], ids=lambda module: module.__name__
-)
-def test_doctests(module):
-    failed, tried = doctest.testmod(module)
-    assert tried
-    assert failed == 0
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    found = start_browser(tmp_path_factory.mktemp("profile"))
-    yield found
-    found.driver.quit()
-
-
-@pytest.fixture
-def page(distilled, tmp_path):
-    """A report with names that would like to be more."""
-    foreign = replace(distilled, classes=HOSTILE)
-    folder = write_run(tmp_path / "run", foreign)
-    return write_report(folder, real_images(HOSTILE))
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360], ids=["desktop", "phone"])
-def test_it_reads_well_in_a_browser(browser, page, width, dark, tmp_path):
-    browser.open(page, width=width, dark=dark)
-    # nothing but the page is asked for, nothing is broken or refused
-    assert browser.requested() == {page.resolve().as_uri()}
-    assert browser.complaints() == []
-    broken = "[...document.querySelectorAll('button img')].filter(i => !i.naturalWidth).length"
-    assert browser.run(f"return {broken}") == 0
-    # no name became a script
-    assert browser.run("return document.title") == "digits, distilled"
-    # it scrolls down and never sideways
-    assert browser.run("return document.documentElement.scrollWidth") <= width
-    contrasts = browser.contrasts()
-    assert len(contrasts) > 50
-    assert {text: value for text, value in contrasts.items() if value < 4.5} == {}
-    bright = browser.run("return getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", bright))) > 380) != dark
-    unnamed = [e for e in browser.all("img, [role=img]") if not e.accessible_name]
-    assert not [e for e in unnamed if e.is_displayed()]
-    browser.screenshot(tmp_path / "seen.png")
-    with Image.open(tmp_path / "seen.png") as seen:
-        assert seen.width == width
-        assert len(seen.convert("RGB").getcolors(2**24)) > 50
-
-
-def test_pictures_keep_their_shape_and_pixels(browser, page):
-    browser.open(page)
-    sizes = browser.run(
-        "return [...document.querySelectorAll('button.tile img')].map(i => [i.width, i.height,"
-        " i.naturalWidth, getComputedStyle(i).imageRendering])"
-    )
-    assert len(sizes) == 12
-    for width, height, natural, rendering in sizes:
-        assert width == height > 60
-        assert (natural, rendering) == (8, "pixelated")
-
-
-def test_a_click_shows_an_image_large(browser, page):
-    browser.open(page, width=360, height=740)
-    tiles = browser.all("button.tile")
-    dialog = browser.all("dialog")[0]
-    assert not dialog.is_displayed()
-    tiles[2].click()
-    browser.wait_for("document.querySelector('dialog').open")
-    shown = browser.all("dialog img")
-    assert [i.get_attribute("src") for i in shown] == [
-        i.get_attribute("src") for i in tiles[2].find_elements("css selector", "img")
-    ]
-    assert HOSTILE[1] in dialog.text
-    assert "image 1 of 2" in dialog.text
-    assert "distance 0." in dialog.text
-    assert all(i.rect["width"] > 120 for i in shown)
-    left, right = dialog.rect["x"], dialog.rect["x"] + dialog.rect["width"]
-    assert left >= 0
-    assert right <= 360
-    assert browser.run("return document.title") == "digits, distilled"
-    from selenium.webdriver.common.keys import Keys
-
-    browser.driver.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
-    assert "image 2 of 2" in dialog.text
-    browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
-    browser.wait_for("!document.querySelector('dialog').open")
-    # back to where one was
-    assert browser.driver.switch_to.active_element == tiles[3]
-    assert browser.complaints() == []
-
-
-def test_the_page_reads_without_scripts(browser, page, tmp_path):
-    """Where scripts are off, the images are there and nothing pretends to open."""
-    plain = tmp_path / "plain.html"
-    plain.write_text(
-        re.sub(r"<script>.*?</script>\n</body>", "</body>", page.read_text(), flags=re.S)
-    )
-    browser.open(plain)
-    assert browser.complaints() == []
-    tiles = browser.all("button.tile")
-    assert all(tile.is_displayed() for tile in tiles)
-    assert not any(tile.is_enabled() for tile in tiles)
-
-
-def test_injected_scripts_do_not_run(browser, page, tmp_path):
-    """Even if escaping failed, the policy of the page runs no script but its own."""
-    attacked = page.read_text().replace(
-        "<footer>", "<script>document.title='taken'</script><img src=x onerror='document.title=1'>"
-    )
-    path = tmp_path / "attacked.html"
-    path.write_text(attacked)
-    browser.open(path)
-    assert browser.run("return document.title") == "digits, distilled"
-    assert any("Content Security Policy" in line for line in browser.complaints())

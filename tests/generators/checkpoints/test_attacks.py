@@ -21,34 +21,6 @@ from generators.checkpoints.tensors import read_storage
 from hpd.errors import GeneratorError
 
 
-class Trap:
-    """A file that appears as soon as any payload runs."""
-
-    def __init__(self, folder):
-        self.path, self.file = folder / "network.pkl", folder / "sprung"
-        self.command = f"touch {self.file}"
-        self.code = f"open({str(self.file)!r}, 'w').close()"
-
-    def write(self, content, protocol=4):
-        self.path.write_bytes(pickles.dumps(content, protocol))
-
-    def check(self, *names):
-        """The file is refused, every name is in the message, and nothing ran."""
-        with pytest.raises(GeneratorError) as caught:
-            read_checkpoint(self.path)
-        inspect_checkpoint(self.path)
-        assert not self.file.exists()
-        for name in names:
-            assert name in str(caught.value)
-
-
-@pytest.fixture
-def trap(tmp_path):
-    trap = Trap(tmp_path)
-    yield trap
-    assert not trap.file.exists()
-
-
 def system(trap):
     return Call("posix.system", trap.command)
 
