@@ -135,6 +135,10 @@ class Processes:
         """Return whether `flag` holds in one of them, the same answer in each."""
         return flag if self.count == 1 else bool(self.sum(torch.tensor(float(flag))) > 0)
 
+    def largest(self, number: int) -> int:
+        """Return the largest of the numbers of all processes."""
+        return max(int(part) for part in self.gather(torch.tensor([number]), [1] * self.count))
+
     def gather(self, rows: Tensor, counts: Sequence[int]) -> list[Tensor]:
         """Return the tensors [n, ...] of all processes, in their order.
 

@@ -43,9 +43,14 @@ class Interrupts:
     It is raised at once, but inside `deferred` only where the block calls `check`, so that what is
     done there is done whole. A second signal is raised at once anywhere. Signals reach the main
     thread only; in another one this does nothing.
+
+    Args:
+        repeated: whether each signal may come more than once, as from the terminal and from a
+            launcher that passes it on; then a second one is not raised at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, repeated: bool = False) -> None:
+        self._repeated = repeated
         self._heard: int | None = None
         self._deferred = False
         self._before: dict[signal.Signals, Any] = {}
@@ -74,6 +79,16 @@ class Interrupts:
         """Whether a signal waits for `check`."""
         return self._heard is not None
 
+    @property
+    def number(self) -> int:
+        """Number of the signal that waits for `check`; 0 if there is none."""
+        return self._heard or 0
+
+    def take_over(self, number: int) -> None:
+        """Take a signal that another process heard for one of this process's; 0 for none."""
+        if number and self._heard is None:
+            self._heard = number
+
     def check(self) -> None:
         """Raise the signal that was heard.
 
@@ -94,7 +109,7 @@ class Interrupts:
         self.check()
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self._deferred and self._heard is None:
-            self._heard = number
+        if self._deferred and (self._heard is None or self._repeated):
+            self._heard = self._heard or number
             return
         raise Interrupted(number)

@@ -10,6 +10,7 @@ from typing import Any
 from hpd.artifacts import RunFolder
 from hpd.artifacts.checkpoints import Checkpoint
 from hpd.checks import check_finite
+from hpd.device import Processes
 from hpd.engine.observer import StageReport
 from hpd.engine.snapshot import Best, Snapshot
 from hpd.interrupts import Interrupts
@@ -26,13 +27,17 @@ class RunKeeper:
         every: steps between checkpoints.
         interrupts: deferred while the run goes on; heard between two steps.
         facts: what the run rests on, as JSON, kept with each checkpoint.
+        processes: that share the run: the first of them writes, and a signal that one of them
+            hears ends all after the same step.
     """
 
     def __init__(
-        self, folder: RunFolder, *, every: int, interrupts: Interrupts, facts: Mapping[str, Any]
-    ) -> None:
+        self, folder: RunFolder, *, every: int, interrupts: Interrupts, facts: Mapping[str, Any],
+        processes: Processes,
+    ) -> None:  # fmt: skip
         self._folder, self._every = folder, every
         self._interrupts, self._facts = interrupts, facts
+        self._processes = processes
 
     def after_step(self, steps: int, take: Callable[[], Snapshot]) -> None:
         """Write a checkpoint if one is due, or if the run is to end here.
@@ -42,6 +47,7 @@ class RunKeeper:
             NumericError: if there is something in the source that is not finite.
             OSError: if the checkpoint cannot be written.
         """
+        self._interrupts.take_over(self._processes.largest(self._interrupts.number))
         if steps % self._every == 0 or self._interrupts.heard:
             self._write(take())
         self._interrupts.check()
@@ -56,11 +62,16 @@ class RunKeeper:
             "best_step": report.best_step,
             "score": report.score,
         }
-        self._folder.write_stage(report.index, snapshot.source, about)
+        folder = self._folder
+        self._processes.first(lambda: folder.write_stage(report.index, snapshot.source, about))
         self._write(snapshot)
+        self._interrupts.take_over(self._processes.largest(self._interrupts.number))
         self._interrupts.check()
 
     def _write(self, snapshot: Snapshot) -> None:
+        self._processes.first(lambda: self._write_alone(snapshot))
+
+    def _write_alone(self, snapshot: Snapshot) -> None:
         for name, tensor in snapshot.source.items():
             where = f"{name} after step {snapshot.steps} of stage {snapshot.stage}"
             check_finite(tensor, where, "Lower the learning rate.")
