@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +28,9 @@ from hpd.sample_cli import sample
 from hpd.squeeze_cli import squeeze
 from hpd.theory_cli import theory
 
+if TYPE_CHECKING:
+    from hpd.device import Processes
+
 _EXIT_BAD_INPUT = 2
 
 
@@ -40,7 +45,8 @@ class _Commands(click.Group):
         # OSError: a full disk, a folder that may not be written to
         except (HpdError, OSError) as error:
             message = " ".join(str(error).split())
-            click.echo(f"hpd: {type(error).__name__}: {message}", err=True)
+            who = f"hpd (process {_rank()})" if _rank() else "hpd"
+            click.echo(f"{who}: {type(error).__name__}: {message}", err=True)
             sys.exit(_EXIT_BAD_INPUT)
 
 
@@ -93,14 +99,19 @@ def _distill_and_evaluate(settings: Any, folder: Path, resume: bool) -> None:
     from hpd.artifacts import RunFolder
     from hpd.artifacts.report.page import REPORT
     from hpd.console import ProgressBar
+    from hpd.device import Processes
     from hpd.tables import account_table
 
-    console, started = Console(), time.perf_counter()
-    with ProgressBar(console, "distilling") as bar:
+    processes = Processes.started(cpu=settings.device == "cpu")
+    console, started = Console(quiet=not processes.is_first), time.perf_counter()
+    with _one_speaks(processes), ProgressBar(console, "distilling") as bar:
         run = api.distill(
-            settings, out=folder, resume=resume, observers=[bar], on_setup=bar.expect,
-            on_estimate=bar.on_estimate,
+            settings, out=folder, resume=resume, processes=processes, observers=[bar],
+            on_setup=bar.expect, on_estimate=bar.on_estimate,
         )  # fmt: skip
+    processes.end()
+    if not processes.is_first:
+        return
     if run.cost:
         line = f"distilled {len(run.distilled)} images in {time.perf_counter() - started:.0f} s"
         share = f"{run.cost['selection_share']:.1%} of it for the selection"
@@ -118,14 +129,36 @@ def _distill_and_evaluate(settings: Any, folder: Path, resume: bool) -> None:
 
 
 @contextmanager
+def _one_speaks(processes: Processes) -> Iterator[None]:
+    """Let the first of several processes say what all of them know."""
+    if not processes.is_first:
+        for package in ("hpd", "generators"):
+            logging.getLogger(package).setLevel(logging.ERROR)
+    try:
+        yield
+    except HpdError:
+        if processes.told and not processes.is_first:
+            sys.exit(_EXIT_BAD_INPUT)
+        raise
+
+
+def _rank() -> int:
+    """Return which of the processes of a launcher this is, without importing torch."""
+    return int(os.environ.get("RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or 0)
+
+
+@contextmanager
 def interruptible(name: str, arguments: Sequence[str]) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into one line that says how to go on, and an exit code."""
     try:
         with Interrupts():
             yield
     except KeyboardInterrupt as interrupt:
-        command = shlex.join(["hpd", name, *arguments])
-        click.echo(f"hpd: interrupted; this goes on: {command}", err=True)
+        many = int(os.environ.get("WORLD_SIZE") or 1) > 1
+        program = ["accelerate", "launch", "-m", "hpd"] if many else ["hpd"]
+        command = shlex.join([*program, name, *arguments])
+        if not _rank():
+            click.echo(f"hpd: interrupted; this goes on: {command}", err=True)
         sys.exit(exit_code(interrupt))
 
 
