@@ -23,10 +23,12 @@ from pathlib import Path
 import click
 import torch
 
+from hpd.allocator import keep_freed_memory
 from hpd.config import load_config
 from hpd.rng import Streams
-from hpd.students import Lesson, TrainingSettings, train_student, train_students
+from hpd.students import Lesson, TrainingSettings, train_students
 from hpd.students.convnet import ConvNetSettings
+from hpd.students.training import train_plainly
 
 STUDENTS = 5
 AUGMENT = ["color", "crop", "cutout", "scale", "rotate"]
@@ -67,7 +69,7 @@ def lessons(work: Work) -> list[Lesson]:
 def one_after_another(lessons: Sequence[Lesson], training: TrainingSettings) -> None:
     """Train each student by itself."""
     for own in lessons:
-        train_student(own.student, own.images, own.labels, training, own.streams)
+        train_plainly(own.student, own.images, own.labels, training, own.streams)
 
 
 def measure(work: Work, repeats: int) -> dict[str, float]:
@@ -114,6 +116,7 @@ def whole_table() -> dict[str, float]:
 @click.option("--table/--no-table", default=False, help="Time a whole evaluation, too.")
 def main(path: Path | None, repeats: int, table: bool) -> None:
     """Print a table, and write it as JSON."""
+    keep_freed_memory()
     figures = {name: measure(work, repeats) for name, work in WORKS.items()}
     click.echo("                    alone s  together s   ratio   ratio of processor time")
     for name, row in figures.items():

@@ -1,4 +1,4 @@
-"""Training many students at once, to what each would have come to alone."""
+"""Training students: by a stack where one can be made, to what autograd would have come to."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from hpd.augment import Augmentation, draw_augmentation
 from hpd.rng import Streams
 from hpd.students.base import Student
 from hpd.students.stack import StudentStack, stackable, width_of
-from hpd.students.training import TrainingSettings, soften, train_student
+from hpd.students.training import TrainingSettings, soften, train_plainly
 
-# measured on a CPU, see tools/bench_evaluation.py: above this many values in the first maps of a
-# student's batch a step alone is as fast as one together, and takes less memory
-_MOST_VALUES = 2_000_000
+# Measured on a CPU: with more values than this in the first maps of a student's batch it is as
+# fast alone as together with others, and takes less memory (tools/bench_evaluation.py). With fewer
+# than the least in the batches of all students together autograd is faster than a stack.
+_MOST_TOGETHER, _LEAST = 2_000_000, 400_000
 
 
 @dataclass(frozen=True)
@@ -37,34 +38,65 @@ class Lesson:
     streams: Streams
 
 
-def train_students(lessons: Sequence[Lesson], settings: TrainingSettings) -> None:
-    """Train students in place, each as `train_student` would: the same draws, the same sums.
+def train_student(
+    student: Student, images: Tensor, labels: Tensor, settings: TrainingSettings, streams: Streams
+) -> Student:
+    """Train `student` in place with cross entropy, and return it.
 
-    ConvNets of one architecture with instance norm learn together by SGD on a CPU, as long as
-    their batches are small; others, and those on an accelerator, one after another.
+    Soft labels are met at a temperature, see `train_plainly`.
+
+    Args:
+        student: on the device of `images`.
+        images: normalised, [N, C, H, W].
+        labels: classes [N], int64, or soft: probabilities [N, K].
+        settings: the protocol.
+        streams: where the order of the images, the augmentation and dropout come from.
+    """
+    train_students([Lesson(student, images, labels, streams)], settings)
+    return student
+
+
+def train_students(lessons: Sequence[Lesson], settings: TrainingSettings) -> None:
+    """Train students in place, each as `train_plainly` would: the same draws, the same sums.
+
+    On a CPU ConvNets with instance norm learn in a `StudentStack`, together as long as their
+    batches are small; others, and those on an accelerator, one after another by autograd.
 
     Args:
         lessons: of students of one architecture.
         settings: the protocol.
     """
-    if len(lessons) > 1 and worthwhile(lessons, settings):
-        _Class(lessons, settings).train()
-        return
-    for lesson in lessons:
-        train_student(lesson.student, lesson.images, lesson.labels, settings, lesson.streams)
+    for group in groups(lessons, settings):
+        if stacked(group, settings):
+            _Class(group, settings).train()
+            continue
+        for lesson in group:
+            train_plainly(lesson.student, lesson.images, lesson.labels, settings, lesson.streams)
 
 
-def worthwhile(lessons: Sequence[Lesson], settings: TrainingSettings) -> bool:
-    """Return whether these students can learn together, and are faster for it."""
-    first = lessons[0]
-    values = first.images[: settings.batch_size, 0].numel()
+def groups(lessons: Sequence[Lesson], settings: TrainingSettings) -> Sequence[Sequence[Lesson]]:
+    """Return the lessons of those that learn together."""
+    alike = all(lesson.images.shape == lessons[0].images.shape for lesson in lessons)
+    if alike and _first_maps(lessons[0], settings) <= _MOST_TOGETHER:
+        return [lessons]
+    return [[lesson] for lesson in lessons]
+
+
+def stacked(lessons: Sequence[Lesson], settings: TrainingSettings) -> bool:
+    """Return whether these students can learn in a stack, and are faster for it."""
     return (
-        first.images.device.type == "cpu"
+        lessons[0].images.device.type == "cpu"
         and settings.algorithm == "sgd"
-        and all(lesson.images.shape == first.images.shape for lesson in lessons)
         and all(stackable(lesson.student) for lesson in lessons)
-        and values * width_of(first.student) <= _MOST_VALUES
+        and len(lessons) * _first_maps(lessons[0], settings) >= _LEAST
     )
+
+
+def _first_maps(lesson: Lesson, settings: TrainingSettings) -> int:
+    """Return the number of values in the first maps of one batch, 0 where there are none."""
+    if not stackable(lesson.student):
+        return 0
+    return lesson.images[: settings.batch_size, 0].numel() * width_of(lesson.student)
 
 
 class _Class:

@@ -1,4 +1,4 @@
-"""Students that learn together come to what each would have come to alone."""
+"""Students in a stack, together or alone, come to what autograd would have come to."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from hpd.rng import Streams
-from hpd.students import STUDENTS, TrainingSettings, train_student
+from hpd.students import STUDENTS, Lesson, TrainingSettings, together, train_students
 from hpd.students.stack import StudentStack, stackable
-from hpd.students.together import Lesson, train_students, worthwhile
+from hpd.students.together import groups, stacked
+from hpd.students.training import train_plainly
 
 # the last has sizes that are no multiple of a tile, an odd one among them
 SHAPES = [(1, 16, 16), (3, 8, 8), (1, 28, 28), (2, 12, 20)]
@@ -50,28 +51,37 @@ def assert_same(ours, theirs, tolerance):
             assert (mine[name] - other[name]).abs().max() <= tolerance, name
 
 
+@pytest.fixture
+def small(monkeypatch):
+    """Stacks pay however small the students are."""
+    monkeypatch.setattr(together, "_LEAST", 1)
+
+
+@pytest.mark.parametrize("most", [0, 10**9], ids=["alone", "together"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("way", WAYS)
-def test_equals_one_after_another(shape, way, float64):
+def test_equals_one_after_another(shape, way, most, float64, small, monkeypatch):
     """Two batches an epoch, the second smaller; every student draws for itself."""
+    monkeypatch.setattr(together, "_MOST_TOGETHER", most)
     settings = TrainingSettings(epochs=3, batch_size=4, lr=0.1, **WAYS[way])
     ours, theirs = lessons(shape), lessons(shape)
-    assert worthwhile(ours, settings)
+    assert all(stacked(group, settings) for group in groups(ours, settings))
+    assert len(groups(ours, settings)) == (1 if most else 3)
     train_students(ours, settings)
     for lesson in theirs:
-        train_student(lesson.student, lesson.images, lesson.labels, settings, lesson.streams)
+        train_plainly(lesson.student, lesson.images, lesson.labels, settings, lesson.streams)
     assert_same(ours, theirs, 1e-9)
     # and they did learn, each for itself
     assert (weights(ours)[0]["head.weight"] - weights(ours)[1]["head.weight"]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_soft_labels_together(temperature, float64):
+def test_soft_labels_together(temperature, float64, small):
     settings = TrainingSettings(epochs=3, lr=0.1, temperature=temperature, cutmix=0.3)
     ours, theirs = lessons(soft=True), lessons(soft=True)
     train_students(ours, settings)
     for lesson in theirs:
-        train_student(lesson.student, lesson.images, lesson.labels, settings, lesson.streams)
+        train_plainly(lesson.student, lesson.images, lesson.labels, settings, lesson.streams)
     assert_same(ours, theirs, 1e-9)
 
 
@@ -81,7 +91,7 @@ def test_soft_labels_are_met_as_hinton_writes(float64):
     settings = TrainingSettings(
         epochs=1, lr=0.3, momentum=0.0, weight_decay=0.0, temperature=3.0, schedule="constant"
     )
-    train_student(
+    train_plainly(
         lesson[0].student, lesson[0].images, lesson[0].labels, settings, lesson[0].streams
     )
     student, images, labels = other[0].student, other[0].images, other[0].labels
@@ -104,26 +114,37 @@ def test_soft_labels_are_met_as_hinton_writes(float64):
     ],
     ids=lambda options: options["kind"],
 )
-def test_others_learn_one_after_another(student):
+def test_others_learn_one_after_another(student, small):
     ours, theirs = (lessons(student=student, count=2) for _ in range(2))
     settings = TrainingSettings(epochs=1)
-    assert not worthwhile(ours, settings)
+    assert not stacked(ours, settings)
     train_students(ours, settings)
     for lesson in theirs:
-        train_student(lesson.student, lesson.images, lesson.labels, settings, lesson.streams)
+        train_plainly(lesson.student, lesson.images, lesson.labels, settings, lesson.streams)
     assert_same(ours, theirs, 0)
 
 
-def test_batches_too_large_for_the_cache_are_taken_one_by_one():
-    settings = TrainingSettings(epochs=1)
+@pytest.mark.parametrize(
+    ("images", "count", "sizes"), [(10, 5, [5]), (256, 2, [1, 1]), (10, 1, [1])], ids=str
+)
+def test_large_batches_are_taken_one_by_one(images, count, sizes):
     wide = {"kind": "convnet", "width": 128}
-    assert worthwhile(lessons((3, 32, 32), images=10, student=wide), settings)
-    assert not worthwhile(lessons((3, 32, 32), images=256, student=wide), settings)
+    made = lessons((3, 32, 32), count=count, images=images, student=wide)
+    settings = TrainingSettings(epochs=1)
+    assert [len(group) for group in groups(made, settings)] == sizes
+    assert all(stacked(group, settings) for group in groups(made, settings))
 
 
-def test_only_steps_of_sgd_are_taken_together():
-    assert worthwhile(lessons(), TrainingSettings(epochs=1))
-    assert not worthwhile(lessons(), TrainingSettings(epochs=1, algorithm="adamw"))
+def test_a_small_student_alone_learns_by_autograd():
+    narrow = {"kind": "convnet", "width": 64}
+    settings = TrainingSettings(epochs=1)
+    assert not stacked(lessons(count=1, images=10, student=narrow), settings)
+    assert stacked(lessons(count=3, images=10, student=narrow), settings)
+
+
+def test_only_steps_of_sgd_are_taken_in_a_stack(small):
+    assert stacked(lessons(), TrainingSettings(epochs=1))
+    assert not stacked(lessons(), TrainingSettings(epochs=1, algorithm="adamw"))
 
 
 def test_a_stack_gives_back_what_it_took(float64):
