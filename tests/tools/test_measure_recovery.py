@@ -1,0 +1,121 @@
+"""The tables of recovery and of mutual information: their rows, and that they go on."""
+
+from __future__ import annotations
+
+import json
+
+import measure_mutual_information as mim
+import measure_recovery as tool
+import pytest
+import torch
+from conftest import SMALL_STUDENT, SMALL_TEACHER
+
+import hpd
+from hpd.config import load_config
+from hpd.errors import ConfigError
+
+DATA = {"kind": "digits", "classes": ["0", "1", "8"]}
+EVALUATION = {
+    "students": [SMALL_STUDENT], "seeds": 2, "training": {"epochs": 2}, "full_training": None,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    teacher = tmp_path_factory.mktemp("teachers") / "digits"
+    student = f"student={SMALL_TEACHER['student']}"
+    hpd.squeeze(DATA, student, "training={epochs: 1, batch_size: 64}", out=teacher)
+    return {
+        "data": DATA,
+        "device": "cpu",
+        "source": {"kind": "pixel", "clip": True},
+        "objective": {"kind": "recovery", "teacher": str(teacher), "roll": 1,
+                      "adjustment": {"rho": 0.3, "steps": 2}},
+        "selection": "last",
+        "evaluation": {**EVALUATION, "labels": "stored"},
+    }  # fmt: skip
+
+
+def make(base, out, sizes=("1:1", "2:2"), say=lambda line: None):
+    page = out.with_suffix(".md")
+    tool.make_table(
+        base, [], out, page, sizes=sizes, seeds=1, sources=("pixel", "low_rank"), rank=2, lr=0.1,
+        test_images=20, say=say,
+    )  # fmt: skip
+    return json.loads(out.read_text())["rows"], page.read_text()
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def test_recovery_has_a_row_for_each_source_size_and_adjustment(base, tmp_path):
+    rows, page = make(base, tmp_path / "whole.json")
+    named = [(r["images"], r["source"], r["mode"], r["steps"]) for r in rows]
+    assert named == [
+        (images, source, mode, 0 if mode == "start" else images)
+        for images in (1, 2)
+        for source in ("pixel", "low_rank")
+        for mode in (("start",) if source == "pixel" else ()) + tool.MODES
+    ]
+    assert all((row["distance"] is None) == (row["images"] == 1) for row in rows)
+    pixels = [row for row in rows if row["source"] == "pixel" and row["images"] == 2]
+    # 256 pixels and 3 soft labels each
+    assert {row["stored_floats"] for row in pixels} == {6 * (256 + 3)}
+    assert len({row["teacher_cross_entropy"] for row in pixels}) == len(pixels)
+    assert len(page.splitlines()) == 2 + len(rows)
+    # in two goes, to the same rows
+    heard = []
+    make(base, tmp_path / "parts.json", sizes=("1:1",))
+    again, _ = make(base, tmp_path / "parts.json", say=heard.append)
+    assert len(heard) == len(rows) // 2
+    assert without_times(again) == without_times(rows)
+
+
+def test_a_row_is_what_the_package_distils(base):
+    config = load_config(base, ["source.steps=2", "objective.adjustment.mode=directed"])
+    ours = tool.distil(config, config.data.build())
+    assert torch.equal(ours.images, hpd.distill(config).distilled.images)
+
+
+def test_the_spread_is_the_mean_distance_within_classes():
+    features = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [9, 9]])
+    labels = torch.tensor([0, 0, 1, 1, 1, 2])
+    assert tool.spread(features, labels) == pytest.approx((5 + 4 / 3) / 2)
+    assert tool.spread(features[:1], labels[:1]) is None
+
+
+@pytest.mark.parametrize("text", ["10", "0:3", "1:x", ":"])
+def test_sizes_that_cannot_be_read(text):
+    with pytest.raises(ConfigError, match="IMAGES:STEPS"):
+        tool.size(text)
+
+
+def test_gains_are_those_of_pairs(monkeypatch, tmp_path):
+    host = {"data": DATA, "objective": {**mim.DM, "real_batch": 4, "augment": []}}
+    monkeypatch.setattr(mim, "STUDENT", SMALL_STUDENT)
+    monkeypatch.setattr(mim, "hosts", lambda root: {"digits, DM": host})
+    out, page = tmp_path / "mim.json", tmp_path / "mim.md"
+    options = {"root": "", "steps": 1, "weights": ["digits, DM=0"], "test_images": 20}
+    mim.make_table(out, page, seeds=2, **options, say=lambda line: None)
+    rows = json.loads(out.read_text())["rows"]
+    assert [(r["add_on"], r["seed"]) for r in rows] == [
+        ("", 0), ("infonce, weight 0", 0), ("", 1), ("infonce, weight 0", 1)
+    ]  # fmt: skip
+    # an add-on without weight leaves the pair alike: the same start, batches and students
+    assert rows[0]["mean"] == rows[1]["mean"]
+    assert "| +0.00 | 0.00 | 2 |" in page.read_text()
+    heard = []
+    mim.make_table(out, page, seeds=2, **options, say=heard.append)
+    assert heard == []
+    rows[1]["mean"], rows[3]["mean"] = rows[0]["mean"] + 1, rows[2]["mean"] + 3
+    assert "| +2.00 | 1.00 | 2 |" in mim.markdown(rows)
+    with pytest.raises(ConfigError, match="no host 'x'"):
+        mim.make_table(out, None, seeds=1, **{**options, "weights": ["x=1"]})
+
+
+def test_the_hosts_can_be_run():
+    for host in mim.hosts("nowhere").values():
+        for add_on in (None, {"weight": 2.0}):
+            config = load_config(mim.config_of(host, 3, add_on))
+            assert len(config.objective.add_ons) == (add_on is not None)

@@ -1,0 +1,272 @@
+"""Measure recovery without and with adjustment of its teacher: one table, made row by row.
+
+    python tools/measure_recovery.py cifar10-dwa data.root=FOLDER objective.teacher=FILE \
+        --size 1:120 --size 10:40 --out recovery.json --markdown recovery.md
+
+CONFIG names a run of the objective `recovery`. For each size, images a class and steps, every
+source is distilled with adjustment none, random and directed; the teacher labels the images, and
+students learn from these soft labels. A row is written as soon as it is measured; the same command
+goes on after the last one, and refuses a file of other settings.
+
+The distance is the mean over classes of the mean Euclidean distance between the teacher's features
+of two images of a class, divided by that of as many real images.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from compare_sources import Table, pooled
+from torch import Tensor
+
+from hpd.artifacts import DistilledSet
+from hpd.config import RunSettings, load_config
+from hpd.data import Dataset
+from hpd.device import open_device
+from hpd.engine import Observer, StageReport, StepReport, optimise
+from hpd.errors import ConfigError, HpdError
+from hpd.evaluation import compare
+from hpd.evaluation.contenders import of_relabelled
+from hpd.files import write_bytes
+from hpd.objectives import OBJECTIVES
+from hpd.objectives.recovery import RecoverySettings
+from hpd.rng import Streams
+from hpd.students import in_batches
+from hpd.students.teachers import Teacher, read_teacher
+
+MODES = ("none", "random", "directed")
+START = "start"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One row.
+
+    Args:
+        source: kind of source.
+        images: of each class.
+        steps: of the recovery.
+        mode: of the adjustment, or ``start``: the real images that pixels start from.
+        seed: of the distillation.
+    """
+
+    source: str
+    images: int
+    steps: int
+    mode: str
+    seed: int
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What tells a row from others."""
+        named = {"source": self.source, "images": self.images, "mode": self.mode}
+        return {**named, "steps": 0 if self.mode == START else self.steps, "seed": self.seed}
+
+
+def plans(sizes: Sequence[tuple[int, int]], seeds: int, sources: Sequence[str]) -> list[Plan]:
+    """Return all rows: what a seed gives comes before the next one, small sizes first."""
+    return [
+        Plan(source, images, steps, mode, seed)
+        for seed in range(seeds)
+        for images, steps in sizes
+        for source in sources
+        for mode in ((START, *MODES) if source == "pixel" else MODES)
+    ]
+
+
+def source_of(plan: Plan, base: RunSettings, lr: float, rank: int) -> dict[str, Any]:
+    """Return the settings of a row's source."""
+    steps = 0 if plan.mode == START else plan.steps
+    if plan.source == "pixel":
+        given = base.model_dump(mode="json")["source"]
+        return {**given, "images_per_class": plan.images, "steps": steps}
+    return {
+        "kind": "low_rank", "rank": rank, "budget_images": plan.images,
+        "images_per_class": plan.images, "steps": steps, "lr": lr,
+    }  # fmt: skip
+
+
+def spread(features: Tensor, labels: Tensor) -> float | None:
+    """Return the mean over classes of the mean distance of two images of a class.
+
+    Args:
+        features: [N, F].
+        labels: [N].
+
+    Returns:
+        None if no class has two images.
+    """
+    means = []
+    for label in labels.unique():
+        own = features[labels == label]
+        if len(own) > 1:
+            means.append(float(torch.pdist(own.double()).mean()))
+    return statistics.fmean(means) if means else None
+
+
+def features_of(teacher: Teacher, images: Tensor) -> Tensor:
+    """Return the teacher's features of images [N, C, H, W] in [0, 1]."""
+    return in_batches(lambda part: teacher.network.embed(teacher.normalise(part)), images)
+
+
+def relative_spread(
+    teacher: Teacher, images: Tensor, labels: Tensor, data: Dataset
+) -> float | None:
+    """Return `spread` divided by that of as many real images, drawn once for all rows."""
+    per_class = int(labels.bincount().min())
+    chosen = data.train.draw_per_class(per_class, Streams(0).generator("real spread"))
+    real = spread(features_of(teacher, data.train.unit(chosen)), data.train.labels[chosen])
+    own = spread(features_of(teacher, images), labels)
+    return None if own is None or not real else own / real
+
+
+def distil(settings: RunSettings, data: Dataset, observer: Observer | None = None) -> DistilledSet:
+    """Return what `hpd.distill` gives, of data that were read already."""
+    device, streams, train = open_device(settings.device), Streams(settings.seed), data.train
+    source = settings.source.build(train, device, streams.fork("source"))
+    objective = settings.objective.build_whole(train, device, streams.fork("objective"))
+    selector = settings.selection.build(train, device, streams.fork("selection"), objective)
+    outcome = optimise(
+        source, objective, selector, settings.optimizer, observer or Silent(),
+        select_every=settings.selection.every,
+    )  # fmt: skip
+    return DistilledSet(
+        outcome.images.float(), outcome.labels, train.classes, train.normalisation,
+        source.stored_floats,
+    )  # fmt: skip
+
+
+class Silent:
+    """An observer that hears nothing."""
+
+    def on_step(self, report: StepReport) -> None:
+        """Hear of a step."""
+
+    def on_stage(self, report: StageReport) -> None:
+        """Hear of a stage."""
+
+
+def measure(base: RunSettings, plan: Plan, data: Dataset, lr: float, rank: int) -> dict[str, Any]:
+    """Distil one row, relabel it, and train students on it."""
+    started, values = time.perf_counter(), base.model_dump(mode="json")
+    objective = dict(values["objective"])
+    mode = "none" if plan.mode == START else plan.mode
+    objective["adjustment"] = {**objective["adjustment"], "mode": mode}
+    values |= {
+        "source": source_of(plan, base, lr, rank), "objective": objective, "seed": plan.seed
+    }  # fmt: skip
+    distilled = distil(RunSettings.read(values), data)
+    teacher, s = read_teacher(objective["teacher"]), base.evaluation
+    soft = teacher.probabilities(distilled.images)
+    distilled = replace(distilled, soft_labels=soft)
+    streams = Streams(plan.seed).fork("evaluation")
+    contender = of_relabelled(plan.mode, distilled, s.training)
+    (row,) = compare([contender], data, s, device=open_device(base.device), streams=streams).rows
+    own = soft.gather(1, distilled.labels[:, None]).clamp(min=1e-30)
+    return {
+        **plan.key,
+        "stored_floats": row.stored_floats,
+        "mean": row.accuracy_mean,
+        "std": row.accuracy_std,
+        "students": len(row.seeds),
+        "distance": relative_spread(teacher, distilled.images, distilled.labels, data),
+        "teacher_cross_entropy": float(-own.log().mean()),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table: a line for each source, size and adjustment."""
+    lines = [
+        "| source | images a class | adjustment | steps | floats | accuracy % | distance "
+        "| sets x students |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        key = (row["images"], row["source"] != "pixel", row["steps"], row["source"], row["mode"])
+        groups.setdefault(key, []).append(row)
+    for (images, _, steps, source, mode), group in sorted(groups.items(), key=lambda g: g[0][:3]):
+        mean, std = pooled(group)
+        distances = [row["distance"] for row in group if row["distance"] is not None]
+        distance = f"{statistics.fmean(distances):.3f}" if distances else ""
+        name = "real images, relabelled" if mode == START else mode
+        lines.append(
+            f"| {source} | {images} | {name} | {steps} "
+            f"| {group[0]['stored_floats']:,} | {mean:.1f} ± {std:.1f} | {distance} "
+            f"| {len(group)} x {group[0]['students']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def size(text: str) -> tuple[int, int]:
+    """Return images a class and steps of ``"10:40"``.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    images, _, steps = text.partition(":")
+    if not (images.isdigit() and steps.isdigit() and int(images)):
+        raise ConfigError("cannot read size", got=repr(text), expected="IMAGES:STEPS")
+    return int(images), int(steps)
+
+
+@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("config")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The JSON file.")
+@click.option("--markdown", "page", type=click.Path(path_type=Path), help="The table.")
+@click.option("--size", "sizes", multiple=True, default=("1:120", "10:40"), show_default=True)
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--source", "sources", multiple=True, default=("pixel", "low_rank"))
+@click.option("--rank", type=click.IntRange(1), default=8, help="Of low_rank.", show_default=True)
+@click.option("--lr", type=float, default=0.1, help="Of low_rank.", show_default=True)
+@click.option("--test-images", type=click.IntRange(10), default=10_000, help="Evenly chosen.")
+def main(
+    config: str, overrides: tuple[str, ...], out: Path, page: Path | None, **options: Any
+) -> None:
+    """Measure what is missing, and write the table."""
+    try:
+        make_table(config, overrides, out, page, **options)
+    except HpdError as error:
+        raise click.ClickException(f"{type(error).__name__}: {error}") from None
+
+
+def make_table(
+    config: str | Path | Mapping[str, Any], overrides: Sequence[str], out: Path, page: Path | None,
+    *, sizes: Sequence[str], seeds: int, sources: Sequence[str], rank: int, lr: float,
+    test_images: int, say: Callable[[str], None] = click.echo,
+) -> None:  # fmt: skip
+    """Measure the rows that are missing, and write the table after each; see `main`."""
+    base = load_config(config, overrides)
+    if not isinstance(base.objective, RecoverySettings):
+        kind = OBJECTIVES.kind_of(base.objective)
+        raise ConfigError("the config must be of a recovery", got=kind, expected="recovery")
+    held = {"config": base.model_dump(mode="json"), "rank": rank, "lr": lr}
+    table = Table(out, {**held, "test_images": test_images})
+    data = some_of(base.data.build(), test_images)
+    todo = plans([size(text) for text in sizes], seeds, sources)
+    for i, plan in enumerate(todo):
+        if not table.has(**plan.key):
+            say(f"{i + 1}/{len(todo)} {plan}")
+            table.add(measure(base, plan, data, lr, rank))
+        if page is not None:
+            write_bytes(page, markdown(table.rows).encode())
+
+
+def some_of(data: Dataset, test_images: int) -> Dataset:
+    """Return a data set with so many test images, evenly spaced."""
+    test = data.test
+    every = torch.arange(0, len(test), max(len(test) // test_images, 1))[:test_images]
+    return replace(data, test=replace(test, images=test.images[every], labels=test.labels[every]))
+
+
+if __name__ == "__main__":
+    main()
