@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hpd.api import (
         Run,
         compare,
+        continual,
         distill,
         evaluate,
         load_dataset,
@@ -33,6 +34,7 @@ _HOMES = {
     "HpdError": "hpd.errors",
     "Run": "hpd.api",
     "compare": "hpd.api",
+    "continual": "hpd.api",
     "distill": "hpd.api",
     "evaluate": "hpd.api",
     "export": "hpd.artifacts",
@@ -54,6 +56,7 @@ __all__ = [
     "HpdError",
     "Run",
     "compare",
+    "continual",
     "distill",
     "evaluate",
     "export",

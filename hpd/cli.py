@@ -16,6 +16,7 @@ import click
 
 from hpd.allocator import keep_freed_memory
 from hpd.compare_cli import compare
+from hpd.continual_cli import continual
 from hpd.errors import HpdError
 from hpd.export_cli import export
 from hpd.generator_cli import generator
@@ -254,6 +255,7 @@ def configs() -> None:
 
 
 main.add_command(compare)
+main.add_command(continual)
 main.add_command(export)
 main.add_command(generator)
 main.add_command(ops)

@@ -52,6 +52,15 @@ class RunSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
+    def _refuse_courses(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "memories" in values:
+            raise ConfigError(
+                "the config is one of class-incremental learning", fix="Run it by `hpd continual`."
+            )
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
     def _refuse_newer_format(cls, values: Any) -> Any:
         # first of all checks: a newer version may have keys that are unknown here
         if isinstance(values, Mapping):
@@ -121,12 +130,19 @@ def load_config(
     Raises:
         ConfigError: for an unknown name, an unknown key (with the nearest) or a wrong type.
     """
+    return RunSettings.read(config_values(config, overrides, seed))
+
+
+def config_values(
+    config: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), seed: int | None = None
+) -> dict[str, Any]:
+    """Return a configuration as it is given, with overrides and seed; see `load_config`."""
     values = dict(config) if isinstance(config, Mapping) else _read(config)
     for override in overrides:
         _apply(values, override)
     if seed is not None:
         values["seed"] = seed
-    return RunSettings.read(values)
+    return values
 
 
 def resolve_config(
@@ -190,7 +206,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     values[last] = parse_yaml(text, f"the value of {dotted}")
 
 
-def config_changes(old: RunSettings, new: RunSettings) -> dict[str, tuple[Any, Any]]:
+def config_changes(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
     """Return the options that differ and that decide a run, by dotted name, as (old, new).
 
     >>> old = load_config("digits")

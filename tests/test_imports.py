@@ -28,10 +28,12 @@ LAYERS = [
     ["hpd.engine", "hpd.evaluation"],
     ["hpd.theory"],
     ["hpd.config"],
+    ["hpd.continual"],
     ["hpd.api"],
     [
         "hpd.console",
         "hpd.compare_cli",
+        "hpd.continual_cli",
         "hpd.export_cli",
         "hpd.generator_cli",
         "hpd.ops_cli",

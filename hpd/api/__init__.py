@@ -1,6 +1,7 @@
 """The Python API: what the command line does, as functions."""
 
 from hpd.api.comparing import compare
+from hpd.api.continual import continual
 from hpd.api.distilling import distill
 from hpd.api.experts import train_experts
 from hpd.api.loading import load_dataset, load_distilled, load_generator, project
@@ -15,6 +16,7 @@ from hpd.api.theory import multi_index
 __all__ = [
     "Run",
     "compare",
+    "continual",
     "distill",
     "evaluate",
     "load_dataset",

@@ -1,0 +1,178 @@
+"""Class-incremental learning: classes come a few at a time, and a memory is all that stays.
+
+At each step a memory takes in the new classes, while their training images are at hand, and stays
+as it is from then on; a student is trained from fresh weights on all of it, and tested on all
+classes seen so far. Images are normalised by mean and deviation of the training images of the
+classes seen: two running numbers a channel, which nobody counts, the same for all memories.
+
+Source: Yang et al., An Efficient Dataset Condensation Plugin and Its Application to Continual
+Learning, NeurIPS 2023, section 4.3, after Prabhu, Torr and Dokania, GDumb, ECCV 2020.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from hpd.artifacts import DistilledSet
+from hpd.continual.estimate import CourseEstimator, Task
+from hpd.continual.folder import CourseFolder
+from hpd.continual.memories import Arrival, RandomSettings
+from hpd.continual.settings import ContinualSettings
+from hpd.continual.summary import Cell, Line, summarise
+from hpd.data import Dataset, ImageSet, Normalisation
+from hpd.errors import ConfigError, DataError
+from hpd.evaluation import compare, of_set
+from hpd.rng import Streams
+
+DistilClasses = Callable[[Sequence[str], dict[str, object], int], DistilledSet]
+"""Distils some classes of the data, by their names, the sections of a configuration and a seed."""
+Report = Callable[[str, int, int], None]
+"""Hears what was done, how many of these are done, and how many there are."""
+
+
+class Course:
+    """A course of class-incremental learning.
+
+    Args:
+        settings: of the course.
+        dataset: real images; the test part measures accuracies and does nothing else.
+        device: where to compute.
+        distil: makes distilled memories.
+        folder: where it is kept.
+
+    Raises:
+        DataError: if the classes do not make whole steps.
+    """
+
+    def __init__(
+        self, settings: ContinualSettings, dataset: Dataset, device: torch.device,
+        distil: DistilClasses, folder: CourseFolder,
+    ) -> None:  # fmt: skip
+        self._settings, self._data, self._device = settings, dataset, device
+        self._distil, self._folder = distil, folder
+        self._streams = Streams(settings.seed).fork("continual")
+        classes, per_step = dataset.train.num_classes, settings.classes_per_step
+        if classes % per_step:
+            divisors = [n for n in range(2, classes + 1) if classes % n == 0]
+            raise DataError(
+                f"{classes} classes do not make whole steps",
+                got=f"classes_per_step={per_step}",
+                expected=" or ".join(map(str, divisors)),
+            )
+
+    def order(self, number: int) -> list[int]:
+        """Return the classes in one of their orders."""
+        rng = self._streams.generator("order", number)
+        return torch.randperm(self._data.train.num_classes, generator=rng).tolist()
+
+    @property
+    def tasks(self) -> list[Task]:
+        """All that there is to do, in the order in which it is done."""
+        steps = self._data.train.num_classes // self._settings.classes_per_step
+        return [
+            Task(order, step, name)
+            for order in range(self._settings.orders)
+            for step in range(steps)
+            for name in self._settings.memories
+        ]
+
+    def run(self, report: Report, tell: Callable[[str], None]) -> tuple[list[Line], list[Cell]]:
+        """Do what is left to do, and return the table and all cells.
+
+        Args:
+            report: hears of each memory and each step.
+            tell: hears how long the rest will take.
+        """
+        tasks, folder = self.tasks, self._folder
+        left = [task for task in tasks if folder.cell(task.order, task.step, task.memory) is None]
+        estimator = CourseEstimator(left, tell)
+        for done, task in enumerate(tasks, start=1):
+            if task in left:
+                self._do(task, estimator)
+            report(f"order {task.order + 1}, step {task.step + 1}, {task.memory}", done, len(tasks))
+            if done < len(tasks) and tasks[done].order != task.order:
+                folder.forget(task.order)
+        cells = [folder.cell(task.order, task.step, task.memory) for task in tasks]
+        whole = [cell for cell in cells if cell is not None]
+        lines = summarise(whole, self._baseline)
+        folder.write_result(lines, whole, self._settings.classes_per_step)
+        return lines, whole
+
+    @property
+    def _baseline(self) -> str | None:
+        memories = self._settings.memories.items()
+        return next((name for name, own in memories if isinstance(own, RandomSettings)), None)
+
+    def _do(self, task: Task, estimator: CourseEstimator) -> None:
+        """Make the memory of a step, and train students on all that it holds by then."""
+        started = time.perf_counter()
+        parts = [self._part(task, step) for step in range(task.step + 1)]
+        made = time.perf_counter()
+        self._folder.keep_cell(self._learn(task, parts))
+        estimator.done(task, made - started, time.perf_counter() - made)
+
+    def _part(self, task: Task, step: int) -> DistilledSet:
+        """Return what a memory keeps of the classes of a step; made if it is not there."""
+        known = self._folder.memory(task.order, step, task.memory)
+        if known is not None:
+            return known
+        memory, per_step = self._settings.memories[task.memory], self._settings.classes_per_step
+        classes = self.order(task.order)[step * per_step : (step + 1) * per_step]
+        train = _measured(self._data.train.only(classes))
+        arrival = Arrival(
+            train=train,
+            per_class=self._settings.budget_images,
+            device=self._device,
+            streams=self._streams.fork("order", task.order, "step", step),
+            distil=lambda sections, seed: self._distil(train.classes, dict(sections), seed),
+        )
+        kept = memory.make(arrival)
+        if memory.within_budget and kept.stored_floats > arrival.budget:
+            raise ConfigError(
+                f"the memory {task.memory!r} does not fit the budget",
+                got=f"{kept.stored_floats:,} floats for {per_step} classes",
+                expected=f"at most {arrival.budget:,}",
+                fix="Raise budget_images, or let it store less.",
+            )
+        self._folder.keep_memory(task.order, step, task.memory, kept)
+        return kept
+
+    def _learn(self, task: Task, parts: Sequence[DistilledSet]) -> Cell:
+        """Train students on the parts of a memory, and test them on all classes seen."""
+        settings, per_step = self._settings, self._settings.classes_per_step
+        memory = settings.memories[task.memory]
+        seen = self.order(task.order)[: len(parts) * per_step]
+        train = _measured(self._data.train.only(seen))
+        test = replace(self._data.test.only(seen), normalisation=train.normalisation)
+        whole = DistilledSet(
+            images=torch.cat([part.images for part in parts]),
+            labels=torch.cat([part.labels + i * per_step for i, part in enumerate(parts)]),
+            classes=train.classes,
+            normalisation=train.normalisation,
+            stored_floats=sum(part.stored_floats for part in parts),
+        )
+        protocol = settings.rehearsal.evaluation(full=not memory.within_budget)
+        # students of all memories start from the same weights
+        streams = self._streams.fork("order", task.order, "step", task.step, "students")
+        contender = of_set(task.memory, whole, protocol.training)
+        evaluation = compare(
+            [contender], Dataset(train, test), protocol, device=self._device, streams=streams
+        )
+        return Cell(
+            order=task.order,
+            step=task.step,
+            memory=task.memory,
+            classes=list(train.classes),
+            images=len(whole),
+            stored_floats=whole.stored_floats,
+            accuracies=[score for row in evaluation.rows for score in row.accuracies],
+        )
+
+
+def _measured(part: ImageSet) -> ImageSet:
+    """Return images with their own mean and deviation."""
+    return replace(part, normalisation=Normalisation.of(part.images))

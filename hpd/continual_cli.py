@@ -1,0 +1,62 @@
+"""The command `hpd continual`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("config")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--out", type=click.Path(path_type=Path), help="Its folder. [runs/NAME-SEED]")
+@click.option("--seed", type=click.IntRange(min=0), help="Root of all randomness.")
+@click.option("--resume", is_flag=True, help="Go on with the course there, if there is one.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved config and stop.")
+def continual(
+    config: str, overrides: tuple[str, ...], out: Path | None, seed: int | None, resume: bool,
+    dry_run: bool,
+) -> None:  # fmt: skip
+    """Learn the classes of CONFIG a few at a time, with memories of equal floats.
+
+    Each memory keeps something of the classes of each step: random images, chosen ones, or what
+    any source distils. After each step students are trained on it from fresh weights, and tested
+    on all classes seen so far.
+
+    \b
+    Example:
+      hpd continual digits-continual --out runs/continual
+      hpd continual digits-continual orders=2 memories.pixel.source.steps=50 --out runs/quick
+      hpd continual digits-continual --out runs/continual --resume
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from hpd import api
+    from hpd.cli import interruptible
+    from hpd.console import ProgressBar
+    from hpd.continual.settings import load_continual
+    from hpd.continual.summary import CAPTION, table_of
+
+    settings = load_continual(config, overrides, seed)
+    if dry_run:
+        click.echo(settings.to_yaml(), nl=False)
+        return
+    console, folder = Console(), out or Path("runs") / f"{Path(config).stem}-{settings.seed}"
+    seeded = [] if seed is None else ["--seed", str(seed)]
+    command = [config, *overrides, *seeded, "--out", str(folder), "--resume"]
+    with interruptible("continual", command), ProgressBar(console, "learning") as bar:
+        result = api.continual(
+            settings, out=folder, resume=resume, report=bar.on_student,
+            on_estimate=lambda line: console.print(line, highlight=False, soft_wrap=True),
+        )  # fmt: skip
+    heading, *rows = table_of(result.lines, settings.classes_per_step)
+    table = Table(caption=CAPTION)
+    for i, cell in enumerate(heading):
+        table.add_column(cell, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    line = f"continual.md, .json and .png, and every memory: {folder}"
+    console.print(line, highlight=False, soft_wrap=True)
