@@ -69,10 +69,14 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run. [runs/NAME-SEED]")
 @click.option("--seed", type=click.IntRange(min=0), help="Root of all randomness.")
 @click.option("--resume", is_flag=True, help="Go on with the run in that folder, if there is one.")
+@click.option(
+    "--tracker", "trackers", multiple=True, type=click.Choice(["tensorboard", "wandb"]),
+    help="Send metrics there, too; may be given twice. [tracking.to]",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print the resolved config and stop.")
 def distill(
     config: str, overrides: tuple[str, ...], out: Path | None, seed: int | None, resume: bool,
-    dry_run: bool,
+    trackers: tuple[str, ...], dry_run: bool,
 ) -> None:  # fmt: skip
     """Distil by CONFIG (a bundled name or a YAML file), then evaluate the result.
 
@@ -80,8 +84,12 @@ def distill(
     Example:
       hpd distill digits source.steps=20 --seed 1 --out runs/quick
       hpd distill digits source.steps=20 --seed 1 --out runs/quick --resume
+      accelerate launch -m hpd distill digits --out runs/shared-out
     """
     from hpd.config import load_config
+
+    if trackers:
+        overrides = (*overrides, f"tracking.to=[{', '.join(trackers)}]")
 
     settings = load_config(config, overrides, seed)
     if dry_run:

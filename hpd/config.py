@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from hpd.data import DATASETS, DatasetSettings
 from hpd.engine import SELECTORS, OptimizerSettings, SelectorSettings
 from hpd.engine.selection import ClassRelevantSettings
+from hpd.engine.tracking import TrackingSettings
 from hpd.errors import ConfigError, nearest
 from hpd.evaluation import EvaluationSettings
 from hpd.objectives import OBJECTIVES, ObjectiveSettings
@@ -29,7 +30,7 @@ _PACKAGE = Path(__file__).parent
 FORMAT = 1
 # what can change while a run goes on: paths are held to the hashes of what lies there, the device
 # and the size of chunks decide no more than how sums are rounded
-_FREE = {"format", "description", "device", "checkpoint_every", "evaluation"}
+_FREE = {"format", "description", "device", "checkpoint_every", "tracking", "evaluation"}
 _FREE_ANYWHERE = {"chunk_images", "root", "generator", "experts", "teacher"}
 
 
@@ -46,6 +47,7 @@ class RunSettings(Settings):
     optimizer: OptimizerSettings = Field(OptimizerSettings())
     selection: Annotated[SelectorSettings, SELECTORS] = Field(ClassRelevantSettings())
     evaluation: EvaluationSettings = Field(EvaluationSettings())
+    tracking: TrackingSettings = Field(TrackingSettings())
     checkpoint_every: int = Field(
         50, ge=1, description="steps between checkpoints; there is one after each stage, too"
     )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from hpd.errors import DeviceError, ProcessError
+from hpd.errors import ConfigError, DeviceError, ProcessError
 
 Precision = Literal["float32", "bfloat16", "auto"]
 """What is computed in; ``auto`` is bfloat16 where the device has units for it, else float32."""
+
+TrackerName = Literal["tensorboard", "wandb"]
 
 _Object = TypeVar("_Object")
 # where launchers say how many processes they started: torchrun and Accelerate, then those of MPI
@@ -226,6 +230,60 @@ class Processes:
             from accelerate import PartialState
 
             PartialState().destroy_process_group()
+
+
+def check_tracker(name: TrackerName) -> None:
+    """Check that the package of a tracker is installed.
+
+    Raises:
+        ConfigError: if it is not.
+    """
+    if find_spec(name) is None:
+        raise ConfigError(
+            f"the tracker {name!r} needs a package that is not installed",
+            fix=f"Install it with `pip install {name}`, or leave the tracker out.",
+        )
+
+
+class Tracker:
+    """A tracker of Accelerate.
+
+    Args:
+        name: which one.
+        folder: of the run, which gets a folder of the tracker's name.
+        project: of W&B.
+        config: of the run, as JSON.
+        done: steps taken already: what was sent of later ones is forgotten, where that is possible.
+    """
+
+    def __init__(
+        self, name: TrackerName, folder: Path, project: str, config: Mapping[str, Any], done: int
+    ) -> None:
+        from accelerate import PartialState
+        from accelerate.tracking import TensorBoardTracker, WandBTracker
+
+        # trackers ask it which process they are in
+        PartialState(cpu=_only_cpu())
+        self._tracker: Any
+        if name == "tensorboard":
+            self._tracker = TensorBoardTracker(name, logging_dir=folder, purge_step=done)
+        else:
+            self._tracker = WandBTracker(project, name=folder.name, dir=str(folder))
+        # older releases of Accelerate start when they are made
+        getattr(self._tracker, "start", lambda: None)()
+        if name == "tensorboard":
+            # Accelerate would make a folder more for each start of a run
+            self._tracker.log({"config": f"```\n{json.dumps(config, indent=2)}\n```"}, step=done)
+        else:
+            self._tracker.store_init_configuration(config)
+
+    def send(self, values: Mapping[str, float], step: int) -> None:
+        """Send numbers by name."""
+        self._tracker.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        self._tracker.finish()
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from hpd.engine.keeper import RunKeeper, last_snapshot
 from hpd.engine.recorder import Recorder
 from hpd.engine.sharing import check_count
 from hpd.engine.snapshot import Snapshot
+from hpd.engine.tracking import Tracking
 from hpd.errors import ConfigError
 from hpd.interrupts import Interrupts
 from hpd.locks import held
@@ -84,6 +85,7 @@ def distill(
     settings = resolve_config(config, overrides, seed)
     processes = processes or Processes.started(cpu=settings.device == "cpu")
     folder = None if out is None else RunFolder(out)
+    settings.tracking.check(None if folder is None else folder.path)
     if folder is not None:
         there = processes.first(lambda: finished_run(folder, settings, resume=resume))
         if there is not None:
@@ -182,23 +184,37 @@ class _Job:
         every = self.settings.selection.every
         work = Work.left(source.stages, every, since)
         self.stage = 0 if since is None else len(since.reports)
-        listeners: list[Observer] = [self]
-        if self.processes.is_first:
-            self.on_setup(source.stages, sum(stage.steps for stage in source.stages) - work.steps)
-            estimator = Estimator(source.stored_floats, work, self.device, self.on_estimate)
-            recorder = [] if folder is None else [Recorder(folder)]
-            listeners = [*self.observers, *recorder, estimator, self]
-        return optimise(
-            source,
-            objective,
-            selector,
-            self.settings.optimizer,
-            _Listeners(listeners),
-            select_every=every,
-            keeper=keeper,
-            since=since,
-            processes=self.processes,
-        )
+        with ExitStack() as stack:
+            with self.processes.together():
+                listeners = self._listeners(source, work, folder, stack)
+            return optimise(
+                source,
+                objective,
+                selector,
+                self.settings.optimizer,
+                _Listeners([*listeners, self]),
+                select_every=every,
+                keeper=keeper,
+                since=since,
+                processes=self.processes,
+            )
+
+    def _listeners(
+        self, source: Source, work: Work, folder: RunFolder | None, stack: ExitStack
+    ) -> Sequence[Observer]:
+        """Return who hears of the run besides this job: in the first process only."""
+        if not self.processes.is_first:
+            return []
+        stages = source.stages
+        done = sum(stage.steps for stage in stages) - work.steps
+        self.on_setup(stages, done)
+        estimator = Estimator(source.stored_floats, work, self.device, self.on_estimate)
+        if folder is None:
+            return [*self.observers, estimator]
+        config = self.settings.model_dump(mode="json")
+        tracking = Tracking(self.settings.tracking, folder.path, config, stages, done)
+        stack.callback(tracking.close)
+        return [*self.observers, Recorder(folder), tracking, estimator]
 
     def on_step(self, report: StepReport) -> None:
         """Hear of a step."""
