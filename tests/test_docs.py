@@ -30,6 +30,8 @@ QUICK = [
 ]  # fmt: skip
 QUICKER = {"distill": QUICK, "experts": QUICK[5:6]}
 BUILT_BEFORE = ("hpd ops build",)
+# what they start is run here, in one process: see test_processes.py
+LAUNCHERS = ("accelerate", "torchrun")
 
 
 def blocks(page):
@@ -59,6 +61,9 @@ def run(line):
     words = shlex.split(line, comments=True)
     if not words or line.startswith(BUILT_BEFORE):
         return
+    if words[0] in LAUNCHERS:
+        assert words[words.index("-m") + 1] == "hpd", line
+        words = words[words.index("hpd") :]
     assert words[0] == "hpd", line
     quicker = QUICKER.get(words[1], [])
     # what the page sets itself comes last, and wins

@@ -25,7 +25,7 @@ def test_the_python_example_keeps_the_promise(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("module", ["errors", "checks", "rng", "seals", "interrupts", "config",
-                                    "api.loading", "artifacts.pictures",
+                                    "api.loading", "artifacts.pictures", "sources.rows",
                                     "students.convnet", "students.convolutional",
                                     "students.means", "students.training", "students.vit",
                                     "evaluation.pruning", "evaluation.ranking"])  # fmt: skip

@@ -1,0 +1,147 @@
+"""Time the steps of runs on one process and on several, with one thread each.
+
+    OMP_NUM_THREADS=1 python tools/bench_processes.py --json processes.json
+
+Each work is an ordinary run of the ten digits without selection: what is optimised, and what it is
+matched to. Processes are started by torchrun and share out the classes; the median of the first
+one's steps counts, which includes all waiting for the others. Works of several numbers of processes
+take turns, and there should be a core for each process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+DM = {"kind": "distribution", "real_batch": 64}
+STUDENT = {"kind": "convnet", "width": 64}
+WORKS: dict[str, dict[str, Any]] = {
+    "pixel, distribution": {"source": {"kind": "pixel"}, "objective": DM},
+    "pixel, gradient": {
+        "source": {"kind": "pixel"}, "objective": {"kind": "gradient", "real_batch": 64},
+    },
+    "gan level 0, distribution": {
+        "source": {"kind": "gan", "generator": "digits16", "levels": [0], "images_per_class": 10},
+        "objective": DM,
+    },
+    "hmn, distribution": {
+        "source": {"kind": "hmn", "budget_images": 10, "decoder": {"kind": "conv", "fit_steps": 1}},
+        "objective": DM,
+    },
+    "pixel, trajectory": {
+        "source": {"kind": "pixel"},
+        "objective": {
+            "kind": "trajectory", "expert_epochs": 1, "max_start_epoch": 1, "student_steps": 5,
+            "expert_training": {"count": 1, "training": {"epochs": 2, "batch_size": 64}},
+        },
+    },
+}  # fmt: skip
+
+
+def config_of(work: str, steps: int, folder: Path) -> dict[str, Any]:
+    """Return the configuration of a work."""
+    own = WORKS[work]
+    objective = own["objective"] | {"student": STUDENT}
+    if objective["kind"] == "trajectory":
+        objective["experts"] = str(folder / "experts")
+    return {
+        "data": {"kind": "digits"}, "device": "cpu", "source": own["source"] | {"steps": steps},
+        "objective": objective, "selection": {"kind": "last"},
+    }  # fmt: skip
+
+
+class Times:
+    """An observer that keeps the seconds of each step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_step(self, report: Any) -> None:
+        """Keep a step's."""
+        self.seconds.append(report.seconds)
+
+    def on_stage(self, report: Any) -> None:
+        """Hear of a stage."""
+
+
+def take_steps(works: Sequence[str], steps: int, folder: Path, result: Path) -> None:
+    """Take the steps of all works in one of several processes, and write their medians."""
+    import hpd
+    from hpd.config import load_config
+    from hpd.device import Processes
+
+    processes = Processes.started(cpu=True)
+    medians = {}
+    for work in works:
+        config = load_config(config_of(work, steps, folder))
+        if WORKS[work]["objective"]["kind"] == "trajectory" and processes.is_first:
+            hpd.train_experts(config)
+        processes.any(False)  # the others wait
+        times = Times()
+        hpd.distill(config, processes=processes, observers=[times])
+        if processes.is_first:
+            # the first step also prepares what all of them need
+            medians[work] = statistics.median(times.seconds[1:])
+    if processes.is_first:
+        result.write_text(json.dumps(medians))
+    processes.end()
+
+
+def measure(
+    works: Sequence[str], counts: Sequence[int], steps: int, repeats: int
+) -> dict[str, dict[int, float]]:
+    """Return the steps per second of each work on each number of processes."""
+    found: dict[str, dict[int, list[float]]] = {w: {n: [] for n in counts} for w in works}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for _ in range(repeats):
+            for count in counts:
+                result = folder / "result.json"
+                command = [
+                    *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                    *("--nproc_per_node", str(count), __file__, "--folder", str(folder)),
+                    *("--steps", str(steps), *(f"--work={work}" for work in works)),
+                ]
+                environment = {"OMP_NUM_THREADS": "1", **os.environ}
+                subprocess.run(command, check=True, env=environment)
+                for work, seconds in json.loads(result.read_text()).items():
+                    found[work][count].append(1 / seconds)
+    return {w: {n: statistics.median(r) for n, r in own.items()} for w, own in found.items()}
+
+
+@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--json", "path", type=click.Path(path_type=Path), help="Write the figures here.")
+@click.option("--count", "counts", type=click.IntRange(1), multiple=True, default=(1, 2))
+@click.option("--work", "works", type=click.Choice([*WORKS]), multiple=True, default=[*WORKS])
+@click.option("--steps", type=click.IntRange(2), default=12, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), hidden=True)
+def main(
+    path: Path | None, counts: Sequence[int], works: Sequence[str], steps: int, repeats: int,
+    folder: Path | None,
+) -> None:  # fmt: skip
+    """Print a table, and write it as JSON."""
+    if folder is not None:  # in one of the processes
+        take_steps(works, steps, folder, folder / "result.json")
+        return
+    found = measure(works, counts, steps, repeats)
+    click.echo("  ".join([f"{'steps per second':26}", *(f"{n:>6}" for n in counts), " ratio"]))
+    for work, rates in found.items():
+        ratio = rates[counts[-1]] / rates[counts[0]]
+        shown = [f"{rates[n]:6.2f}" for n in counts]
+        click.echo("  ".join([f"{work:26}", *shown, f"{ratio:6.2f}"]))
+    if path is not None:
+        path.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
