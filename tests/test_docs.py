@@ -28,7 +28,15 @@ QUICK = [
     "evaluation.students=[{kind: convnet, width: 8, depth: 1}]", "evaluation.training={epochs: 1}",
     "objective.student={kind: convnet, width: 8, depth: 1}", "source.steps=1",
 ]  # fmt: skip
-QUICKER = {"distill": QUICK, "experts": QUICK[5:6]}
+QUICKER = {
+    "distill": QUICK,
+    "experts": QUICK[5:6],
+    "theory": ["seeds=1", "ranks=[2]", "point_counts=[9]", "example_counts=[20000]",
+               "real_counts=[9]"],
+    "continual": ["orders=1", "data.classes=['0', '1', '3', '7']", "memories={random: random}",
+                  "rehearsal={seeds: 1, students: [{kind: convnet, width: 8, depth: 1}],"
+                  " training: {epochs: 1}}"],
+}  # fmt: skip
 BUILT_BEFORE = ("hpd ops build",)
 # what they start is run here, in one process: see test_processes.py
 LAUNCHERS = ("accelerate", "torchrun")
