@@ -57,7 +57,8 @@ def continual(
         out: folder to write to; None writes nothing.
         resume: go on with the course in `out`: with the memory and the step at which it was, and
             inside a distillation at its last checkpoint. On a CPU the files are those of a course
-            that was not interrupted, to the bit. Where there is none, one is started.
+            that was not interrupted, to the bit. There may be more orders than before. Where there
+            is none, one is started.
         seed: replaces the configuration's.
         report: hears (what was done, how many of these, how many in all).
         on_estimate: hears what the course will take, once each memory was measured.

@@ -63,7 +63,7 @@ class CourseFolder:
         Args:
             settings: of the course.
             facts: what it rests on besides, as JSON.
-            resume: whether to go on.
+            resume: whether to go on; there may be more orders then, or fewer.
 
         Raises:
             RunError: if there is something else, a course that is not to be resumed, or one of
@@ -82,6 +82,7 @@ class CourseFolder:
             )
         self._check(self.path, settings, facts)
         remove_leftovers(self.path)
+        write_bytes(self.path / _CONFIG, settings.to_yaml().encode())
 
     def _begin(self, path: Path, settings: ContinualSettings, facts: Mapping[str, Any]) -> None:
         try:
@@ -105,6 +106,8 @@ class CourseFolder:
             raise RunError(f"cannot read what {path} was started with", got=error,
                            fix=_OTHER) from None  # fmt: skip
         changes = config_changes(started, settings)
+        # an order is the same however many there are
+        changes.pop("orders", None)
         if changes:
             shown = [f"{key}: {old} -> {new}" for key, (old, new) in changes.items()]
             more = len(shown) - _SHOWN
