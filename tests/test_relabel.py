@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -102,6 +103,19 @@ def test_labels_of_another_teacher_teach_something_else(run, teacher):
     )
     assert straight > 60
     assert other < straight - 30
+
+
+def test_arrays_and_tensors_carry_them_on(run, teacher, tmp_path):
+    relabelled = hpd.relabel(run, teacher)
+    for name in ("npz", "safetensors"):
+        result = CliRunner().invoke(
+            main, ["export", str(run.folder), "--format", name, "--out", str(tmp_path / name)]
+        )
+        assert result.exit_code == 0, result.output
+    soft = relabelled.distilled.soft_labels
+    assert np.array_equal(np.load(tmp_path / "npz" / "distilled.npz")["soft_labels"], soft)
+    loaded = DistilledSet.load(tmp_path / "safetensors" / "distilled.safetensors")
+    assert torch.equal(loaded.soft_labels, soft)
 
 
 def test_some_of_the_images_keep_their_labels(run, teacher):

@@ -15,10 +15,14 @@ from hpd.files import write_bytes
 
 @EXPORTS.register("npz")
 class NpzSettings(ExportSettings):
-    """`distilled.npz`: images float32 [N, C, H, W] in [0, 1], labels, classes, mean and std."""
+    """`distilled.npz`: images float32 [N, C, H, W] in [0, 1], labels, classes, mean and std.
+
+    Soft labels [N, K], float32, are there if the set has them.
+    """
 
     def write(self, distilled: DistilledSet, provenance: Provenance, folder: Path) -> None:
         """Write the file; see `ExportSettings.write`."""
+        soft = distilled.soft_labels
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
@@ -27,6 +31,7 @@ class NpzSettings(ExportSettings):
             classes=np.array(distilled.classes),
             mean=np.array(distilled.normalisation.mean, dtype=np.float32),
             std=np.array(distilled.normalisation.std, dtype=np.float32),
+            **({} if soft is None else {"soft_labels": soft.numpy()}),
         )
         write_bytes(folder / "distilled.npz", buffer.getvalue())
         write_about(folder, distilled, provenance)
