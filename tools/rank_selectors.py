@@ -96,7 +96,7 @@ def walk(settings: RunSettings, dataset: Dataset, sets: int) -> tuple[Gallery, O
     device, streams = open_device(settings.device), Streams(settings.seed)
     train, held = settings.selection.split(dataset.train)
     source = settings.source.build(train, device, streams.fork("source"))
-    objective = settings.objective.build(train, device, streams.fork("objective"))
+    objective = settings.objective.build_whole(train, device, streams.fork("objective"))
     own = settings.selection.build(held, device, streams.fork("selection"), objective)
     gallery = Gallery(own)
     every = max(1, min(stage.steps for stage in source.stages) // max(sets - 1, 1))

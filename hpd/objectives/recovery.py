@@ -151,7 +151,7 @@ class Recovery:
 
     def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
-        if self._start is None:
+        if self._start is None and self._directed_by_start:
             self._start = (images.detach().clone(), labels.clone())
         image_grad, sums = torch.zeros_like(images), {"loss": 0.0}
         blocks = blocks_of(labels, self._settings.block_images)
@@ -167,8 +167,7 @@ class Recovery:
 
     def state(self) -> State:
         """Return the images of the first step, if the teacher is directed by them."""
-        adjustment = self._settings.adjustment
-        if self._start is None or (adjustment.mode, adjustment.view) != ("directed", "start"):
+        if self._start is None:
             return {}
         return {"start": self._start[0].clone(), "start_labels": self._start[1].clone()}
 
@@ -176,6 +175,11 @@ class Recovery:
         """Restore them."""
         self._start = (state["start"].clone(), state["start_labels"].clone()) if state else None
         self._adjustment.forget()
+
+    @property
+    def _directed_by_start(self) -> bool:
+        adjustment = self._settings.adjustment
+        return (adjustment.mode, adjustment.view) == ("directed", "start")
 
     def _loss(self, images: Tensor, labels: Tensor, block: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a block's normalised images, and what it is made of."""
@@ -211,16 +215,14 @@ class Recovery:
 
     def _view(self, block: int) -> tuple[Tensor, Tensor]:
         """Return one augmented view of the images that direct the teacher of a block."""
-        assert self._start is not None, "there was a step"
-        images, labels = self._start
-        if self._settings.adjustment.view == "real":
+        if self._start is None:
             rng = self._streams.generator("real view", block)
             real = self._train.draw_per_class(1, rng)
-            images, labels = (
-                part.to(images.device)
-                for part in (self._train.unit(real), self._train.labels[real])
-            )
+            device = next(self._teacher.network.parameters()).device
+            images = self._train.unit(real).to(device)
+            labels = self._train.labels[real].to(device)
         else:
+            images, labels = self._start
             blocks = blocks_of(labels, self._settings.block_images)
             chosen = blocks[block % len(blocks)]
             images, labels = images[chosen], labels[chosen]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,17 +23,17 @@ class NpzSettings(ExportSettings):
 
     def write(self, distilled: DistilledSet, provenance: Provenance, folder: Path) -> None:
         """Write the file; see `ExportSettings.write`."""
-        soft = distilled.soft_labels
+        arrays: dict[str, Any] = {
+            "images": distilled.images.numpy(),
+            "labels": distilled.labels.numpy(),
+            "classes": np.array(distilled.classes),
+            "mean": np.array(distilled.normalisation.mean, dtype=np.float32),
+            "std": np.array(distilled.normalisation.std, dtype=np.float32),
+        }
+        if distilled.soft_labels is not None:
+            arrays["soft_labels"] = distilled.soft_labels.numpy()
         buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            images=distilled.images.numpy(),
-            labels=distilled.labels.numpy(),
-            classes=np.array(distilled.classes),
-            mean=np.array(distilled.normalisation.mean, dtype=np.float32),
-            std=np.array(distilled.normalisation.std, dtype=np.float32),
-            **({} if soft is None else {"soft_labels": soft.numpy()}),
-        )
+        np.savez_compressed(buffer, **arrays)
         write_bytes(folder / "distilled.npz", buffer.getvalue())
         write_about(folder, distilled, provenance)
 
