@@ -54,7 +54,7 @@ def continual(
     heading, *rows = table_of(result.lines, settings.classes_per_step)
     table = Table(caption=CAPTION)
     for i, cell in enumerate(heading):
-        table.add_column(cell, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(cell, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
         table.add_row(*row)
     console.print(table)

@@ -10,8 +10,8 @@ from typing import Any
 from hpd.evaluation.plots import as_png, blank_figure
 
 CAPTION = (
-    "Accuracy in percent on the test images of all classes seen so far, mean and standard "
-    "deviation over the orders of the classes; floats and images are those of all classes."
+    "Accuracy in percent after so many classes, on the test images of all of them: mean and "
+    "standard deviation over the orders of the classes. Images and floats are those of the end."
 )
 
 
@@ -49,6 +49,7 @@ class Line:
 
     Args:
         memory: name.
+        orders: of the classes.
         images: in the end, mean over orders.
         stored_floats: in the end, mean over orders.
         steps: mean accuracy after each step, and deviation over orders (0 for one order).
@@ -59,6 +60,7 @@ class Line:
     """
 
     memory: str
+    orders: int
     images: float
     stored_floats: float
     steps: list[tuple[float, float]]
@@ -87,6 +89,7 @@ def summarise(cells: Sequence[Cell], baseline: str | None) -> list[Line]:
         lines.append(
             Line(
                 memory=name,
+                orders=len(own),
                 images=statistics.fmean(course[-1].images for course in own),
                 stored_floats=statistics.fmean(course[-1].stored_floats for course in own),
                 steps=[_spread([c.accuracy for c in column]) for column in zip(*own, strict=True)],
@@ -115,10 +118,13 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
 def table_of(lines: Sequence[Line], classes_per_step: int) -> list[list[str]]:
     """Return a table of text, headings first."""
     count = len(lines[0].steps)
-    steps = [f"{(step + 1) * classes_per_step} classes" for step in range(count)]
+    steps = [str((step + 1) * classes_per_step) for step in range(count)]
     rows = [["memory", "images", "floats", *steps, "mean", "over random"]]
     for line in lines:
-        cells = [f"{mean:.1f} \u00b1 {std:.1f}" for mean, std in [*line.steps, line.mean]]
+        cells = [
+            f"{mean:.1f}" if line.orders == 1 else f"{mean:.1f} \u00b1 {std:.1f}"
+            for mean, std in [*line.steps, line.mean]
+        ]
         gain = "" if line.gain is None else f"{line.gain:+.1f}"
         gain += "" if line.gain_sem is None else f" (se {line.gain_sem:.1f})"
         rows.append([line.memory, f"{line.images:g}", f"{line.stored_floats:,.0f}", *cells, gain])

@@ -130,10 +130,12 @@ def checks_of(settings: MultiIndexSettings, found: Sequence[Measured]) -> list[C
     aligned, student = values("alignment", DISTILLED, n), values("points", DISTILLED, m)
     real, unlearned = values("points", REAL_POINTS), values("points", UNLEARNED)
     elsewhere = values("floats", OTHER_START, floats)
+    alone = values("floats", REAL, m * (settings.dimension + 1))
     claims = [
         (f"alignment of {m} points of {n:,} examples", aligned, 0.5, True),
         (f"error of a student of {m} points", student, 0.2, False),
-        (f"error of a student of {m} real points", real, 0.9, True),
+        (f"error of a student of {m} real points", real, 0.7, True),
+        (f"error of a student of {m} real points and nothing else", alone, 0.9, True),
         ("error of random features", unlearned, 0.5, True),
         ("what labels lose to real data at their start", lost, 0.05, False),
         ("error of labels at another start", elsewhere, 0.9, True),

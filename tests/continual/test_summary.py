@@ -45,6 +45,7 @@ def test_one_order_has_no_deviation():
     assert random.steps == [(70, 0), (45, 0)]
     assert (pixel.gain, pixel.gain_sem) == (17.5, None)
     assert summarise(cells(), None)[1].gain is None
+    assert table_of([random, pixel], 3)[2][3:] == ["90.0", "60.0", "75.0", "+17.5"]
 
 
 def test_the_order_of_the_files_changes_nothing():
@@ -54,8 +55,7 @@ def test_the_order_of_the_files_changes_nothing():
 def test_tables_show_floats_and_images_and_steps():
     lines = summarise(cells(), "random")
     heading, first, second = table_of(lines, 3)
-    assert heading == ["memory", "images", "floats", "3 classes", "6 classes", "mean",
-                       "over random"]  # fmt: skip
+    assert heading == ["memory", "images", "floats", "3", "6", "mean", "over random"]
     assert first == ["random", "4", "1,024", "75.0 \u00b1 7.1", "50.0 \u00b1 7.1",
                      "62.5 \u00b1 7.1", ""]  # fmt: skip
     assert second[-1] == "+17.5 (se 0.0)"
