@@ -10,6 +10,7 @@ from hpd.api.relabelling import relabel
 from hpd.api.reports import report
 from hpd.api.runs import Run, evaluate, load_run
 from hpd.api.sampling import sample
+from hpd.api.scoring import score_generator
 from hpd.api.squeezing import squeeze
 from hpd.api.theory import multi_index
 
@@ -29,6 +30,7 @@ __all__ = [
     "relabel",
     "report",
     "sample",
+    "score_generator",
     "squeeze",
     "train_experts",
 ]

@@ -32,7 +32,8 @@ class MatchingSettings(ObjectiveSettings):
         description="one of these is drawn per step and applied to both sides alike; [] for none",
     )
     compile: bool = Field(
-        False, description="compile the student for the real images; pays in runs of many steps on a GPU"
+        False,
+        description="compile the student for the real images; pays in long runs on a GPU",
     )
     real_dtype: Precision = Field(
         "float32",
