@@ -77,8 +77,8 @@ def continual(
     course = Course(settings, dataset, open_device(settings.device), distil, folder)
     with ExitStack() as stack:
         if folder.path is not None:
-            folder.open(settings, _facts(dataset), resume=resume)
             stack.enter_context(held(folder.path, "goes through a course in"))
+            folder.open(settings, _facts(dataset), resume=resume)
             stack.enter_context(writing_to(folder.path, _MEND))
         lines, cells = course.run(report, on_estimate)
     return ContinualResult(settings, lines, cells, folder.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import logging
 import os
 
@@ -15,12 +16,14 @@ import hpd
 from hpd.api import continual
 from hpd.config import load_config
 from hpd.continual import course as course_module
+from hpd.continual import memories
 from hpd.continual.estimate import CourseEstimator, Task
 from hpd.continual.folder import CourseFolder
 from hpd.continual.settings import load_continual
 from hpd.engine import loop
 from hpd.errors import ConfigError, DataError, RunError
 from hpd.files import write_json
+from hpd.locks import held
 from hpd.seals import read_sealed, sealed
 
 DISTILLED = {
@@ -145,7 +148,7 @@ def test_coresets_are_of_each_class_and_of_their_selection(monkeypatch, lessons)
         chosen.append(features.shape)
         return torch.arange(len(features))[-count:]
 
-    monkeypatch.setitem(hpd.continual.memories.SELECTIONS, "k_centre", last_ones)
+    monkeypatch.setitem(memories.SELECTIONS, "k_centre", last_ones)
     memory = {"kind": "coreset", "selection": "k_centre", **small}
     continual(with_memories(core=memory), "orders=1", "budget_images=2")
     assert len(chosen) == 4
@@ -310,10 +313,19 @@ def test_another_course_is_refused(whole, tmp_path):
     other = continual(CONFIG, "description=other", out=out, resume=True)
     assert other.cells == whole[0].cells
     assert contents(out).keys() == before.keys()
+    with (
+        held(out, "goes through a course in"),
+        pytest.raises(RunError, match="another process goes through a course in"),
+    ):
+        continual(CONFIG, out=out, resume=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
     with pytest.raises(RunError, match="already holds other files"):
         continual(CONFIG, out=tmp_path / "other")
+
+
+def test_options_are_put_over_others():
+    assert doctest.testmod(memories) == (0, 3)
 
 
 def test_a_distilled_memory_takes_the_rest_from_a_config():
