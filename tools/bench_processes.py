@@ -4,8 +4,11 @@
 
 Each work is an ordinary run of the ten digits without selection: what is optimised, and what it is
 matched to. Processes are started by torchrun and share out the classes; the median of the first
-one's steps counts, which includes all waiting for the others. Works of several numbers of processes
-take turns, and there should be a core for each process.
+one's steps counts, which includes all waiting for the others. There should be a core for each.
+
+What the machine allows is measured beside it: as many runs at once that share nothing. Cores have
+caches, memory and clocks in common, so that they too take fewer steps in sum than one run times
+their number.
 """
 
 from __future__ import annotations
@@ -76,69 +79,70 @@ class Times:
 def take_steps(works: Sequence[str], steps: int, folder: Path, result: Path) -> None:
     """Take the steps of all works in one of several processes, and write their medians."""
     import hpd
+    from hpd.allocator import keep_freed_memory
     from hpd.config import load_config
     from hpd.device import Processes
 
+    keep_freed_memory()  # as the command line does
     processes = Processes.started(cpu=True)
-    medians = {}
+    found = {}
     for work in works:
         config = load_config(config_of(work, steps, folder))
         if WORKS[work]["objective"]["kind"] == "trajectory" and processes.is_first:
             hpd.train_experts(config)
-        processes.any(False)  # the others wait
-        times = Times()
-        hpd.distill(config, processes=processes, observers=[times])
-        if processes.is_first:
+        found[work] = []
+        for sharing in (processes, Processes())[: processes.count]:
+            processes.any(False)  # all start at once
+            times = Times()
+            hpd.distill(config, processes=sharing, observers=[times])
             # the first step also prepares what all of them need
-            medians[work] = statistics.median(times.seconds[1:])
+            found[work].append(statistics.median(times.seconds[1:] or [0.0]))
     if processes.is_first:
-        result.write_text(json.dumps(medians))
+        result.write_text(json.dumps(found))
     processes.end()
 
 
-def measure(
-    works: Sequence[str], counts: Sequence[int], steps: int, repeats: int
-) -> dict[str, dict[int, float]]:
-    """Return the steps per second of each work on each number of processes."""
-    found: dict[str, dict[int, list[float]]] = {w: {n: [] for n in counts} for w in works}
+def measure(works: Sequence[str], count: int, steps: int) -> dict[str, dict[str, float]]:
+    """Return the steps per second of each work: of one process, of several, and of runs apart."""
+    found: dict[str, dict[str, float]] = {work: {} for work in works}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for _ in range(repeats):
-            for count in counts:
-                result = folder / "result.json"
-                command = [
-                    *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-                    *("--nproc_per_node", str(count), __file__, "--folder", str(folder)),
-                    *("--steps", str(steps), *(f"--work={work}" for work in works)),
-                ]
-                environment = {"OMP_NUM_THREADS": "1", **os.environ}
-                subprocess.run(command, check=True, env=environment)
-                for work, seconds in json.loads(result.read_text()).items():
-                    found[work][count].append(1 / seconds)
-    return {w: {n: statistics.median(r) for n, r in own.items()} for w, own in found.items()}
+        for processes in (1, count):
+            result = folder / "result.json"
+            command = [
+                *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                *("--nproc_per_node", str(processes), __file__, "--folder", str(folder)),
+                *("--steps", str(steps), *(f"--work={work}" for work in works)),
+            ]
+            environment = {"OMP_NUM_THREADS": "1", **os.environ}
+            subprocess.run(command, check=True, env=environment)
+            for work, seconds in json.loads(result.read_text()).items():
+                if processes == 1:
+                    found[work]["one"] = 1 / seconds[0]
+                else:
+                    found[work] |= {"several": 1 / seconds[0], "apart": processes / seconds[1]}
+    return found
 
 
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the figures here.")
-@click.option("--count", "counts", type=click.IntRange(1), multiple=True, default=(1, 2))
+@click.option("--count", type=click.IntRange(2), default=2, show_default=True)
 @click.option("--work", "works", type=click.Choice([*WORKS]), multiple=True, default=[*WORKS])
 @click.option("--steps", type=click.IntRange(2), default=12, show_default=True)
-@click.option("--repeats", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), hidden=True)
 def main(
-    path: Path | None, counts: Sequence[int], works: Sequence[str], steps: int, repeats: int,
-    folder: Path | None,
-) -> None:  # fmt: skip
+    path: Path | None, count: int, works: Sequence[str], steps: int, folder: Path | None
+) -> None:
     """Print a table, and write it as JSON."""
     if folder is not None:  # in one of the processes
         take_steps(works, steps, folder, folder / "result.json")
         return
-    found = measure(works, counts, steps, repeats)
-    click.echo("  ".join([f"{'steps per second':26}", *(f"{n:>6}" for n in counts), " ratio"]))
+    found = measure(works, count, steps)
+    click.echo(f"{'steps per second':26}  {1:>6}  {count:>6}   ratio  ratio of {count} runs apart")
     for work, rates in found.items():
-        ratio = rates[counts[-1]] / rates[counts[0]]
-        shown = [f"{rates[n]:6.2f}" for n in counts]
-        click.echo("  ".join([f"{work:26}", *shown, f"{ratio:6.2f}"]))
+        ratios = [rates[name] / rates["one"] for name in ("several", "apart")]
+        shown = [rates["one"], rates["several"], *ratios]
+        click.echo("  ".join([f"{work:26}", *(f"{value:6.2f}" for value in shown)]))
     if path is not None:
         path.write_text(json.dumps(found, indent=2) + "\n")
 

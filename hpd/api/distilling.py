@@ -70,8 +70,7 @@ def distill(
             where there is none, one is started.
         seed: replaces the configuration's.
         generator: replaces the one that the source names: a generator of your own.
-        processes: that share the work; None: those that a launcher started. ``Processes()`` is
-            this process alone, wherever it was started.
+        processes: that share the work, ``Processes()`` for this one; None: all that were started.
         observers: hear of every step and stage.
         on_setup: hears the stages, and how many steps are taken already, before the first step.
         on_estimate: hears what the run will take, once a step was measured.
@@ -98,11 +97,10 @@ def distill(
         if not is_out_of_memory(error):
             raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        if processes.count > 1:
-            # the others have ended, and so no steps can be tried
-            raise out_of_memory(settings, job.parts, None, reason) from None
+    # with the others of several processes gone, no steps can be tried
+    stage = job.stage if processes.count == 1 else None
     # out of the handler, so that nothing of the step that failed is held any more
-    raise out_of_memory(settings, job.parts, job.stage, reason)
+    raise out_of_memory(settings, job.parts, stage, reason)
 
 
 class _Job:
