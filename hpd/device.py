@@ -295,9 +295,8 @@ def _reached() -> Iterator[None]:
     except RuntimeError as error:
         raise ProcessError(
             "another process of the run has ended",
-            got=str(error).partition("\n")[0],
             fix="Start all of them again; a run that is written down goes on with --resume.",
-        ) from None
+        ) from error
 
 
 def _exchange_device() -> torch.device:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hpd.device import Processes, has_fast_bfloat16, open_device, resolve_precision
-from hpd.errors import DeviceError
+from hpd.errors import DeviceError, ProcessError
 
 CPU = torch.device("cpu")
 
@@ -47,4 +47,24 @@ def test_one_process_averages_with_nobody():
     assert alone.average(value) is value
     assert alone.any(True)
     assert not alone.any(False)
+    assert alone.sum(value) is value
+    assert alone.largest(3) == 3
+    assert alone.gather(value, [2])[0] is value
+    assert alone.objects("a") == ["a"]
+    assert alone.first(lambda: "b") == "b"
+    with pytest.raises(ZeroDivisionError), alone.together():
+        _ = 1 / 0
+    assert not alone.told
     alone.end()
+
+
+def test_an_exchange_that_fails_says_what_it_means(monkeypatch):
+    """In a group of two of which the other is not there."""
+
+    def unreachable(*arguments, **options):
+        raise RuntimeError("Connection closed by peer\nat some place")
+
+    monkeypatch.setattr("accelerate.utils.reduce", unreachable)
+    monkeypatch.setattr("hpd.device._exchange_device", lambda: CPU)
+    with pytest.raises(ProcessError, match=r"^another process of the run has ended\. Start all of"):
+        Processes(0, 2).sum(torch.ones(1))
