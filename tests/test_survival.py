@@ -55,6 +55,29 @@ def test_a_second_signal_is_raised_at_once():
     assert reached == ["first"]
 
 
+def test_a_signal_that_comes_twice_is_one_where_that_is_expected():
+    """The terminal tells every process, and the launcher passes it on to them."""
+    reached = []
+    repeated = Interrupts(repeated=True)
+    with pytest.raises(Interrupted) as caught, repeated as interrupts, interrupts.deferred():
+        raise_signal(signal.SIGINT)
+        raise_signal(signal.SIGTERM)
+        reached.append(interrupts.number)
+        interrupts.check()
+    assert reached == [signal.SIGINT]
+    assert exit_code(caught.value) == 130
+
+
+def test_a_signal_of_another_process_is_raised_like_an_own_one():
+    with pytest.raises(Interrupted) as caught, Interrupts() as interrupts, interrupts.deferred():
+        interrupts.take_over(0)
+        interrupts.check()
+        assert interrupts.number == 0
+        interrupts.take_over(signal.SIGTERM)
+        interrupts.check()
+    assert exit_code(caught.value) == 143
+
+
 def test_an_error_is_not_hidden_by_a_signal_that_waits():
     with pytest.raises(RunError), Interrupts() as interrupts, interrupts.deferred():
         raise_signal(signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from copy import deepcopy
 from types import SimpleNamespace
 
@@ -10,12 +11,14 @@ import torch
 from conftest import CPU, SMALL_STUDENT
 from threads import in_threads, together
 
+from hpd.artifacts import RunFolder
 from hpd.artifacts.checkpoints import CheckpointFolder
 from hpd.device import Processes
 from hpd.engine import SELECTORS, OptimizerSettings, optimise
-from hpd.engine.keeper import to_checkpoint, to_snapshot
+from hpd.engine.keeper import RunKeeper, to_checkpoint, to_snapshot
 from hpd.engine.sharing import check_count
 from hpd.errors import ConfigError, NumericError, ProcessError
+from hpd.interrupts import Interrupted, Interrupts
 from hpd.objectives import OBJECTIVES
 from hpd.rng import Streams
 from hpd.sources import SOURCES
@@ -59,20 +62,20 @@ class Keeps:
 def run(images):
     """Runs fresh parts in one of several processes, and returns the outcome and what was heard."""
 
-    def go(processes, source, objective=DM, *, selector="last", path=None, since=None):
+    def go(processes, source, objective=DM, *, selector="last", path=None, since=None, keeper=None):
         # processes have no tensors in common, as an optimiser may work in those that it is given
         streams, since = Streams(0), deepcopy(since)
         built = OBJECTIVES.parse(objective).build(images, CPU, streams.fork("objective"))
         selection = SELECTORS.parse(selector)
         hears = Hears()
-        keeps = None if path is None else Keeps(processes, path)
+        keeps = keeper if path is None else Keeps(processes, path)
         outcome = optimise(
             SOURCES.parse(source).build(images, CPU, streams.fork("source")), built,
             selection.build(images, CPU, streams.fork("selection"), built), OptimizerSettings(),
             hears, select_every=2, keeper=keeps, since=since, processes=processes,
         )  # fmt: skip
         return SimpleNamespace(
-            **vars(outcome), heard=hears, snapshots=keeps.snapshots if keeps else []
+            **vars(outcome), heard=hears, snapshots=getattr(keeps, "snapshots", [])
         )
 
     return go
@@ -242,6 +245,29 @@ def test_what_fails_in_one_ends_all_and_is_told(run, monkeypatch, source_setting
     assert isinstance(first, ProcessError)
     message = r"process 1 of 2 failed: got NumericError: the loss is not finite at step 1"
     assert str(first).startswith(message)
+
+
+def test_a_signal_that_one_hears_ends_all_after_the_same_step(run, tmp_path, source_settings):
+    source, taken = source_settings("pixel", steps=STEPS), {0: [], 1: []}
+    folder = RunFolder.create(tmp_path / "run", "")
+
+    class Hears(RunKeeper):
+        def __init__(self, processes):
+            self.rank, self.interrupts = processes.rank, Interrupts()
+            super().__init__(
+                folder, every=100, interrupts=self.interrupts, facts={}, processes=processes
+            )
+
+        def after_step(self, steps, take):
+            taken[self.rank].append(steps)
+            if self.rank == 1 and steps == 2:
+                self.interrupts.take_over(signal.SIGTERM)
+            super().after_step(steps, take)
+
+    found = in_threads(2, lambda p: run(p, source, keeper=Hears(p)))
+    assert [type(error) for error in found] == [Interrupted, Interrupted]
+    assert taken == {0: [1, 2], 1: [1, 2]}
+    assert folder.checkpoints.newest().step.index == 2
 
 
 def test_there_is_a_class_for_each_process():
