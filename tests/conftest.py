@@ -5,6 +5,11 @@ import os
 import signal
 from pathlib import Path
 
+# before torch starts its threads: several workers share the cores
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    _own = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _own)))
+
 import pytest
 import torch
 from safetensors.torch import load_file
