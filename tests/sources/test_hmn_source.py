@@ -183,7 +183,8 @@ def test_levels_go_on_from_what_the_memories_gave(build, level):
         ("memories", 5), ("2 b8.conv0", 7), ("4 pixels", 7),
     ]  # fmt: skip
     before = render_all(source)
-    assert [group.name for group in source.enter(0)] == ["memories", "networks"]
+    entered = [group.name for group in source.enter(0)]
+    assert entered == ["memories", "instance memories", "networks"]
     kept = source.state()
     assert [group.name for group in source.enter(1)] == ["ws", "features"]
     torch.testing.assert_close(render_all(source), before, rtol=1e-4, atol=1e-5)
