@@ -68,16 +68,22 @@ def filtered_lrelu(
     first = torch.ones(1, device=x.device) if up_kernel is None else up_kernel
     second = torch.ones(1, device=x.device) if down_kernel is None else down_kernel
     schema.check_factors("filtered_lrelu", up, down)
-    left, right, top, bottom = padding
-    room = (
-        x.shape[-2] * up + top + bottom - first.shape[0] - second.shape[0] + 2,
-        x.shape[-1] * up + left + right - first.shape[-1] - second.shape[-1] + 2,
-    )
-    schema.check_size(x, room, "filtered_lrelu")
+    schema.check_size(x, _room(x, first, second, up, padding), "filtered_lrelu")
     recorded = schema.needs_gradient(x, bias)
     return torch.ops.hpd.filtered_lrelu(
         x, bias, first, second, up, down, padding, gain, slope, clamp, recorded
     )[0]
+
+
+def _room(
+    x: Tensor, first: Tensor, second: Tensor, up: int, padding: tuple[int, int, int, int]
+) -> tuple[int, int]:
+    """Return height and width of the result before it is downsampled."""
+    left, right, top, bottom = padding
+    return (
+        x.shape[-2] * up + top + bottom - first.shape[0] - second.shape[0] + 2,
+        x.shape[-1] * up + left + right - first.shape[-1] - second.shape[-1] + 2,
+    )
 
 
 def filtered_lrelu_reference(
