@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpd.allocator import keep_freed_memory
+from hpd.commands import folder_of, interruptible, option_if, rank
 from hpd.compare_cli import compare
 from hpd.continual_cli import continual
 from hpd.errors import HpdError
 from hpd.export_cli import export
 from hpd.generator_cli import generator
-from hpd.interrupts import Interrupts, exit_code
 from hpd.ops_cli import ops
 from hpd.prune_cli import prune
 from hpd.relabel_cli import relabel
@@ -46,7 +44,7 @@ class _Commands(click.Group):
         # OSError: a full disk, a folder that may not be written to
         except (HpdError, OSError) as error:
             message = " ".join(str(error).split())
-            who = f"hpd (process {_rank()})" if _rank() else "hpd"
+            who = f"hpd (process {rank()})" if rank() else "hpd"
             click.echo(f"{who}: {type(error).__name__}: {message}", err=True)
             sys.exit(_EXIT_BAD_INPUT)
 
@@ -95,8 +93,8 @@ def distill(
     if dry_run:
         click.echo(settings.to_yaml(), nl=False)
         return
-    folder = out or Path("runs") / f"{Path(config).stem}-{settings.seed}"
-    command = [config, *overrides, *_option("--seed", seed), "--out", str(folder), "--resume"]
+    folder = out or folder_of(config, settings.seed)
+    command = [config, *overrides, *option_if("--seed", seed), "--out", str(folder), "--resume"]
     with interruptible("distill", command):
         _distill_and_evaluate(settings, folder, resume)
 
@@ -151,30 +149,6 @@ def _one_speaks(processes: Processes) -> Iterator[None]:
         raise
 
 
-def _rank() -> int:
-    """Return which of the processes of a launcher this is, without importing torch."""
-    return int(os.environ.get("RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or 0)
-
-
-@contextmanager
-def interruptible(name: str, arguments: Sequence[str]) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into one line that says how to go on, and an exit code."""
-    try:
-        with Interrupts():
-            yield
-    except KeyboardInterrupt as interrupt:
-        many = int(os.environ.get("WORLD_SIZE") or 1) > 1
-        program = ["accelerate", "launch", "-m", "hpd"] if many else ["hpd"]
-        command = shlex.join([*program, name, *arguments])
-        if not _rank():
-            click.echo(f"hpd: interrupted; this goes on: {command}", err=True)
-        sys.exit(exit_code(interrupt))
-
-
-def _option(name: str, value: object) -> list[str]:
-    return [] if value is None else [name, str(value)]
-
-
 @main.command()
 @click.argument("config")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -202,7 +176,7 @@ def experts(
 
     settings, console = load_config(config, overrides, seed), Console()
     started = time.perf_counter()
-    options = [*_option("--out", out), *_option("--count", count), *_option("--seed", seed)]
+    options = [*option_if("--out", out), *option_if("--count", count), *option_if("--seed", seed)]
     with (
         interruptible("experts", [config, *overrides, *options]),
         ProgressBar(console, "training experts") as bar,

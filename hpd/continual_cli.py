@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from hpd.commands import folder_of, interruptible, option_if
+
 
 @click.command()
 @click.argument("config")
@@ -34,7 +36,6 @@ def continual(
     from rich.table import Table
 
     from hpd import api
-    from hpd.cli import interruptible
     from hpd.console import ProgressBar
     from hpd.continual.settings import load_continual
     from hpd.continual.summary import CAPTION, table_of
@@ -43,9 +44,8 @@ def continual(
     if dry_run:
         click.echo(settings.to_yaml(), nl=False)
         return
-    console, folder = Console(), out or Path("runs") / f"{Path(config).stem}-{settings.seed}"
-    seeded = [] if seed is None else ["--seed", str(seed)]
-    command = [config, *overrides, *seeded, "--out", str(folder), "--resume"]
+    console, folder = Console(), out or folder_of(config, settings.seed)
+    command = [config, *overrides, *option_if("--seed", seed), "--out", str(folder), "--resume"]
     with interruptible("continual", command), ProgressBar(console, "learning") as bar:
         result = api.continual(
             settings, out=folder, resume=resume, report=bar.on_student,

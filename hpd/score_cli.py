@@ -59,7 +59,7 @@ def score(
     found = api.score_generator(
         name, data, seeds=seeds or (0,), resnet20=resnet20, report=tell, **given
     )
-    if len(seeds) > 1:
+    if len(found["seeds"]) > 1:
         click.echo(_sentence("mean", found))
     if target is not None:
         write_json(target, found)

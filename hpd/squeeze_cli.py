@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from hpd.commands import interruptible
+
 
 @click.command()
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -35,7 +37,6 @@ def squeeze(overrides: tuple[str, ...], data: str, out: Path, **options: Any) ->
     from rich.console import Console
 
     from hpd import api
-    from hpd.cli import interruptible
     from hpd.console import ProgressBar, describe_teacher
 
     console, given = Console(), {k: v for k, v in options.items() if v is not None}

@@ -31,6 +31,7 @@ LAYERS = [
     ["hpd.continual"],
     ["hpd.api"],
     [
+        "hpd.commands",
         "hpd.console",
         "hpd.compare_cli",
         "hpd.continual_cli",

@@ -1,0 +1,44 @@
+"""What commands share: where they write, and how they end and go on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from hpd.interrupts import Interrupts, exit_code
+
+
+def folder_of(config: str, seed: int) -> Path:
+    """Return the folder of a configuration's run where the user names none."""
+    return Path("runs") / f"{Path(config).stem}-{seed}"
+
+
+def rank() -> int:
+    """Return which of the processes of a launcher this is, without importing torch."""
+    return int(os.environ.get("RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or 0)
+
+
+@contextmanager
+def interruptible(name: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into one line that says how to go on, and an exit code."""
+    try:
+        with Interrupts():
+            yield
+    except KeyboardInterrupt as interrupt:
+        many = int(os.environ.get("WORLD_SIZE") or 1) > 1
+        program = ["accelerate", "launch", "-m", "hpd"] if many else ["hpd"]
+        command = shlex.join([*program, name, *arguments])
+        if not rank():
+            click.echo(f"hpd: interrupted; this goes on: {command}", err=True)
+        sys.exit(exit_code(interrupt))
+
+
+def option_if(name: str, value: object) -> list[str]:
+    """Return an option as it is typed; nothing where it was not given."""
+    return [] if value is None else [name, str(value)]
