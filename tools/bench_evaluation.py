@@ -69,7 +69,7 @@ def lessons(work: Work) -> list[Lesson]:
 def one_after_another(lessons: Sequence[Lesson], training: TrainingSettings) -> None:
     """Train each student by itself."""
     for own in lessons:
-        train_plainly(own.student, own.images, own.labels, training, own.streams)
+        train_plainly(own, training)
 
 
 def measure(work: Work, repeats: int) -> dict[str, float]:

@@ -3,8 +3,9 @@
 from hpd.students import alexnet, convnet, resnet, resnet20, vgg, vit
 from hpd.students.base import STUDENTS, Student, StudentSettings
 from hpd.students.means import class_means
-from hpd.students.together import Lesson, train_student, train_students
+from hpd.students.together import train_student, train_students
 from hpd.students.training import (
+    Lesson,
     TrainingSettings,
     accuracy,
     in_batches,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hpd.errors import ConfigError
 from hpd.students.base import ImageShape, Student
+from hpd.students.norms import Norm
 
 # what a block of feature maps ends with
 _ENDS = (nn.AvgPool2d, nn.MaxPool2d, nn.Sequential)
@@ -63,3 +64,22 @@ def too_small(image_shape: ImageShape, *, got: str, expected: str) -> ConfigErro
         got=got,
         expected=expected,
     )
+
+
+def check_last_maps(image_shape: ImageShape, norm: Norm, *, shrink: int) -> None:
+    """Check that a norm of each map sees more than one pixel in the last ones.
+
+    Args:
+        image_shape: (C, H, W).
+        norm: of the student.
+        shrink: by how much the last maps are smaller than the images, a side.
+
+    Raises:
+        ConfigError: if it would not, and give a constant.
+    """
+    if norm == "instance" and max(image_shape[1:]) <= shrink:
+        raise too_small(
+            image_shape,
+            got="norm 'instance' on last maps of one pixel",
+            expected=f"more than {shrink} px, or norm 'batch', 'group', 'layer' or 'none'",
+        )

@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from hpd.students.base import STUDENTS, ImageShape, StudentSettings
-from hpd.students.convolutional import Convolutional, too_small
+from hpd.students.convolutional import Convolutional, check_last_maps
 from hpd.students.norms import Norm, norm_layer
 
 
@@ -31,12 +31,7 @@ class ResNet18Settings(StudentSettings):
         Raises:
             ConfigError: if instance norm would see maps of one pixel, and give a constant.
         """
-        if self.norm == "instance" and max(image_shape[1:]) <= 8:
-            raise too_small(
-                image_shape,
-                got="norm 'instance' on last maps of one pixel",
-                expected="more than 8 px, or norm 'batch', 'group', 'layer' or 'none'",
-            )
+        check_last_maps(image_shape, self.norm, shrink=8)
         return ResNet18(image_shape, num_classes, norm=self.norm)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hpd.data import Normalisation
 from hpd.errors import DataError
 from hpd.students.base import STUDENTS, ImageShape, StudentSettings
-from hpd.students.convolutional import Convolutional, too_small
+from hpd.students.convolutional import Convolutional, check_last_maps
 from hpd.students.norms import Norm, norm_layer
 
 NAME = "ResNet-20 for CIFAR-10 (akamaster/pytorch_resnet_cifar10)"
@@ -50,12 +50,7 @@ class ResNet20Settings(StudentSettings):
         Raises:
             ConfigError: if instance norm would see maps of one pixel, and give a constant.
         """
-        if self.norm == "instance" and max(image_shape[1:]) <= 4:
-            raise too_small(
-                image_shape,
-                got="norm 'instance' on last maps of one pixel",
-                expected="more than 4 px, or norm 'batch', 'group', 'layer' or 'none'",
-            )
+        check_last_maps(image_shape, self.norm, shrink=4)
         return ResNet20(image_shape[0], num_classes, norm=self.norm)
 
 

@@ -87,9 +87,7 @@ class StudentStack:
             targets: probabilities of the classes [S, N, K], at this temperature.
             temperature: T of the softmax; the loss counts T^2 times.
         """
-        maps = self._first.forward(images)
-        for layer in self._layers:
-            maps = layer.forward(maps)
+        maps = self._last_maps(images)
         grad = self._head.gradient(maps, targets, temperature)
         for layer in reversed(self._layers):
             grad = layer.backward(grad)
@@ -98,11 +96,15 @@ class StudentStack:
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
         """Return each student's embeddings [S, N, E] of normalised images [S, N, C, H, W]."""
+        # a copy: the next call overwrites the maps
+        return self._last_maps(images).permute(0, 1, 4, 2, 3).flatten(2).clone()
+
+    def _last_maps(self, images: Tensor) -> Tensor:
+        """Return the maps [S, N, h, w, C] that the head sees."""
         maps = self._first.forward(images)
         for layer in self._layers:
             maps = layer.forward(maps)
-        # a copy: the next call overwrites the maps
-        return maps.permute(0, 1, 4, 2, 3).flatten(2).clone()
+        return maps
 
     @torch.no_grad()
     def gradient_of(self, number: int) -> dict[str, Tensor]:

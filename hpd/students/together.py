@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,29 +12,12 @@ from hpd.augment import Augmentation, draw_augmentation
 from hpd.rng import Streams
 from hpd.students.base import Student
 from hpd.students.stack import StudentStack, stackable, width_of
-from hpd.students.training import TrainingSettings, soften, train_plainly
+from hpd.students.training import Lesson, TrainingSettings, soften, train_plainly
 
 # Measured on a CPU: with more values than this in the first maps of a student's batch it is as
 # fast alone as together with others, and takes less memory (tools/bench_evaluation.py). With fewer
 # than the least in the batches of all students together autograd is faster than a stack.
 _MOST_TOGETHER, _LEAST = 2_000_000, 400_000
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """One student, and what it is to learn.
-
-    Args:
-        student: on the device of the images.
-        images: normalised, [N, C, H, W].
-        labels: classes [N], int64, or probabilities [N, K].
-        streams: where the order of the images, the augmentation and dropout come from.
-    """
-
-    student: Student
-    images: Tensor
-    labels: Tensor
-    streams: Streams
 
 
 def train_student(
@@ -71,7 +53,7 @@ def train_students(lessons: Sequence[Lesson], settings: TrainingSettings) -> Non
             _Class(group, settings).train()
             continue
         for lesson in group:
-            train_plainly(lesson.student, lesson.images, lesson.labels, settings, lesson.streams)
+            train_plainly(lesson, settings)
 
 
 def groups(lessons: Sequence[Lesson], settings: TrainingSettings) -> Sequence[Sequence[Lesson]]:

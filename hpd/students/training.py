@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -108,10 +109,25 @@ class TrainingSettings(SGDSettings):
         return min(self.ema, epoch / (epoch + 1))
 
 
-def train_plainly(
-    student: Student, images: Tensor, labels: Tensor, settings: TrainingSettings, streams: Streams
-) -> Student:
-    """Train `student` in place with cross entropy by autograd, and return it.
+@dataclass(frozen=True)
+class Lesson:
+    """One student, and what it is to learn.
+
+    Args:
+        student: on the device of the images.
+        images: normalised, [N, C, H, W].
+        labels: classes [N], int64, or probabilities [N, K].
+        streams: where the order of the images, the augmentation and dropout come from.
+    """
+
+    student: Student
+    images: Tensor
+    labels: Tensor
+    streams: Streams
+
+
+def train_plainly(lesson: Lesson, settings: TrainingSettings) -> None:
+    """Train a student in place with cross entropy by autograd.
 
     `train_student` comes to the same, sooner.
 
@@ -120,23 +136,20 @@ def train_plainly(
     constant.
 
     Args:
-        student: on the device of `images`.
-        images: normalised, [N, C, H, W].
-        labels: classes [N], int64, or soft: probabilities [N, K].
+        lesson: the student, and what it is to learn.
         settings: the protocol.
-        streams: where the order of the images, the augmentation and dropout come from.
     """
+    student, images = lesson.student, lesson.images
     optimizer = settings.optimizer(student)
     averaged = [value.detach().clone() for value in _averaged(student)] if settings.ema else []
-    labels = soften(labels, settings.temperature)
+    labels = soften(lesson.labels, settings.temperature)
     for epoch in range(settings.epochs):
-        rng = streams.generator("epoch", epoch)
+        rng = lesson.streams.generator("epoch", epoch)
         train_epoch(student, optimizer, images, labels, settings, rng, epoch, settings.temperature)
         if averaged:
             torch._foreach_lerp_(averaged, _averaged(student), 1 - settings.decay(epoch))
     for value, average in zip(_averaged(student), averaged, strict=bool(averaged)):
         value.copy_(average)
-    return student
 
 
 def _averaged(student: Student) -> list[Tensor]:

@@ -69,7 +69,7 @@ def test_equals_one_after_another(shape, way, most, float64, small, monkeypatch)
     assert len(groups(ours, settings)) == (1 if most else 3)
     train_students(ours, settings)
     for lesson in theirs:
-        train_plainly(lesson.student, lesson.images, lesson.labels, settings, lesson.streams)
+        train_plainly(lesson, settings)
     assert_same(ours, theirs, 1e-9)
     # and they did learn, each for itself
     assert (weights(ours)[0]["head.weight"] - weights(ours)[1]["head.weight"]).abs().max() > 0.01
@@ -81,7 +81,7 @@ def test_soft_labels_together(temperature, float64, small):
     ours, theirs = lessons(soft=True), lessons(soft=True)
     train_students(ours, settings)
     for lesson in theirs:
-        train_plainly(lesson.student, lesson.images, lesson.labels, settings, lesson.streams)
+        train_plainly(lesson, settings)
     assert_same(ours, theirs, 1e-9)
 
 
@@ -91,9 +91,7 @@ def test_soft_labels_are_met_as_hinton_writes(float64):
     settings = TrainingSettings(
         epochs=1, lr=0.3, momentum=0.0, weight_decay=0.0, temperature=3.0, schedule="constant"
     )
-    train_plainly(
-        lesson[0].student, lesson[0].images, lesson[0].labels, settings, lesson[0].streams
-    )
+    train_plainly(lesson[0], settings)
     student, images, labels = other[0].student, other[0].images, other[0].labels
     loss = 0.0
     for logits, q in zip(student(images), labels, strict=True):
@@ -120,7 +118,7 @@ def test_others_learn_one_after_another(student, small):
     assert not stacked(ours, settings)
     train_students(ours, settings)
     for lesson in theirs:
-        train_plainly(lesson.student, lesson.images, lesson.labels, settings, lesson.streams)
+        train_plainly(lesson, settings)
     assert_same(ours, theirs, 0)
 
 
