@@ -19,6 +19,7 @@ from generators.ops.build import build
 from generators.ops.native import load, requested_mode
 from generators.ops.toolchain import read_recipe
 from generators.stylegan2 import StyleGAN2, StyleGAN2Settings
+from hpd import api
 from hpd.data import Dataset, ImageSet, Normalisation
 from hpd.engine.experts import train_experts
 from hpd.engine.teachers import squeeze
@@ -172,6 +173,7 @@ def experts_folder(images, tmp_path_factory) -> str:
     return str(folder)
 
 
+THREE_DIGITS = {"kind": "digits", "classes": ["0", "1", "8"]}
 SMALL_TEACHER = {
     "student": SMALL_STUDENT | {"norm": "batch"},
     "training": {"epochs": 4, "lr": 0.1, "batch_size": 12, "augment": ["crop"]},
@@ -184,6 +186,15 @@ def teacher_folder(images, tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("teachers") / "small"
     settings = SqueezeSettings.read(SMALL_TEACHER)
     squeeze(folder, settings, Dataset(images, images), device=CPU, seed=0)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def digits_teacher(tmp_path_factory) -> str:
+    """A teacher of one epoch on THREE_DIGITS. Not to be changed: copy it."""
+    folder = tmp_path_factory.mktemp("teachers") / "digits"
+    student = f"student={SMALL_TEACHER['student']}"
+    api.squeeze(THREE_DIGITS, student, "training={epochs: 1, batch_size: 64}", out=folder)
     return str(folder)
 
 

@@ -5,25 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import SMALL_STUDENT, SMALL_TEACHER
+from conftest import SMALL_STUDENT, SMALL_TEACHER, THREE_DIGITS
 
 import hpd
 
-DATA = {"kind": "digits", "classes": ["0", "1", "8"]}
 NAMES = ("distilled.safetensors", "initial.safetensors", "manifest.json")
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    teacher = tmp_path_factory.mktemp("teachers") / "digits"
-    student = f"student={SMALL_TEACHER['student']}"
-    hpd.squeeze(DATA, student, "training={epochs: 1, batch_size: 64}", out=teacher)
+def config(digits_teacher):
     return {
-        "data": DATA,
+        "data": THREE_DIGITS,
         "device": "cpu",
         "source": {"kind": "pixel", "images_per_class": 2, "steps": 5, "lr": 0.1, "clip": True},
         "objective": {
-            "kind": "recovery", "teacher": str(teacher), "variance_weight": 11.0,
+            "kind": "recovery", "teacher": digits_teacher, "variance_weight": 11.0,
             "adjustment": {"mode": "directed", "rho": 0.3, "steps": 2},
             "add_ons": [{"kind": "mutual_information", "student": SMALL_STUDENT, "real_batch": 4}],
         },
@@ -76,7 +72,7 @@ def test_another_teacher_is_noticed_when_a_run_goes_on(config, tmp_path):
     student = f"student={SMALL_TEACHER['student']}"
     training = "training={epochs: 1, batch_size: 64}"
     other = str(tmp_path / "other")
-    hpd.squeeze(DATA, student, training, out=other, seed=1)
+    hpd.squeeze(THREE_DIGITS, student, training, out=other, seed=1)
     changed = {**config, "objective": {**config["objective"], "teacher": other}}
     with pytest.raises(hpd.HpdError, match="weights_sha256"):
         hpd.distill(changed, out=tmp_path / "run", resume=True)

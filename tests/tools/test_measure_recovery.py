@@ -8,28 +8,24 @@ import measure_mutual_information as mim
 import measure_recovery as tool
 import pytest
 import torch
-from conftest import SMALL_STUDENT, SMALL_TEACHER
+from conftest import SMALL_STUDENT, THREE_DIGITS
 
 import hpd
 from hpd.config import load_config
 from hpd.errors import ConfigError
 
-DATA = {"kind": "digits", "classes": ["0", "1", "8"]}
 EVALUATION = {
     "students": [SMALL_STUDENT], "seeds": 2, "training": {"epochs": 2}, "full_training": None,
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    teacher = tmp_path_factory.mktemp("teachers") / "digits"
-    student = f"student={SMALL_TEACHER['student']}"
-    hpd.squeeze(DATA, student, "training={epochs: 1, batch_size: 64}", out=teacher)
+def base(digits_teacher):
     return {
-        "data": DATA,
+        "data": THREE_DIGITS,
         "device": "cpu",
         "source": {"kind": "pixel", "clip": True},
-        "objective": {"kind": "recovery", "teacher": str(teacher), "roll": 1,
+        "objective": {"kind": "recovery", "teacher": digits_teacher, "roll": 1,
                       "adjustment": {"rho": 0.3, "steps": 2}},
         "selection": "last",
         "evaluation": {**EVALUATION, "labels": "stored"},
@@ -92,7 +88,7 @@ def test_sizes_that_cannot_be_read(text):
 
 
 def test_gains_are_those_of_pairs(monkeypatch, tmp_path):
-    host = {"data": DATA, "objective": {**mim.DM, "real_batch": 4, "augment": []}}
+    host = {"data": THREE_DIGITS, "objective": {**mim.DM, "real_batch": 4, "augment": []}}
     monkeypatch.setattr(mim, "STUDENT", SMALL_STUDENT)
     monkeypatch.setattr(mim, "hosts", lambda root: {"digits, DM": host})
     out, page = tmp_path / "mim.json", tmp_path / "mim.md"
