@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pydantic import Field
 from torch import nn
 
 from hpd.students.base import STUDENTS, ImageShape, StudentSettings
 from hpd.students.convolutional import Convolutional, extra_padding, too_small
 from hpd.students.norms import Norm, norm_layer
 
-# of each convolution: kernel, feature maps, whether pooling follows
-_CONVOLUTIONS = ((5, 128, True), (5, 192, True), (3, 256, False), (3, 192, False), (3, 192, True))
+# of each convolution: kernel, feature maps in half widths, whether pooling follows
+_CONVOLUTIONS = ((5, 2, True), (5, 3, True), (3, 4, False), (3, 3, False), (3, 3, True))
 
 
 @STUDENTS.register("alexnet")
@@ -20,6 +21,9 @@ class AlexNetSettings(StudentSettings):
     network has no norm.
     """
 
+    width: int = Field(
+        128, ge=2, multiple_of=2, description="feature maps of the first convolution"
+    )
     norm: Norm = "none"
 
     def make(self, image_shape: ImageShape, num_classes: int) -> Convolutional:
@@ -34,7 +38,8 @@ class AlexNetSettings(StudentSettings):
         extra = extra_padding(image_shape)
         height, wide = ((side + 2 * extra) // 8 for side in size)
         layers: list[nn.Module] = []
-        for kernel, maps, pooled in _CONVOLUTIONS:
+        for kernel, halves, pooled in _CONVOLUTIONS:
+            maps = halves * self.width // 2
             layers += [
                 nn.Conv2d(channels, maps, kernel, padding=kernel // 2 + extra),
                 norm_layer(self.norm, maps),

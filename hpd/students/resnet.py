@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from hpd.students.base import STUDENTS, ImageShape, StudentSettings
@@ -23,6 +24,7 @@ class ResNet18Settings(StudentSettings):
     Source: He et al., CVPR 2016; the field's variant from Zhao et al., ICLR 2021.
     """
 
+    width: int = Field(64, ge=1, description="feature maps of the first stage; each next doubles")
     norm: Norm = "instance"
 
     def make(self, image_shape: ImageShape, num_classes: int) -> ResNet18:
@@ -32,22 +34,38 @@ class ResNet18Settings(StudentSettings):
             ConfigError: if instance norm would see maps of one pixel, and give a constant.
         """
         check_last_maps(image_shape, self.norm, shrink=8)
-        return ResNet18(image_shape, num_classes, norm=self.norm)
+        return ResNet18(image_shape, num_classes, width=self.width, norm=self.norm)
 
 
 class ResNet18(Convolutional):
     """The network of `ResNet18Settings`; its embedding is the average over positions."""
 
-    def __init__(self, image_shape: ImageShape, num_classes: int, *, norm: Norm) -> None:
-        # importing torchvision takes as long as importing torch
-        from torchvision.models.resnet import BasicBlock, ResNet
-
-        layer = partial(norm_layer, norm)
-        net = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=num_classes, norm_layer=layer)
-        first = nn.Conv2d(image_shape[0], 64, 3, padding=1, bias=False)
-        layers = [first, net.bn1, net.relu, net.layer1, net.layer2, net.layer3, net.layer4]
-        super().__init__(layers, 512, num_classes)
+    def __init__(
+        self, image_shape: ImageShape, num_classes: int, *, width: int, norm: Norm
+    ) -> None:
+        layers: list[nn.Module] = [
+            nn.Conv2d(image_shape[0], width, 3, padding=1, bias=False),
+            norm_layer(norm, width),
+            nn.ReLU(inplace=True),
+            _stage(width, width, norm),
+            *(_stage(width * 2**i, width * 2 ** (i + 1), norm) for i in range(3)),
+        ]
+        super().__init__(layers, 8 * width, num_classes)
 
     def pool(self, features: Tensor) -> Tensor:
         """Average the feature maps over positions: [N, F]."""
         return features.mean(dim=(2, 3))
+
+
+def _stage(inside: int, out: int, norm: Norm) -> nn.Sequential:
+    """Return two basic blocks; the first halves the size where the number of maps changes."""
+    # importing torchvision takes as long as importing torch
+    from torchvision.models.resnet import BasicBlock
+
+    layer = partial(norm_layer, norm)
+    stride, shortcut = 1, None
+    if out != inside:
+        stride = 2
+        shortcut = nn.Sequential(nn.Conv2d(inside, out, 1, stride, bias=False), layer(out))
+    first = BasicBlock(inside, out, stride, shortcut, norm_layer=layer)
+    return nn.Sequential(first, BasicBlock(out, out, norm_layer=layer))

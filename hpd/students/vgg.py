@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pydantic import Field
 from torch import nn
 
 from hpd.students.base import STUDENTS, ImageShape, StudentSettings
 from hpd.students.convolutional import Convolutional, extra_padding, too_small
 from hpd.students.norms import Norm, norm_layer
 
-# feature maps of the convolutions of each block; a pooling ends the block
-_BLOCKS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+# feature maps of the convolutions of each block, in widths; a pooling ends the block
+_BLOCKS = ((1,), (2,), (4, 4), (8, 8), (8, 8))
 
 
 @STUDENTS.register("vgg11")
@@ -18,11 +19,12 @@ class VGG11Settings(StudentSettings):
 
     At 32 px it is the field's. In smaller images a pooling is left out where the convolutions
     after it would see maps of one pixel; in larger ones the head reads the flattened maps
-    (512 * 4 * 4 of them at 128 px).
+    (8 * width * 4 * 4 of them at 128 px).
 
     Source: Simonyan and Zisserman, ICLR 2015; the field's variant from Zhao et al., ICLR 2021.
     """
 
+    width: int = Field(64, ge=1, description="feature maps of the first block; the last has 8x")
     norm: Norm = "instance"
 
     def make(self, image_shape: ImageShape, num_classes: int) -> Convolutional:
@@ -38,7 +40,7 @@ class VGG11Settings(StudentSettings):
         height, wide = (side + 2 * extra for side in size)
         layers: list[nn.Module] = []
         for i, block in enumerate(_BLOCKS):
-            for maps in block:
+            for maps in (factor * self.width for factor in block):
                 layers += [
                     nn.Conv2d(channels, maps, 3, padding=1 + extra),
                     norm_layer(self.norm, maps),
