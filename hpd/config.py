@@ -116,7 +116,8 @@ def bundled_configs() -> dict[str, Path]:
     folder = _PACKAGE / "configs"
     if not folder.is_dir():
         folder = _PACKAGE.parent / "configs"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    paths = sorted(folder.rglob("*.yaml"))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
 
 
 def load_config(
@@ -125,7 +126,8 @@ def load_config(
     """Resolve a configuration.
 
     Args:
-        config: name of a bundled one, path of a YAML file, or a mapping.
+        config: name of a bundled one, path of a YAML file, or a mapping. One that has a `base`,
+            the name or path of another, says only what differs from that.
         overrides: ``"key.sub=value"`` each, the value as in YAML.
         seed: replaces the configuration's.
 
@@ -139,7 +141,7 @@ def config_values(
     config: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), seed: int | None = None
 ) -> dict[str, Any]:
     """Return a configuration as it is given, with overrides and seed; see `load_config`."""
-    values = dict(config) if isinstance(config, Mapping) else _read(config)
+    values = _on_base(config, Path()) if isinstance(config, Mapping) else _read(config)
     for override in overrides:
         _apply(values, override)
     if seed is not None:
@@ -176,19 +178,61 @@ def parse_options(overrides: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _read(config: str | Path) -> dict[str, Any]:
+def _read(config: str | Path, beside: Path = Path(), above: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return what a YAML file says, on its base.
+
+    Args:
+        config: name of a bundled one or a path.
+        beside: folder that a relative path starts from.
+        above: the files that this one is a base of.
+    """
     bundled = bundled_configs()
-    path = bundled.get(str(config), Path(config).expanduser())
+    path = bundled.get(str(config), beside / Path(config).expanduser())
     if not path.is_file():
         raise ConfigError(
             f"no config {str(config)!r}",
             expected="the name of a bundled one or a YAML file",
             fix=nearest(str(config), bundled),
         )
+    if path.resolve() in above:
+        raise ConfigError(f"{path} is its own base", fix="Leave out one `base` of the circle.")
     values = parse_yaml(path.read_text(), str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path} is not a config", got=type(values).__name__, expected="keys")
-    return values
+    return _on_base(values, path.parent, [*above, path.resolve()])
+
+
+def _on_base(values: Mapping[str, Any], beside: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return a configuration with what its `base` says and itself does not."""
+    own = dict(values)
+    base = own.pop("base", None)
+    if base is None:
+        return own
+    if not isinstance(base, str):
+        raise ConfigError("base is not valid", got=base, expected="the name or path of a config")
+    return _laid_over(_read(base, beside, above), own)
+
+
+def _laid_over(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` changed by `values`: groups of options one by one, all else as a whole.
+
+    A group of another `kind` takes nothing from the base, whose options are not its own.
+
+    >>> _laid_over({"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"y": 4}})
+    {'a': {'x': 1, 'y': 4}, 'b': 3}
+    >>> _laid_over({"source": {"kind": "gan", "steps": 9}}, {"source": {"kind": "pixel"}})
+    {'source': {'kind': 'pixel'}}
+    """
+    result = dict(base)
+    for key, new in values.items():
+        old = result.get(key)
+        # `source: pixel` is short for `source: {kind: pixel}`
+        old = {"kind": old} if isinstance(old, str) else old
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            same_kind = new.get("kind", old.get("kind")) == old.get("kind")
+            new = _laid_over(old, new) if same_kind else new
+        result[key] = new
+    return result
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

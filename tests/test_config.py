@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hpd.config import RunSettings, bundled_configs, load_config, parse_yaml
+from hpd.engine import SELECTORS
 from hpd.errors import ConfigError
+from hpd.sources import SOURCES
 
 # those of courses have tests of their own
 RUNS = [name for name in bundled_configs() if not name.endswith("-continual")]
@@ -74,3 +76,40 @@ def test_yaml_runs_nothing(tmp_path):
     with pytest.raises(ConfigError):
         load_config(tmp_path / "attack.yaml")
     assert not (tmp_path / "ran").exists()
+
+
+def write(folder, name, text):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_a_config_says_only_what_differs_from_its_base(tmp_path):
+    write(tmp_path, "middle.yaml", "base: digits\nseed: 5\nevaluation: {seeds: 2}\n")
+    path = write(tmp_path, "top.yaml", "base: middle.yaml\nsource: {steps: 7}\n")
+    wanted = load_config("digits", ["seed=5", "evaluation.seeds=2", "source.steps=7"])
+    assert load_config(path) == wanted
+    assert load_config({"base": str(path)}) == wanted
+    assert load_config(path, ["source.steps=8"]).source.steps == 8
+
+
+def test_another_kind_takes_no_options_of_the_base(tmp_path):
+    path = write(tmp_path, "top.yaml", "base: digits\nsource: {kind: pixel}\nselection: last\n")
+    settings = load_config(path)
+    assert settings.source == SOURCES.parse({"kind": "pixel"})
+    assert SELECTORS.kind_of(settings.selection) == "last"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: digitz\n", "Did you mean 'digits'?"),
+        ("base: [digits]\n", "base is not valid"),
+        ("base: top.yaml\n", "is its own base"),
+        ("base: digits\nsource: {stepps: 7}\n", "Did you mean 'steps'?"),
+    ],
+)
+def test_a_wrong_base_is_named(tmp_path, text, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, "top.yaml", text))
+    assert message in str(caught.value)

@@ -113,7 +113,7 @@ class _Job:
         self.settings, self.generator, self.processes = settings, generator, processes
         self.observers, self.on_setup, self.on_estimate = observers, on_setup, on_estimate
         self.device, self.streams = open_device(settings.device), Streams(settings.seed)
-        self.cost = Cost()
+        self.cost = Cost(self.device)
         self.stage: int | None = None
         self.images = settings.data.build().train
         self.train, self.held = settings.selection.split(self.images)

@@ -37,8 +37,8 @@ class Run:
         distilled: the result.
         initial: the images of the source before its first step.
         folder: where it was written, None if it was not.
-        cost: seconds of the run and of its selection, and the share of the second; empty for a
-            run that was loaded, whose `cost.json` has them.
+        cost: seconds of the run and of its selection, the share of the second, and the most bytes
+            that the process had; empty for a run that was loaded, whose `cost.json` has them.
     """
 
     config: RunSettings
