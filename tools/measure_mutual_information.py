@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from compare_sources import Table
 from measure_recovery import Silent, distil, some_of
+from measured_rows import Table
 
 from hpd.config import RunSettings, load_config
 from hpd.data import Dataset

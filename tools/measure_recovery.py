@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 import torch
-from compare_sources import Table, pooled
+from measured_rows import Table, pooled
 from torch import Tensor
 
 from hpd.artifacts import DistilledSet

@@ -18,7 +18,7 @@ import json
 import multiprocessing
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -179,22 +179,25 @@ def _place(one: Mapping[str, Any]) -> tuple[int, int, int, int]:
 
 
 def measure(tasks: Sequence[Task], sets: Sets, workers: int) -> None:
-    """Do what is missing of `tasks`, each in a process of its own, whose memory is its own."""
+    """Do what is missing of `tasks`, and write each result at once."""
     todo = [task for task in tasks if not sets.has(task)]
-    if not todo:
-        return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _start, (workers,), maxtasksperchild=1) as pool:
-        for number, (task, found) in enumerate(pool.imap_unordered(_numbered, todo), start=1):
-            sets.add(task, found)
-            key = task.of.key
-            click.echo(
-                f"{number}/{len(todo)} {', '.join(map(str, key.values()))}: "
-                f"{found.get('refused') or found['accuracies']}"
-            )
+    for number, (task, found) in enumerate(in_processes(todo, workers), start=1):
+        sets.add(task, found)
+        click.echo(
+            f"{number}/{len(todo)} {', '.join(map(str, task.of.key.values()))}: "
+            f"{found.get('refused') or found['accuracies']}"
+        )
 
 
-def _numbered(task: Task) -> tuple[Task, dict[str, Any]]:
+def in_processes(tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, dict[str, Any]]]:
+    """Perform each task in a process of its own, whose memory is its own; yield what is done."""
+    if tasks:
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(workers, _start, (workers,), maxtasksperchild=1) as pool:
+            yield from pool.imap_unordered(_with_task, tasks)
+
+
+def _with_task(task: Task) -> tuple[Task, dict[str, Any]]:
     return task, perform(task)
 
 
@@ -260,18 +263,18 @@ def main(
         wanted, sets = planned(datasets, images, seeds, words), Sets(out)
         measure([Task(one, "first", overrides, runs) for one in wanted], sets, workers)
         if networks == "all":
-            going_on = [one for one in wanted if goes_on(one, sets)]
+            going_on = [one for one in wanted if goes_on(one, overrides, sets)]
             measure([Task(one, "others", overrides, runs) for one in going_on], sets, workers)
     except HpdError as error:
         raise click.ClickException(f"{type(error).__name__}: {error}") from None
 
 
-def goes_on(one: Set, sets: Sets) -> bool:
-    """Return whether students of the other architectures are trained on a set."""
-    if one.dataset == "digits":
-        return False
+def goes_on(one: Set, overrides: Sequence[str], sets: Sets) -> bool:
+    """Return whether students of other architectures are trained on a set."""
     name = one.method.name
-    return not is_level(name) or name == sets.best_level(one.dataset, one.images)
+    if is_level(name) and name != sets.best_level(one.dataset, one.images):
+        return False
+    return len(one.settings(overrides).evaluation.students) > 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""Rows of a table on disk, so that measuring goes on where it stopped; used by the tools."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpd.errors import RunError
+from hpd.files import write_json
+
+
+class Table:
+    """The measured rows, on disk after each.
+
+    Args:
+        path: the JSON file.
+        settings: of all rows; a file of others is refused.
+
+    Raises:
+        RunError: if the file is of other settings.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path, self.settings = path, json.loads(json.dumps(settings))
+        self.rows: list[dict[str, Any]] = []
+        if path.is_file():
+            held = json.loads(path.read_text())
+            if held["settings"] != self.settings:
+                raise RunError(f"{path} is of other settings", fix="Give another file.")
+            self.rows = held["rows"]
+
+    def has(self, **key: Any) -> bool:
+        """Return whether a row is measured."""
+        return any(all(row[name] == value for name, value in key.items()) for row in self.rows)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a row and write the file."""
+        self.rows.append(dict(row))
+        write_json(self.path, {"settings": self.settings, "rows": self.rows})
+
+
+def pooled(parts: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Return mean and sample standard deviation over the students of sets of equal size."""
+    n = parts[0]["students"]
+    mean = statistics.fmean(part["mean"] for part in parts)
+    squares = sum((n - 1) * p["std"] ** 2 + n * (p["mean"] - mean) ** 2 for p in parts)
+    return mean, (squares / max(n * len(parts) - 1, 1)) ** 0.5
