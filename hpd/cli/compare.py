@@ -21,19 +21,14 @@ def compare(runs: tuple[Path, ...], out: Path | None) -> None:
       hpd compare runs/* --out comparison
     """
     from rich.console import Console
-    from rich.table import Table
 
     from hpd import api
+    from hpd.cli.tables import text_table
     from hpd.evaluation import summary
 
     lines = api.compare(runs, out=out)
     heading, *rows = summary.table_of(lines)
-    table = Table(caption=summary.CAPTION)
-    for i, cell in enumerate(heading):
-        table.add_column(cell, justify="left" if i < 3 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
     console = Console()
-    console.print(table)
+    console.print(text_table(heading, rows, left=3, caption=summary.CAPTION))
     if out is not None:
         console.print(f"comparison.md, .json and .png: {out}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What commands share: where they write, and how they end and go on."""
+"""How commands run: where they write, how they end, and what goes on with them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 import click
 
 from hpd.interrupts import Interrupts, exit_code
+
+EXIT_BAD_INPUT = 2
 
 
 def folder_of(config: str, seed: int) -> Path:

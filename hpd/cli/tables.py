@@ -1,11 +1,51 @@
-"""Tables of what a set stores, and of how it was pruned."""
+"""Tables that the command line shows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+
+from hpd.artifacts.report.tables import row_label
+from hpd.evaluation import Evaluation
+
+
+def text_table(
+    heading: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, **about: str
+) -> Table:
+    """Return a table of cells that are text already.
+
+    Args:
+        heading: of each column.
+        rows: cells.
+        left: number of columns aligned to the left; those after them are numbers.
+        **about: `title` or `caption`.
+    """
+    table = Table(**about)  # type: ignore[arg-type]
+    for i, cell in enumerate(heading):
+        table.add_column(cell, justify="left" if i < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """Return the table of an evaluation."""
+    result = Table(title="accuracy on real test images, mean and standard deviation over students")
+    for heading in ("trained on", "student", "images a class", "floats", "accuracy %", "students"):
+        align = "left" if heading in ("trained on", "student") else "right"
+        result.add_column(heading, justify=align)  # type: ignore[arg-type]
+    for row in evaluation.rows:
+        result.add_row(
+            row_label(row.name),
+            row.network,
+            f"{row.images_per_class:g}",
+            f"{row.stored_floats:,}",
+            f"{row.accuracy_mean:.1f} \u00b1 {row.accuracy_std:.1f}",
+            str(len(row.seeds)),
+        )
+    return result
 
 
 def account_table(account: Mapping[str, Any]) -> Table:

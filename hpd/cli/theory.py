@@ -37,10 +37,10 @@ def multi_index(options: tuple[str, ...], out: Path, seed: int) -> None:
       hpd theory multi-index seeds=5 --seed 1 --out more
     """
     from rich.console import Console
-    from rich.table import Table
 
     from hpd import api
-    from hpd.console import ProgressBar
+    from hpd.cli.progress import ProgressBar
+    from hpd.cli.tables import text_table
     from hpd.theory import RECONSTRUCTION
     from hpd.theory.tables import check_table
 
@@ -48,12 +48,8 @@ def multi_index(options: tuple[str, ...], out: Path, seed: int) -> None:
     with ProgressBar(console, "measuring") as bar:
         result = api.multi_index(*options, out=out, seed=seed, report=bar.on_student)
     heading, *rows = check_table(result)
-    table = Table(title=f"multi-index tasks, mean over {result.settings.seeds} of them")
-    for name in heading:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    title = f"multi-index tasks, mean over {result.settings.seeds} of them"
+    console.print(text_table(heading, rows, left=len(heading), title=title))
     console.print(RECONSTRUCTION, highlight=False)
     console.print(f"tables and pictures: {out}", highlight=False, soft_wrap=True)
     if not result.holds:

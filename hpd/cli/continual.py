@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hpd.commands import folder_of, interruptible, option_if
+from hpd.cli.running import folder_of, interruptible, option_if
 
 
 @click.command()
@@ -33,10 +33,10 @@ def continual(
       hpd continual digits-continual --out runs/continual --resume
     """
     from rich.console import Console
-    from rich.table import Table
 
     from hpd import api
-    from hpd.console import ProgressBar
+    from hpd.cli.progress import ProgressBar
+    from hpd.cli.tables import text_table
     from hpd.continual.settings import load_continual
     from hpd.continual.summary import CAPTION, table_of
 
@@ -52,11 +52,8 @@ def continual(
             on_estimate=lambda line: console.print(line, highlight=False, soft_wrap=True),
         )  # fmt: skip
     heading, *rows = table_of(result.lines, settings.classes_per_step)
-    table = Table(caption=CAPTION)
-    for i, cell in enumerate(heading):
-        table.add_column(cell, justify="left" if i == 0 else "right", no_wrap=i == 0)
-    for row in rows:
-        table.add_row(*row)
+    table = text_table(heading, rows, left=1, caption=CAPTION)
+    table.columns[0].no_wrap = True
     console.print(table)
     line = f"continual.md, .json and .png, and every memory: {folder}"
     console.print(line, highlight=False, soft_wrap=True)

@@ -29,8 +29,8 @@ def prune(run: Path, options: tuple[str, ...], budget: int | None, out: Path | N
 
     from hpd import api
     from hpd.artifacts import RunFolder
-    from hpd.console import ProgressBar
-    from hpd.tables import account_table, pruning_table
+    from hpd.cli.progress import ProgressBar
+    from hpd.cli.tables import account_table, pruning_table
 
     console = Console()
     folder = out or run.parent / f"{run.name}-pruned"

@@ -1,23 +1,18 @@
-"""What the command line shows: progress with time left, and the table."""
+"""What the command line shows while it works: a progress bar with the time left."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from typing_extensions import Self
 
 from hpd.artifacts.report.tables import row_label
 from hpd.engine import StageReport, StepReport
 from hpd.engine.estimate import Estimate
-from hpd.evaluation import Evaluation
-from hpd.students import STUDENTS
-from hpd.students.teachers import Teacher
-from hpd.students.trajectories import ExpertFolder, ExpertSettings
+from hpd.students.trajectories import ExpertSettings
 from hpd.typing import Stage
 
 
@@ -115,47 +110,3 @@ class ProgressBar:
         """Move on by a student."""
         note = row_label(name)
         self._progress.update(self._task, completed=done, total=total, note=note)
-
-
-def describe_experts(folder: ExpertFolder) -> str:
-    """Return one line about experts: how many, means over all of them, and what they take up."""
-    results = [folder.result(expert) for expert in range(len(folder))]
-    first, last = (fmean(result.losses[i] for result in results) for i in (0, -1))
-    before = fmean(result.accuracy_before for result in results)
-    after = fmean(result.accuracy_after for result in results)
-    return (
-        f"{len(folder)} experts of {folder.epochs} epochs: loss {first:.4g} -> {last:.4g}, "
-        f"training accuracy {before:.1%} -> {after:.1%}, {folder.size_bytes / 1e6:.1f} MB"
-    )
-
-
-def describe_teacher(teacher: Teacher) -> str:
-    """Return one line about a teacher: what it is, and what it came to."""
-    record = teacher.record
-    name = STUDENTS.kind_of(record.student) if record.origin == "trained" else record.origin
-    losses = record.losses
-    parts = [name]
-    if losses:
-        parts.append(f"{len(losses)} epochs: loss {losses[0]:.4g} -> {losses[-1]:.4g}")
-    for share, where in ((record.accuracy_train, "training"), (record.accuracy_test, "test")):
-        if share is not None:
-            parts.append(f"accuracy {share:.1%} on {where} images")
-    return ", ".join(parts)
-
-
-def table(evaluation: Evaluation) -> Table:
-    """Return the table of an evaluation."""
-    result = Table(title="accuracy on real test images, mean and standard deviation over students")
-    for heading in ("trained on", "student", "images a class", "floats", "accuracy %", "students"):
-        align = "left" if heading in ("trained on", "student") else "right"
-        result.add_column(heading, justify=align)  # type: ignore[arg-type]
-    for row in evaluation.rows:
-        result.add_row(
-            row_label(row.name),
-            row.network,
-            f"{row.images_per_class:g}",
-            f"{row.stored_floats:,}",
-            f"{row.accuracy_mean:.1f} \u00b1 {row.accuracy_std:.1f}",
-            str(len(row.seeds)),
-        )
-    return result

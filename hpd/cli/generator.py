@@ -8,8 +8,8 @@ from typing import Literal
 
 import click
 
+from hpd.cli.generator_score import score
 from hpd.errors import ConfigError, GeneratorError, nearest
-from hpd.score_cli import score
 
 
 @click.group()

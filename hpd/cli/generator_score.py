@@ -44,14 +44,13 @@ def score(
       hpd generator score digits16 --json scores.json
       hpd generator score cifar32 --data data --resnet20 cifar10_resnet20.safetensors
     """
-    import yaml
-
     from hpd import api
+    from hpd.config import parse_yaml
     from hpd.files import write_json
 
     given = {key: value for key, value in options.items() if value is not None}
     if "student" in given:
-        given["student"] = yaml.safe_load(given["student"])
+        given["student"] = parse_yaml(given["student"], "--student")
 
     def tell(seed: int, scores: Any) -> None:
         click.echo(_sentence(f"seed {seed}", asdict(scores)))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpd.commands import interruptible
+from hpd.cli.running import interruptible
+
+if TYPE_CHECKING:
+    from hpd.students.teachers import Teacher
 
 
 @click.command()
@@ -33,23 +36,40 @@ def squeeze(overrides: tuple[str, ...], data: str, out: Path, **options: Any) ->
       hpd squeeze --data digits --out runs/teacher training.epochs=20
       hpd squeeze --data '{kind: cifar10, root: data}' --resnet20 FILE --out runs/cifar10-teacher
     """
-    import yaml
     from rich.console import Console
 
     from hpd import api
-    from hpd.console import ProgressBar, describe_teacher
+    from hpd.cli.progress import ProgressBar
 
     console, given = Console(), {k: v for k, v in options.items() if v is not None}
     named = [part for key, value in given.items() for part in (f"--{key}", str(value))]
     command = ["--data", data, "--out", str(out), *named, *overrides]
     with interruptible("squeeze", command), ProgressBar(console, "training a teacher") as bar:
         teacher = api.squeeze(
-            _parsed(data, yaml.safe_load), *overrides, out=out, report=bar.on_teacher,
+            _parsed(data), *overrides, out=out, report=bar.on_teacher,
             on_setup=lambda settings: bar.expect_epochs(settings.training.epochs), **given,
         )  # fmt: skip
-    console.print(f"{describe_teacher(teacher)}: {out}", highlight=False, soft_wrap=True)
+    console.print(f"{_describe(teacher)}: {out}", highlight=False, soft_wrap=True)
 
 
-def _parsed(data: str, load: Any) -> Any:
+def _parsed(data: str) -> Any:
     """Return a mapping that was written as YAML; any other text names a data set or a folder."""
-    return load(data) if data.lstrip().startswith("{") else data
+    from hpd.config import parse_yaml
+
+    return parse_yaml(data, "--data") if data.lstrip().startswith("{") else data
+
+
+def _describe(teacher: Teacher) -> str:
+    """Return one line about a teacher: what it is, and what it came to."""
+    from hpd.students import STUDENTS
+
+    record = teacher.record
+    name = STUDENTS.kind_of(record.student) if record.origin == "trained" else record.origin
+    losses = record.losses
+    parts = [name]
+    if losses:
+        parts.append(f"{len(losses)} epochs: loss {losses[0]:.4g} -> {losses[-1]:.4g}")
+    for share, where in ((record.accuracy_train, "training"), (record.accuracy_test, "test")):
+        if share is not None:
+            parts.append(f"accuracy {share:.1%} on {where} images")
+    return ", ".join(parts)

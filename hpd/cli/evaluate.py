@@ -1,0 +1,42 @@
+"""The command `hpd evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hpd.cli.running import interruptible
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def evaluate(run: Path, overrides: tuple[str, ...]) -> None:
+    """Train fresh students on the distilled set of RUN and on its baselines.
+
+    KEY=VALUE sets options of the evaluation for this once.
+
+    \b
+    Example:
+      hpd evaluate runs/digits-0 seeds=10 training.epochs=100
+    """
+    with interruptible("evaluate", [str(run), *overrides]):
+        evaluate_and_show(run, overrides)
+
+
+def evaluate_and_show(run: Any, overrides: tuple[str, ...]) -> None:
+    """Evaluate a run or the run in a folder, show the table, and write the report."""
+    from rich.console import Console
+
+    from hpd import api
+    from hpd.cli.progress import ProgressBar
+    from hpd.cli.tables import evaluation_table
+
+    console = Console()
+    with ProgressBar(console, "evaluating") as bar:
+        evaluation = api.evaluate(run, *overrides, report=bar.on_student)
+    console.print(evaluation_table(evaluation))
+    path = api.report(run)
+    console.print(f"report: {path}", highlight=False, soft_wrap=True)

@@ -1,0 +1,68 @@
+"""The command `hpd experts`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import click
+
+from hpd.cli.running import interruptible, option_if
+
+if TYPE_CHECKING:
+    from hpd.students.trajectories import ExpertFolder
+
+
+@click.command()
+@click.argument("config")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--out", type=click.Path(path_type=Path), help="Their folder. [objective.experts]")
+@click.option(
+    "--count", type=click.IntRange(min=1), help="How many. [objective.expert_training.count]"
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Root of all randomness.")
+def experts(
+    config: str, overrides: tuple[str, ...], out: Path | None, count: int | None, seed: int | None
+) -> None:
+    """Train the experts that the objective of CONFIG matches students to.
+
+    Experts that are there are kept, and one that was interrupted goes on where it stopped.
+
+    \b
+    Example:
+      hpd experts digits objective=trajectory --count 3
+    """
+    from rich.console import Console
+
+    from hpd import api
+    from hpd.cli.progress import ProgressBar
+    from hpd.config import load_config
+
+    settings, console = load_config(config, overrides, seed), Console()
+    started = time.perf_counter()
+    options = [*option_if("--out", out), *option_if("--count", count), *option_if("--seed", seed)]
+    with (
+        interruptible("experts", [config, *overrides, *options]),
+        ProgressBar(console, "training experts") as bar,
+    ):
+        folder = api.train_experts(
+            settings, out=out, count=count, report=bar.on_epoch, on_setup=bar.expect_experts
+        )
+    seconds = time.perf_counter() - started
+    line = _describe(folder)
+    line = f"{line}, {seconds:.0f} s" if bar.done else f"nothing left to train: {line}"
+    console.print(f"{line}: {folder.path}", highlight=False, soft_wrap=True)
+
+
+def _describe(folder: ExpertFolder) -> str:
+    """Return one line about experts: how many, means over all of them, and what they take up."""
+    results = [folder.result(expert) for expert in range(len(folder))]
+    first, last = (fmean(result.losses[i] for result in results) for i in (0, -1))
+    before = fmean(result.accuracy_before for result in results)
+    after = fmean(result.accuracy_after for result in results)
+    return (
+        f"{len(folder)} experts of {folder.epochs} epochs: loss {first:.4g} -> {last:.4g}, "
+        f"training accuracy {before:.1%} -> {after:.1%}, {folder.size_bytes / 1e6:.1f} MB"
+    )
