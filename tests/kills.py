@@ -79,7 +79,10 @@ def die_at(wanted: int) -> Callable[[int], None]:
     return hear
 
 
-def attempt(out: Path, *, event: int | None = None, after: float | None = None) -> bool:
+def attempt(
+    out: Path, *, event: int | None = None, after: float | None = None,
+    work: Callable[[Path], object] = distil,
+) -> bool:  # fmt: skip
     """Go on with a run in a child that is killed at an event or after some seconds.
 
     Returns whether it was killed before it was finished.
@@ -88,7 +91,7 @@ def attempt(out: Path, *, event: int | None = None, after: float | None = None) 
     def child() -> None:
         if event is not None:
             count_events(out, die_at(event))
-        distil(out)
+        work(out)
 
     process = FORK.Process(target=child)
     process.start()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import pytest
 import torch
 import yaml
 from click.testing import CliRunner
 from conftest import CPU, SMALL_STUDENT
+from kills import attempt
+from small_runs import contents
 
 from hpd import api
+from hpd.api import pruning
 from hpd.artifacts import DistilledSet, RunFolder
 from hpd.cli import main
 from hpd.engine.loop import render_all
@@ -127,9 +133,24 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(run, pruned, tmp_path)
     assert not (tmp_path / "a").exists()
 
 
-def test_a_state_that_was_changed_is_not_used(run, tmp_path):
-    import shutil
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+def test_a_kill_anywhere_leaves_no_run_or_the_whole_one(run, pruned, tmp_path, monkeypatch):
+    write, found = pruning._write, []
+    monkeypatch.setattr(pruning, "_write", lambda *given: found.append(given))
+    out = tmp_path / "out"
+    api.prune(run.folder, *OPTIONS, out=out)
+    ((*given, _),) = found
+    event, killed = 1, True
+    while killed:
+        killed = attempt(tmp_path, event=event, work=lambda _: write(*given, out))
+        assert not killed or not out.exists()
+        event *= 2
+    assert contents(out).items() <= contents(pruned[0]).items()
+    RunFolder(out).check_whole()
+    assert event > 100
 
+
+def test_a_state_that_was_changed_is_not_used(run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(run.folder, copy)
     path = copy / "checkpoints" / "stage-00.safetensors"

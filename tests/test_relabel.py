@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from conftest import SMALL_STUDENT, SMALL_TEACHER
+from kills import attempt
 from safetensors import safe_open
+from small_runs import contents
 
 import hpd
-from hpd.artifacts import DistilledSet, RunFolder
+from hpd.artifacts import DistilledSet, Provenance, RunFolder
 from hpd.cli import main
 from hpd.students.teachers import read_teacher
 
@@ -67,6 +72,40 @@ def test_labels_are_the_teachers_and_the_images_stay(run, teacher):
     assert (folder.read_manifest(), (run.folder / "distilled.safetensors").read_bytes()) == before
     assert torch.equal(hpd.distill(CONFIG, out=run.folder, resume=True).distilled.images,
                        run.distilled.images)  # fmt: skip
+
+
+def seen(folder):
+    """What readers make of a run: all of its files as they were written, and what it tells."""
+    run = RunFolder(folder)
+    run.check_whole()
+    facts = run.read_manifest()
+    assert {**facts, "sha256": None} == {**Provenance.read(folder).manifest, "sha256": None}
+    soft = DistilledSet.load(folder).soft_labels
+    return facts, None if soft is None else soft.tolist()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+def test_a_kill_anywhere_leaves_the_old_result_or_the_new_one(run, teacher, tmp_path):
+    old, whole = seen(run.folder), tmp_path / "whole"
+    shutil.copytree(run.folder, whole)
+    relabelled = hpd.relabel(whole, teacher).distilled
+    new, about = seen(whole), RunFolder(whole).read_manifest()["soft_labels"]
+
+    def relabel(path):
+        RunFolder(path).write_soft_labels(relabelled, about)
+
+    found, killed = [], True
+    while killed:
+        path = Path(shutil.copytree(run.folder, tmp_path / f"killed-{len(found)}"))
+        killed = attempt(path, event=len(found) + 1, work=relabel)
+        found.append(seen(path))
+        hpd.relabel(path, teacher)
+        assert contents(path) == contents(whole)
+    assert old != new
+    # first the old one, then the new one, and nothing else
+    assert found == [old] * found.count(old) + [new] * found.count(new)
+    assert found.count(old) > 4
+    assert found.count(new) > 2
 
 
 def test_students_learn_from_them(run, teacher):

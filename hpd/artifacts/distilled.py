@@ -78,9 +78,9 @@ class DistilledSet:
         """Return the images as stored in pictures: rounded and clipped to 0..255."""
         return (self.images * 255).round().clamp(0, 255).to(torch.uint8)
 
-    def save(self, path: Path) -> None:
-        """Write one safetensors file; equal sets give equal bytes."""
-        write_tensors(
+    def save(self, path: Path) -> str:
+        """Write one safetensors file, and return its SHA-256; equal sets give equal bytes."""
+        return write_tensors(
             path,
             self._tensors(),
             sealed(

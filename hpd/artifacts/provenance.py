@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from hpd.artifacts.run_folder import CONFIG, MANIFEST
+from hpd.artifacts.run_folder import CONFIG, MANIFEST, settled
 from hpd.errors import RunError
 
 # what every set tells by itself
@@ -42,9 +42,9 @@ class Provenance:
         if not (folder / MANIFEST).is_file():
             return cls()
         try:
-            manifest = json.loads((folder / MANIFEST).read_text())
+            manifest = settled(folder, json.loads((folder / MANIFEST).read_text()))
             config = yaml.safe_load((folder / CONFIG).read_text())
-            return cls(dict(manifest), str(config["data"]["kind"]))
+            return cls(manifest, str(config["data"]["kind"]))
         except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise RunError(f"cannot read {MANIFEST} and {CONFIG} in {folder}", got=reason) from None

@@ -29,6 +29,10 @@ CONFIG, METRICS, MANIFEST, INITIAL, EVALUATION, COST = (
 )
 GRID, IMAGES, CHECKPOINTS = "grid.png", "images", "checkpoints"
 FORMAT = 1
+# the set on its way; named like what `remove_leftovers` sweeps up after a kill
+_DRAFT = f".{FILE_NAME}.relabels.part"
+# in a manifest: what changes in it once the set is there whose hash stands here
+_NEXT = "next"
 _AGAIN = "`hpd distill CONFIG --out DIR --resume` writes again what was changed or is missing."
 _logger = logging.getLogger(__name__)
 
@@ -189,6 +193,9 @@ class RunFolder:
     def write_soft_labels(self, distilled: DistilledSet, about: Mapping[str, Any]) -> None:
         """Write the set of a finished run again, now with soft labels, and its manifest.
 
+        Two files cannot be replaced at once, so the manifest announces the new set first, and
+        holds for whichever of the two is there: a kill leaves the old result or the new one.
+
         Args:
             distilled: the same images and labels.
             about: where the soft labels come from, as JSON.
@@ -197,11 +204,13 @@ class RunFolder:
             RunError: if the set there is not as it was written; see `read_manifest`.
         """
         self.check_whole(FILE_NAME)
+        remove_leftovers(self.path)
         manifest = self.read_manifest()
-        distilled.save(self.path / FILE_NAME)
-        files = {**manifest.get("files", {}), FILE_NAME: digest_file(self.path / FILE_NAME)}
+        files = {**manifest.get("files", {}), FILE_NAME: distilled.save(self.path / _DRAFT)}
         floats = distilled.stored_floats + distilled.label_floats
         changed = {"stored_floats": floats, "soft_labels": dict(about), "files": files}
+        write_json(self.path / MANIFEST, sealed({**manifest, _NEXT: changed}))
+        (self.path / _DRAFT).replace(self.path / FILE_NAME)
         write_json(self.path / MANIFEST, sealed({**manifest, **changed}))
 
     def write_pictures(self, distilled: DistilledSet) -> None:
@@ -262,6 +271,7 @@ class RunFolder:
             # before format 1 there were neither; one that is damaged has one of them
             if not {"format", "sha256"}.isdisjoint(manifest):
                 manifest = read_sealed(path)
+            manifest = settled(self.path, manifest)
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise RunError(f"cannot read {path}", got=error, fix=_AGAIN) from None
         if manifest.get("format", 0) > FORMAT:
@@ -301,3 +311,17 @@ class RunFolder:
     def _digest(self, name: str) -> str | None:
         path = self.path / name
         return digest_file(path) if path.is_file() else None
+
+
+def settled(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest of the set that is there, of two that `write_soft_labels` told of.
+
+    Args:
+        folder: of the run.
+        manifest: what its manifest holds.
+    """
+    rest, path = dict(manifest), folder / FILE_NAME
+    changed = rest.pop(_NEXT, None)
+    if changed is None or not path.is_file():
+        return rest
+    return {**rest, **changed} if digest_file(path) == changed["files"][FILE_NAME] else rest
