@@ -3,46 +3,38 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
 
-# each group may import itself and the groups before it
-LAYERS = [
-    ["hpd.typing", "hpd.errors"],
-    [
-        "hpd.allocator",
-        "hpd.registry",
-        "hpd.checks",
-        "hpd.rng",
-        "hpd.files",
-        "hpd.seals",
-        "hpd.locks",
-        "hpd.interrupts",
-    ],
-    ["generators.ops"],
-    ["generators", "hpd.students", "hpd.augment", "hpd.data", "hpd.device", "hpd.memory"],
-    ["hpd.sources", "hpd.objectives", "hpd.artifacts"],
-    ["hpd.engine", "hpd.evaluation"],
-    ["hpd.theory"],
-    ["hpd.config"],
-    ["hpd.continual"],
-    ["hpd.api"],
-    ["hpd.cli", "hpd.__main__"],
-]
-# the seam: these do not know each other, though they stand in one layer
-STRANGERS = [
-    ("hpd.sources", "hpd.objectives"),
-    ("hpd.objectives", "hpd.sources"),
-    ("hpd.engine", "hpd.sources"),
-    ("hpd.engine", "hpd.objectives"),
-    ("hpd.data", "hpd.students"),
-    ("hpd.augment", "hpd.students"),
-    ("hpd.artifacts", "hpd.sources"),
-    ("hpd.artifacts", "hpd.objectives"),
-]
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+
+
+def as_module(place):
+    """``hpd/config.py`` or ``hpd/data/`` as the name of the module."""
+    return place.removesuffix("/").removesuffix(".py").replace("/", ".")
+
+
+def picture():
+    """The lines of the page's picture, from the top, and who never imports whom."""
+    layers, never = [[]], []
+    for line in re.search(r"^```text\n(.*?)^```", PAGE, re.S | re.M)[1].splitlines():
+        place, *rest = line.split()[:3] or [""]
+        if rest[:1] == ["->"]:
+            never.append((as_module(place), as_module(rest[1])))
+        elif place.endswith(("/", ".py")):
+            layers[-1].append(as_module(place))
+        elif set(place) == {"-"}:
+            layers.append([])
+    return layers, never
+
+
+# each group may import itself and the groups of the layers before it
+UPSIDE_DOWN, STRANGERS = picture()
+LAYERS = UPSIDE_DOWN[::-1]
 
 
 def module_name(path):
@@ -74,14 +66,28 @@ def test_imports_point_one_way(path):
     if path == ROOT / "hpd" / "__init__.py":
         return  # its names load lazily, see below
     own = group(module_name(path))
-    assert own, f"{path} belongs to no layer: add it to LAYERS"
+    assert own, f"{path} belongs to no line of docs/architecture.md"
     for name in imported(path):
-        assert not name.startswith(("tools", "tests"))
         other = group(name)
-        if other is None:
+        if other is None or other[0] == own[0]:
             continue
-        assert other[1] <= own[1], f"{own[0]} must not import {name}"
+        assert other[1] < own[1], f"{own[0]} must not import {name}"
         assert (own[0], other[0]) not in STRANGERS, f"{own[0]} must not import {name}"
+
+
+def test_the_picture_names_what_is_there_and_nothing_else():
+    tops = [
+        p for p in (ROOT / "hpd").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
+    ]
+    there = {as_module(p.relative_to(ROOT).as_posix()) for p in tops} - {"hpd.__init__"}
+    drawn = [name for names in LAYERS for name in names]
+    assert sorted(drawn) == sorted(there | {"generators", "generators.ops", "tools", "tests"})
+    assert {name for pair in STRANGERS for name in pair} <= set(drawn)
+
+
+def test_the_page_names_places_that_exist():
+    for place in re.findall(r"`((?:hpd|generators|tests|docs|configs|tools)/[^`]*)`", PAGE):
+        assert (ROOT / place).exists(), place
 
 
 def test_only_one_module_knows_accelerate():
