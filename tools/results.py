@@ -1,6 +1,6 @@
 """Measure the results table: every source on the bundled generators, at equal floats.
 
-    python tools/results.py data.root=FOLDER --out docs/results.json --runs runs/results
+    python tools/results.py --data FOLDER --out docs/results.json --runs runs/results
 
 Each row is a configuration of `configs/results/`. A set is distilled (its run folder is kept, and
 goes on if it was interrupted), then students are trained on it: those of the first architecture
@@ -8,7 +8,7 @@ first, for all rows; then one of each other architecture, for all rows but the l
 which only the best goes on. The file is written after every step, and the same command does what
 is missing. Sets whose settings have changed are measured anew.
 
-KEY=VALUE changes all rows: on a GPU, `source.steps=...` for the published numbers.
+FOLDER holds the data in torchvision's layout. KEY=VALUE changes all rows: on a GPU, `source.steps=...` for the published numbers.
 """
 
 from __future__ import annotations
@@ -207,8 +207,9 @@ def _start(workers: int) -> None:
 
 
 def planned(
-    datasets: Sequence[str], images: Sequence[int], seeds: int, words: Sequence[str]
-) -> list[Set]:
+    datasets: Sequence[str], images: Sequence[int], seeds: int, words: Sequence[str],
+    data: str | None = None,
+) -> list[Set]:  # fmt: skip
     """Return the sets to measure: of each row whose name holds one of `words`, or of all.
 
     Raises:
@@ -219,7 +220,7 @@ def planned(
         if not any(word in name for name in known):
             raise ConfigError(f"no row {word!r}", expected=", ".join(sorted(known)))
     return [
-        Set(dataset, budget, row, seed)
+        Set(dataset, budget, row, seed, data)
         for seed in range(seeds)
         for budget in images
         for dataset in datasets
@@ -230,6 +231,7 @@ def planned(
 
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--data", help="Folder of the data sets, in torchvision's layout.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The JSON file.")
 @click.option(
     "--runs", type=click.Path(path_type=Path), required=True, help="Folder of the run folders."
@@ -255,12 +257,13 @@ def planned(
     help="Processes at a time, which share the cores.",
 )  # fmt: skip
 def main(
-    overrides: tuple[str, ...], out: Path, runs: Path, datasets: tuple[str, ...],
-    images: tuple[int, ...], seeds: int, words: tuple[str, ...], networks: str, workers: int,
+    overrides: tuple[str, ...], data: str | None, out: Path, runs: Path,
+    datasets: tuple[str, ...], images: tuple[int, ...], seeds: int, words: tuple[str, ...],
+    networks: str, workers: int,
 ) -> None:  # fmt: skip
     """Measure what is missing, and write the file after each set."""
     try:
-        wanted, sets = planned(datasets, images, seeds, words), Sets(out)
+        wanted, sets = planned(datasets, images, seeds, words, data), Sets(out)
         measure([Task(one, "first", overrides, runs) for one in wanted], sets, workers)
         if networks == "all":
             going_on = [one for one in wanted if goes_on(one, overrides, sets)]

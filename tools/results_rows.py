@@ -94,12 +94,14 @@ class Set:
         images: the budget, in the floats of so many images a class.
         method: the row.
         seed: of the run.
+        data: folder of the data set, for those that lie in one.
     """
 
     dataset: str
     images: int
     method: Method
     seed: int
+    data: str | None = None
 
     @property
     def key(self) -> dict[str, Any]:
@@ -120,6 +122,8 @@ class Set:
     def settings(self, overrides: Sequence[str]) -> RunSettings:
         """Return the configuration of the run, changed by `overrides`."""
         name, *own = self.config.split(" ")
+        if self.data is not None and self.dataset != "digits":
+            own.append(f"data.root={self.data}")
         return load_config(name, [*own, *overrides], self.seed)
 
     def _of_budget(self, name: str) -> list[str]:
