@@ -8,7 +8,8 @@ first, for all rows; then one of each other architecture, for all rows but the l
 which only the best goes on. The file is written after every step, and the same command does what
 is missing. Sets whose settings have changed are measured anew.
 
-FOLDER holds the data in torchvision's layout. KEY=VALUE changes all rows: on a GPU, `source.steps=...` for the published numbers.
+FOLDER holds the data in torchvision's layout. KEY=VALUE changes all rows: on a GPU,
+`source.steps=...` for the published numbers.
 """
 
 from __future__ import annotations
