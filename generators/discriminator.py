@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from generators.base import Resolution
-from generators.layers import DenseLayer, initialise_layers, normalise_second_moment
+from generators.layers import DenseLayer, DenseStack, initialise_layers, normalise_second_moment
 from generators.ops import bias_act, lowpass_filter, upfirdn2d
 from generators.ops.bias_act import Activation
 from hpd.checks import check_labels, check_shape
@@ -190,7 +190,7 @@ class Head(nn.Module):
         return self.fc(x.flatten(1))
 
 
-class ClassEmbedding(nn.Module):
+class ClassEmbedding(DenseStack):
     """The vector of each class onto which the final features are projected.
 
     Args:
@@ -201,19 +201,14 @@ class ClassEmbedding(nn.Module):
 
     def __init__(self, num_classes: int, width: int, depth: int) -> None:
         super().__init__()
-        self.num_classes, self.depth = num_classes, depth
+        self.num_classes = num_classes
         self.embed = DenseLayer(num_classes, width)
-        for i in range(depth):
-            layer = DenseLayer(width, width, activation="lrelu", lr_multiplier=0.01)
-            self.add_module(f"fc{i}", layer)
+        self.add_layers(width, width, depth, 0.01)
 
     def forward(self, labels: Tensor) -> Tensor:
         """Map class indices [N] to vectors [N, width]."""
         one_hot = F.one_hot(labels, self.num_classes).to(self.embed.weight.dtype)
-        x = normalise_second_moment(self.embed(one_hot))
-        for i in range(self.depth):
-            x = self.get_submodule(f"fc{i}")(x)
-        return x
+        return self.through(normalise_second_moment(self.embed(one_hot)))
 
 
 class Discriminator(nn.Module):

@@ -61,6 +61,30 @@ class DenseLayer(nn.Module):
         return bias_act(x @ weight.t(), bias, activation=self.activation)
 
 
+class DenseStack(nn.Module):
+    """Dense layers with leaky ReLU, one after another: ``fc0``, ``fc1``, ... as in checkpoints.
+
+    What a subclass registers before `add_layers` is drawn before them.
+    """
+
+    depth = 0
+
+    def add_layers(self, width: int, out: int, depth: int, lr_multiplier: float) -> None:
+        """Add `depth` layers from [N, width] to [N, out]."""
+        self.depth = depth
+        for i in range(depth):
+            layer = DenseLayer(
+                out if i else width, out, activation="lrelu", lr_multiplier=lr_multiplier
+            )
+            self.add_module(f"fc{i}", layer)
+
+    def through(self, x: Tensor) -> Tensor:
+        """Map [N, width] to [N, out]."""
+        for i in range(self.depth):
+            x = self.get_submodule(f"fc{i}")(x)
+        return x
+
+
 def initialise_layers(network: nn.Module, rng: torch.Generator) -> None:
     """Call `initialise` of every layer below `network` that has one, in a fixed order."""
     for layer in network.modules():

@@ -27,6 +27,7 @@ from generators.base import (
 from generators.draws import Draws
 from generators.layers import (
     DenseLayer,
+    DenseStack,
     initialise_layers,
     normalise_second_moment,
     up_convolve,
@@ -63,7 +64,7 @@ class StyleGAN2Settings(FamilySettings):
         return StyleGAN2(self, classes)
 
 
-class MappingNetwork(nn.Module):
+class MappingNetwork(DenseStack):
     """z and class to w: normalise, embed the class, eight (or so) dense layers."""
 
     w_avg: Tensor
@@ -71,16 +72,11 @@ class MappingNetwork(nn.Module):
     def __init__(self, settings: StyleGAN2Settings, num_ws: int) -> None:
         super().__init__()
         s = settings
-        self.num_ws, self.num_classes, self.depth = num_ws, s.num_classes, s.mapping_layers
+        self.num_ws, self.num_classes = num_ws, s.num_classes
         if s.num_classes:
             self.embed = DenseLayer(s.num_classes, s.w_dim)
         width = s.z_dim + (s.w_dim if s.num_classes else 0)
-        for i in range(self.depth):
-            layer = DenseLayer(
-                width, s.w_dim, activation="lrelu", lr_multiplier=s.mapping_lr_multiplier
-            )
-            self.add_module(f"fc{i}", layer)
-            width = s.w_dim
+        self.add_layers(width, s.w_dim, s.mapping_layers, s.mapping_lr_multiplier)
         self.register_buffer("w_avg", torch.zeros(s.w_dim))
 
     def forward(self, z: Tensor, labels: Tensor | None, truncation_psi: float = 1.0) -> Tensor:
@@ -89,9 +85,7 @@ class MappingNetwork(nn.Module):
         if labels is not None:
             one_hot = F.one_hot(labels, self.num_classes).to(z.dtype)
             x = torch.cat([x, normalise_second_moment(self.embed(one_hot))], dim=1)
-        for i in range(self.depth):
-            x = self.get_submodule(f"fc{i}")(x)
-        ws = x[:, None].expand(-1, self.num_ws, -1)
+        ws = self.through(x)[:, None].expand(-1, self.num_ws, -1)
         return ws if truncation_psi == 1 else self.w_avg.lerp(ws, truncation_psi)
 
 

@@ -14,7 +14,7 @@ from typing_extensions import Self
 from generators.alias_free import AliasFreeGenerator
 from generators.alias_free_plan import AliasFreeSettings, LayerSettings, check_chain
 from generators.base import FAMILIES
-from generators.layers import DenseLayer, normalise_second_moment
+from generators.layers import DenseLayer, DenseStack, normalise_second_moment
 from hpd.errors import ConfigError
 
 _PLANNED = frozenset(
@@ -70,7 +70,7 @@ class StyleGANXLSettings(AliasFreeSettings):
         return StyleGANXL(self, classes)
 
 
-class ClassMapping(nn.Module):
+class ClassMapping(DenseStack):
     """z and class to w, with a pretrained class embedding and an average w per class.
 
     The embedding holds, for each class, the mean features of a pretrained classifier; a layer
@@ -84,7 +84,7 @@ class ClassMapping(nn.Module):
     def __init__(self, settings: StyleGANXLSettings, num_ws: int) -> None:
         super().__init__()
         s = settings
-        self.num_ws, self.depth = num_ws, s.mapping_layers
+        self.num_ws = num_ws
         # built from a tensor, because the plain constructor draws from the global generator
         empty = torch.empty(s.num_embeddings, s.embedding_dim)
         self.embed = nn.Embedding.from_pretrained(empty, freeze=False)
@@ -92,12 +92,7 @@ class ClassMapping(nn.Module):
         if s.num_classes:
             self.embed_proj = DenseLayer(s.embedding_dim, s.z_dim, activation="lrelu")
             width = 2 * s.z_dim
-        for i in range(self.depth):
-            layer = DenseLayer(
-                width, s.w_dim, activation="lrelu", lr_multiplier=s.mapping_lr_multiplier
-            )
-            self.add_module(f"fc{i}", layer)
-            width = s.w_dim
+        self.add_layers(width, s.w_dim, s.mapping_layers, s.mapping_lr_multiplier)
         shape = (s.num_classes, s.w_dim) if s.num_classes else (s.w_dim,)
         self.register_buffer("w_avg", torch.zeros(shape))
 
@@ -112,9 +107,7 @@ class ClassMapping(nn.Module):
         if labels is not None:
             embedded = self.embed_proj(self.embed(labels))
             x = torch.cat([x, normalise_second_moment(embedded)], dim=1)
-        for i in range(self.depth):
-            x = self.get_submodule(f"fc{i}")(x)
-        ws = x[:, None].expand(-1, self.num_ws, -1)
+        ws = self.through(x)[:, None].expand(-1, self.num_ws, -1)
         if truncation_psi == 1:
             return ws
         centre = self.w_avg if labels is None else self.w_avg[labels][:, None]

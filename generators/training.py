@@ -118,11 +118,10 @@ class Trainer:
         self.steps = 0
         self.num_classes = part.num_classes
         self.real = RealImages(part, mirror=s.mirror)
-        shape = _network_shape(part) | {"channel_base": s.channel_base}
+        shape = _network_shape(part)
+        shape |= {"channel_base": s.channel_base, "channel_max": s.channel_max}
         self.generator_settings = StyleGAN2Settings.read(
-            shape
-            | {"z_dim": s.z_dim, "w_dim": s.w_dim, "mapping_layers": s.mapping_layers}
-            | {"channel_max": s.channel_max}
+            shape | {"z_dim": s.z_dim, "w_dim": s.w_dim, "mapping_layers": s.mapping_layers}
         )
         self.generator = self.generator_settings.build(part.classes)
         self.generator.initialise(self.streams.generator("generator"))
@@ -131,9 +130,7 @@ class Trainer:
         if s.precision == "bfloat16":
             self.generator.compute_dtype = torch.bfloat16
         self.discriminator = DiscriminatorSettings.read(
-            shape
-            | {"channel_max": s.channel_max, "group_size": s.group}
-            | {"classifier": s.class_weight > 0}
+            shape | {"group_size": s.group, "classifier": s.class_weight > 0}
         ).build()
         self.discriminator.initialise(self.streams.generator("discriminator"))
         self.discriminator.to(self.device)

@@ -181,15 +181,7 @@ def _compare(
             while len(scores) < settings.seeds:
                 seeds = range(len(scores), min(len(scores) + _TOGETHER, settings.seeds))
                 names = {s: f"{number} {network} {contender.name} {s}" for s in seeds}
-                known = {seed: ledger.get(name) for seed, name in names.items()}
-                missing = [seed for seed, score in known.items() if score is None]
-                found = bench.scores(student_settings, contender, missing)
-                known |= dict(zip(missing, found, strict=True))
-                # all at once: a part of them trained again would have other companions
-                ledger.put_all(
-                    {names[seed]: score for seed, score in zip(missing, found, strict=True)}
-                )
-                scores += [score for score in known.values() if score is not None]
+                scores += _known_or_found(names, bench, student_settings, contender, ledger)
                 for _ in seeds:
                     done += 1
                     report(contender.name, done, total)
@@ -199,6 +191,24 @@ def _compare(
         "students_seconds": round(time.perf_counter() - started, 3),
     }
     return Evaluation(rows, about=about)
+
+
+def _known_or_found(
+    names: Mapping[int, str],
+    bench: _Bench,
+    student: StudentSettings,
+    contender: Contender,
+    ledger: Ledger,
+) -> list[float]:
+    """Return the accuracies of some seeds, by their names in the ledger; those missing are tested.
+
+    The ledger hears of them all at once: a part of them trained again would have other companions.
+    """
+    known = {seed: ledger.get(name) for seed, name in names.items()}
+    missing = [seed for seed, score in known.items() if score is None]
+    found = dict(zip(missing, bench.scores(student, contender, missing), strict=True))
+    ledger.put_all({names[seed]: score for seed, score in found.items()})
+    return [score for score in {**known, **found}.values() if score is not None]
 
 
 class _Bench:

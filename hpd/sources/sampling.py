@@ -109,27 +109,16 @@ def _(
         raise ConfigError(
             "psi=0 and noise=0 give the distilled images again", fix="Raise one of them."
         )
-    stored = generator or read_generator(settings.generator)
-    if distilled.sha256 not in (None, stored.sha256):
-        raise RunError(
-            f"the generator {stored.name!r} is not the one that the run was made with",
-            got=f"SHA-256 {stored.sha256}",
-            expected=distilled.sha256,
-            fix="Give that one: generator=... in Python.",
-        )
-    network = stored.generator.to(device)
-    dtype = resolve_precision(settings.precision, device)
-    network.compute_dtype = None if dtype == torch.float32 else dtype
-    levels = (
-        list(range(network.spec.last_level + 1)) if settings.levels == "all" else settings.levels
-    )
+    network = _network(settings, distilled, device, generator)
+    last = network.spec.last_level
+    levels = list(range(last + 1)) if settings.levels == "all" else settings.levels
     if len(levels) != len(distilled.states):
         raise RunError(
             "the run has not the stages of its configuration",
             got=len(distilled.states),
             expected=len(levels),
         )
-    stage = _stage(levels, network.spec.last_level, sampling.level)
+    stage = _stage(levels, last, sampling.level)
     anchors = _Anchors.of(distilled.states[stage], levels[stage], distilled.labels, device)
     classes = match_classes(network.spec, distilled.classes, settings.generator_classes)
     streams = Streams(sampling.seed).fork("sample")
@@ -141,6 +130,27 @@ def _(
         for i in range(0, len(wanted), settings.chunk_images)
     ]
     return torch.cat(parts)
+
+
+def _network(
+    settings: GanSettings,
+    distilled: Distilled,
+    device: torch.device,
+    generator: StoredGenerator | None,
+) -> Generator:
+    """Return the generator that a run was made with, ready to compute as it did."""
+    stored = generator or read_generator(settings.generator)
+    if distilled.sha256 not in (None, stored.sha256):
+        raise RunError(
+            f"the generator {stored.name!r} is not the one that the run was made with",
+            got=f"SHA-256 {stored.sha256}",
+            expected=distilled.sha256,
+            fix="Give that one: generator=... in Python.",
+        )
+    network = stored.generator.to(device)
+    dtype = resolve_precision(settings.precision, device)
+    network.compute_dtype = None if dtype == torch.float32 else dtype
+    return network
 
 
 def _stage(levels: Sequence[int], last_level: int, wanted: int | None) -> int:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 from typing_extensions import Self
@@ -19,7 +18,7 @@ from hpd.registry import Settings
 from hpd.rng import Streams
 from hpd.students.base import STUDENTS, StudentSettings
 from hpd.students.parameters import Layout, layout_of
-from hpd.students.training import TrainingSettings
+from hpd.students.training import TrainingSettings, completed_from
 
 FORMAT = 1
 _SAMPLE = 2000
@@ -37,13 +36,9 @@ class ExpertSettings(Settings):
     """
 
     count: int = Field(10, ge=1, description="experts, each from fresh weights")
-    training: TrainingSettings = Field(_TRAINING, description="of each expert")
-
-    @field_validator("training", mode="before")
-    @classmethod
-    def _complete(cls, value: Any) -> Any:
-        """Fill in what is not given from these defaults, not from those of an evaluation."""
-        return {**_TRAINING.model_dump(), **value} if isinstance(value, Mapping) else value
+    training: Annotated[TrainingSettings, completed_from(_TRAINING)] = Field(
+        _TRAINING, description="of each expert"
+    )
 
 
 class ExpertRecord(Settings):

@@ -14,14 +14,14 @@ Every file is there whole or not at all, and carries a checksum. Nothing in a fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -34,7 +34,7 @@ from hpd.seals import digest_json, digest_tensor, read_sealed, sealed, unsealed
 from hpd.students.base import STUDENTS, ImageShape, Student, StudentSettings
 from hpd.students.resnet import ResNet18Settings
 from hpd.students.resnet20 import NAME, NORMALISATION, ResNet20Settings, read_resnet20
-from hpd.students.training import TrainingSettings, in_batches
+from hpd.students.training import TrainingSettings, completed_from, in_batches
 from hpd.typing import State
 
 RECORD, WEIGHTS, PARTIAL = "teacher.json", "teacher.safetensors", "teacher.partial.safetensors"
@@ -58,13 +58,9 @@ class SqueezeSettings(Settings):
     student: Annotated[StudentSettings, STUDENTS] = Field(
         ResNet18Settings(norm="batch"), description="the architecture; it must have batch norms"
     )
-    training: TrainingSettings = Field(_TRAINING, description="on the real training images")
-
-    @field_validator("training", mode="before")
-    @classmethod
-    def _complete(cls, value: Any) -> Any:
-        """Fill in what is not given from these defaults, not from those of an evaluation."""
-        return {**_TRAINING.model_dump(), **value} if isinstance(value, Mapping) else value
+    training: Annotated[TrainingSettings, completed_from(_TRAINING)] = Field(
+        _TRAINING, description="on the real training images"
+    )
 
 
 class TeacherRecord(Settings):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from hpd.augment import Mixed, OperationName, cutmix, draw_augmentation, mixup
@@ -107,6 +107,18 @@ class TrainingSettings(SGDSettings):
         The plain mean of the epochs so far until that decays as slowly as `ema`.
         """
         return min(self.ema, epoch / (epoch + 1))
+
+
+def completed_from(defaults: TrainingSettings) -> BeforeValidator:
+    """Return what marks a field whose options, where not given, are these and not an evaluation's.
+
+    Written as ``Annotated[TrainingSettings, completed_from(defaults)]``.
+    """
+
+    def complete(value: Any) -> Any:
+        return {**defaults.model_dump(), **value} if isinstance(value, Mapping) else value
+
+    return BeforeValidator(complete)
 
 
 @dataclass(frozen=True)
