@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import defaultdict
 from pathlib import Path
 
 # before torch starts its threads: several workers share the cores
@@ -200,10 +201,13 @@ def digits_teacher(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def objective_options(experts_folder, teacher_folder) -> dict[str, dict]:
-    """Options with which each objective suits `images`: small, and exact in its gradient."""
+    """Options with which each objective suits `images`: small, and exact in its gradient.
+
+    One that is not named matches through a student, and needs no others.
+    """
     small = {"student": SMALL_STUDENT}
     matching = small | {"real_batch": 8}
-    return {
+    return defaultdict(lambda: matching, {
         # one step with each network, so that any step can be taken first
         "gradient": matching | {"network": {"steps": 1}},
         "distribution": matching,
@@ -217,4 +221,4 @@ def objective_options(experts_folder, teacher_folder) -> dict[str, dict]:
             "teacher": teacher_folder, "roll": 1, "block_images": None,
             "adjustment": {"mode": "directed", "view": "real", "rho": 0.3, "steps": 2},
         },
-    }  # fmt: skip
+    })  # fmt: skip
