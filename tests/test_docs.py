@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import pydoc
 import re
 import shlex
 import subprocess
@@ -97,6 +98,12 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert "levels to optimise, ascending; one level is GLaD" in page
     # nobody is asked for anything when a page is read
     assert not re.findall(r"""(?:src|href)=["']https?://(?:fonts|cdn|unpkg)""", page)
+
+
+def test_every_word_is_the_name_of_something():
+    names = re.findall(r"`((?:hpd|generators)\.[\w.]+)`", (DOCS / "concepts.md").read_text())
+    assert len(names) > 20
+    assert [name for name in names if pydoc.locate(name) is None] == []
 
 
 def test_every_page_is_in_the_navigation():
