@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpd.api.runs import stored_config
 from hpd.artifacts import RunFolder, check_free
 from hpd.artifacts.run_folder import EVALUATION
-from hpd.config import parse_yaml
 from hpd.errors import RunError
 from hpd.evaluation import Row, summary
 from hpd.files import write_bytes, write_json
@@ -45,7 +45,7 @@ def compare(runs: Sequence[str | Path], *, out: str | Path | None = None) -> lis
 
 def _read(path: Path) -> summary.Result:
     folder = RunFolder(path)
-    config = parse_yaml(folder.read_config(), str(path / "config.yaml"))
+    config = stored_config(folder)
     again = f"Evaluate it: `hpd evaluate {path}`."
     if not (path / EVALUATION).is_file():
         raise RunError(f"the run in {path} has no evaluation", fix=again)

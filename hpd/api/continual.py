@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpd.api.distilling import distill
+from hpd.api.resuming import GO_ON
 from hpd.artifacts import DistilledSet
 from hpd.artifacts.places import writing_to
 from hpd.config import RunSettings
@@ -19,8 +20,6 @@ from hpd.continual.summary import Cell, Line
 from hpd.data import Dataset
 from hpd.device import open_device
 from hpd.locks import held
-
-_MEND = "What was written is whole: mend that, and go on with --resume (resume=True)."
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def continual(
         if folder.path is not None:
             stack.enter_context(held(folder.path, "goes through a course in"))
             folder.open(settings, _facts(dataset), resume=resume)
-            stack.enter_context(writing_to(folder.path, _MEND))
+            stack.enter_context(writing_to(folder.path, GO_ON))
         lines, cells = course.run(report, on_estimate)
     return ContinualResult(settings, lines, cells, folder.path)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,9 @@ import torch
 
 from generators import Generator, StoredGenerator
 from hpd.api.fitting import out_of_memory
+from hpd.api.manifests import manifest_of
+from hpd.api.resuming import GO_ON, check_facts, facts_of, finished_run
 from hpd.api.runs import Run
-from hpd.api.standing import check_facts, facts_of, finished_run
 from hpd.artifacts import DistilledSet, RunFolder
 from hpd.artifacts.places import writing_to
 from hpd.config import RunSettings, resolve_config
@@ -38,7 +37,6 @@ from hpd.typing import Objective, Selector, Source, Stage
 
 SetupHook = Callable[[Sequence[Stage], int], None]
 EstimateHook = Callable[[Estimate], None]
-_MEND = "What was written is whole: mend that, and go on with --resume (resume=True)."
 
 
 def distill(
@@ -140,7 +138,7 @@ class _Job:
             return self._finish(source, objective, outcome, None)
         with ExitStack() as stack:
             processes.first(lambda: stack.enter_context(held(folder.path, "distils into")))
-            stack.enter_context(writing_to(folder.path, _MEND))
+            stack.enter_context(writing_to(folder.path, GO_ON))
             # the launcher of several passes on what the terminal tells each of them, too
             interrupts = stack.enter_context(Interrupts(repeated=processes.count > 1))
             facts = facts_of(self.images, source, objective)
@@ -246,7 +244,7 @@ class _Job:
         if folder is not None:
             best = outcome.stages[outcome.best_stage]
             data = {"data_sha256": self.images.sha256}
-            manifest = data | _manifest(run, source, objective, best)
+            manifest = data | manifest_of(run, source, objective, best)
 
             def write() -> None:
                 folder.write_cost(run.cost)
@@ -284,32 +282,3 @@ class _Listeners:
     def on_stage(self, report: StageReport) -> None:
         for observer in self._observers:
             observer.on_stage(report)
-
-
-def _manifest(run: Run, source: Source, objective: Objective, best: StageReport) -> dict[str, Any]:
-    images = run.distilled.images
-    return {
-        "classes": run.distilled.classes,
-        "images": len(images),
-        "image_shape": list(images.shape[1:]),
-        "image_range": {
-            "nominal": [0, 1],
-            "min": float(images.min()),
-            "max": float(images.max()),
-            "share_outside": float(((images < 0) | (images > 1)).double().mean()),
-        },
-        "normalisation": {
-            "mean": run.distilled.normalisation.mean,
-            "std": run.distilled.normalisation.std,
-        },
-        "stored_floats": run.distilled.stored_floats,
-        "seed": run.config.seed,
-        "best_stage": {"name": best.stage.name, "step": best.best_step, "score": best.score},
-        **source.provenance,
-        **objective.provenance,
-        "versions": {
-            "hpd": version("hpd"),
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
-    }

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from hpd.api.manifests import range_of
 from hpd.api.runs import Run, load_run
 from hpd.artifacts import RunFolder
 from hpd.artifacts.places import check_free, writing_to
@@ -133,7 +133,7 @@ def _write(before: Run, work: _Opened, pruning: Pruning, budget: int, out: Path)
     manifest |= work.source.provenance
     manifest |= {
         "images": len(images),
-        "image_range": _range_of(images),
+        "image_range": range_of(images),
         "stored_floats": after.distilled.stored_floats,
         "pruning": {"budget": budget, "of_run": digest_json(old), **pruning.as_json()},
     }
@@ -147,12 +147,3 @@ def _write(before: Run, work: _Opened, pruning: Pruning, budget: int, out: Path)
             out.rmdir()
         draft.path.rename(out)
     return after
-
-
-def _range_of(images: Tensor) -> dict[str, Any]:
-    return {
-        "nominal": [0, 1],
-        "min": float(images.min()),
-        "max": float(images.max()),
-        "share_outside": float(((images < 0) | (images > 1)).double().mean()),
-    }

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpd.api.runs import Run, load_run
+from hpd.api.runs import Run, opened
 from hpd.artifacts import RunFolder
 from hpd.artifacts.places import writing_to
 from hpd.device import open_device
@@ -32,8 +32,7 @@ def relabel(run: Run | str | Path, teacher: str | Path) -> Run:
         ConfigError: if the teacher is of other images or classes.
         RunError: if there is no finished run, or no teacher, or the folder cannot be written to.
     """
-    if not isinstance(run, Run):
-        run = load_run(run)
+    run = opened(run)
     found, distilled = read_teacher(teacher), run.distilled
     channels, height, width = distilled.images.shape[1:]
     found.check_fits((channels, height, width), distilled.classes)

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from hpd.api.loading import load_dataset
-from hpd.api.runs import Run, load_run
-from hpd.artifacts import RunFolder
+from hpd.api.runs import Run, folder_of, opened
 from hpd.artifacts.report import write_report
 from hpd.data import ImageSet
-from hpd.errors import DataError, RunError
+from hpd.errors import DataError
 
 
 def report(
@@ -38,12 +37,9 @@ def report(
         RunError: if there is no finished run, or no folder of it.
         DataError: if the data that were given are missing, or are not those of the run.
     """
-    if not isinstance(run, Run):
-        run = load_run(run)
-    if run.folder is None:
-        raise RunError("the run has no folder", fix="Distil with out=FOLDER.")
+    run = opened(run)
+    folder, target = folder_of(run), None if out is None else Path(out).expanduser()
     real, note = _real(run, data)
-    folder, target = RunFolder(run.folder), None if out is None else Path(out).expanduser()
     try:
         return write_report(folder, real, note=note, out=target)
     except DataError as error:

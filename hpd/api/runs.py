@@ -15,9 +15,11 @@ import torch
 from generators.projection import perceptual_distance, perceptual_weights
 from hpd.artifacts import DistilledSet, RunFolder
 from hpd.artifacts.places import writing_to
+from hpd.artifacts.run_folder import CONFIG, INITIAL
 from hpd.config import RunSettings, load_config, parse_yaml
 from hpd.data import Dataset
 from hpd.device import open_device
+from hpd.errors import RunError
 from hpd.evaluation import Evaluation, evaluate_sets
 from hpd.evaluation.ledger import Ledger
 from hpd.evaluation.similarity import similarity
@@ -55,14 +57,39 @@ def load_run(path: str | Path) -> Run:
         RunError: if the folder holds none.
     """
     folder = RunFolder(path)
-    folder.check_whole("config.yaml")
-    values = parse_yaml(folder.read_config(), str(folder.path / "config.yaml"))
+    folder.check_whole(CONFIG)
     return Run(
-        config=RunSettings.read(values),
+        config=RunSettings.read(stored_config(folder)),
         distilled=DistilledSet.load(folder.path),
-        initial=DistilledSet.load(folder.path / "initial.safetensors"),
+        initial=DistilledSet.load(folder.path / INITIAL),
         folder=folder.path,
     )
+
+
+def opened(run: Run | str | Path) -> Run:
+    """Return a finished run, given as such or by its folder."""
+    return run if isinstance(run, Run) else load_run(run)
+
+
+def folder_of(run: Run) -> RunFolder:
+    """Return where a run was written.
+
+    Raises:
+        RunError: if it was not.
+    """
+    if run.folder is None:
+        raise RunError("the run has no folder", fix="Distil with out=FOLDER.")
+    return RunFolder(run.folder)
+
+
+def stored_config(folder: RunFolder) -> Any:
+    """Return the configuration of the run in a folder as its YAML holds it, unchecked.
+
+    Raises:
+        RunError: if there is no run.
+        ConfigError: if it is no YAML.
+    """
+    return parse_yaml(folder.read_config(), str(folder.path / CONFIG))
 
 
 def evaluate(
@@ -85,8 +112,7 @@ def evaluate(
         RunError: if the folder holds no finished run, or cannot be written to.
         HpdError: if the data cannot be read, or an override is wrong.
     """
-    if not isinstance(run, Run):
-        run = load_run(run)
+    run = opened(run)
     prefixed = [f"evaluation.{override}" for override in overrides]
     values = run.config.model_dump(mode="json")
     if any(override.partition("=")[0] == "protocol" for override in overrides):

@@ -7,10 +7,9 @@ from pathlib import Path
 import torch
 
 from generators import Generator, StoredGenerator
-from hpd.api.runs import Run, load_run
-from hpd.artifacts import DistilledSet, RunFolder
+from hpd.api.runs import Run, folder_of, opened
+from hpd.artifacts import DistilledSet
 from hpd.device import open_device
-from hpd.errors import RunError
 from hpd.sources.sampling import Distilled, SamplingSettings, sample_around
 
 
@@ -49,11 +48,8 @@ def sample(
     """
     options = {"per_class": per_class, "psi": psi, "noise": noise, "level": level, "seed": seed}
     settings = SamplingSettings.read({k: v for k, v in options.items() if v is not None})
-    if not isinstance(run, Run):
-        run = load_run(run)
-    if run.folder is None:
-        raise RunError("the run has no folder", fix="Distil with out=FOLDER.")
-    folder = RunFolder(run.folder)
+    run = opened(run)
+    folder = folder_of(run)
     stages = folder.read_stages()
     known = folder.read_manifest().get("generator", {})
     left = Distilled(

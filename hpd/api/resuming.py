@@ -1,4 +1,4 @@
-"""What a folder holds of a run, and whether a run may go on there."""
+"""Going on with a run: what a folder holds of one, and whether it may go on there."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpd.api.runs import Run, load_run
+from hpd.api.runs import Run, load_run, stored_config
 from hpd.artifacts import RunFolder, check_free
-from hpd.config import RunSettings, config_changes, flatten, parse_yaml
+from hpd.artifacts.run_folder import CONFIG
+from hpd.config import RunSettings, config_changes, flatten
 from hpd.data import ImageSet
 from hpd.errors import ConfigError, RunError
 from hpd.typing import Objective, Source
 
+GO_ON = "What was written is whole: mend that, and go on with --resume (resume=True)."
 _OTHER_FOLDER = "Choose another folder with --out."
 _SHOWN = 5
 _logger = logging.getLogger(__name__)
@@ -57,10 +59,10 @@ def check_config(folder: RunFolder, settings: RunSettings) -> None:
     Raises:
         RunError: listing what differs, as ``key: old -> new``.
     """
-    path = folder.path / "config.yaml"
     try:
-        started = RunSettings.read(parse_yaml(folder.read_config(), str(path)))
+        started = RunSettings.read(stored_config(folder))
     except ConfigError as error:
+        path = folder.path / CONFIG
         raise RunError(f"cannot read {path}", got=error, fix=_OTHER_FOLDER) from None
     changes = config_changes(started, settings)
     if changes:
