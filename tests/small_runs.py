@@ -8,7 +8,14 @@ from pathlib import Path
 from conftest import SMALL_STUDENT, random_images
 from PIL import Image
 
+from hpd.artifacts.checkpoints import CheckpointFolder
+from hpd.engine.keeper import to_checkpoint, to_snapshot
+
 STEPS = 8
+# whose whole training sets nobody trains on
+SMALL_EVALUATION = {
+    "students": [SMALL_STUDENT], "seeds": 2, "training": {"epochs": 2}, "full_training": None,
+}  # fmt: skip
 
 
 def small_config(root: Path, generator: str, **changes) -> dict:
@@ -27,10 +34,7 @@ def small_config(root: Path, generator: str, **changes) -> dict:
             "network": {"steps": 3, "epochs": 1, "momentum": 0.9},
         },
         "selection": {"kind": "loss", "every": 2},
-        "evaluation": {
-            "students": [SMALL_STUDENT], "seeds": 2, "training": {"epochs": 2},
-            "full_training": None,
-        },
+        "evaluation": SMALL_EVALUATION,
         "checkpoint_every": 3,
     }  # fmt: skip
     return config | changes
@@ -46,6 +50,39 @@ def write_images(root: Path) -> None:
         Image.fromarray(image[0].numpy()).save(folder / f"{i:02d}.png")
 
 
+class EndsAfter:
+    """An observer that ends a run at a step, without a checkpoint."""
+
+    def __init__(self, steps: int, error: type[BaseException] = KeyboardInterrupt) -> None:
+        self.left, self.error = steps, error
+
+    def on_step(self, report):
+        self.left -= 1
+        if not self.left:
+            raise self.error
+
+    def on_stage(self, report):
+        pass
+
+
+class KeepsSnapshots:
+    """Keeps every snapshot as it comes back from a file; of several processes one writes."""
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.writes, self.folder, self.snapshots = writes, CheckpointFolder(path), []
+
+    def after_step(self, steps, take):
+        self._keep(take())
+
+    def after_stage(self, take):
+        self._keep(take())
+
+    def _keep(self, snapshot):
+        if self.writes:
+            self.folder.write(to_checkpoint(snapshot, {}))
+            self.snapshots.append(to_snapshot(self.folder.newest()))
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Return all files of a folder."""
     return {
@@ -53,6 +90,13 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in Path(folder).rglob("*")
         if path.is_file()
     }
+
+
+def check_refused(result, message: str) -> None:
+    """Check that a command said in one line why it did nothing, and ended with 2."""
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def metrics(folder: Path) -> list[dict]:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import SMALL_STUDENT
 from PIL import Image
+from small_runs import SMALL_EVALUATION
 
 import hpd
 from hpd.cli import main
@@ -19,11 +20,8 @@ CONFIG = {
     "source": {"kind": "pixel", "steps": 1},
     "objective": {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 4},
     "selection": {"kind": "last"},
-    "evaluation": {
-        "students": [SMALL_STUDENT], "seeds": 2, "training": {"epochs": 1},
-        "full_training": None,
-    },
-}  # fmt: skip
+    "evaluation": SMALL_EVALUATION,
+}
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import contents, metrics, small_config
+from small_runs import EndsAfter, contents, metrics, small_config
 
 import hpd
 from hpd.artifacts import RunFolder
@@ -34,23 +34,8 @@ def made(tmp_path_factory, generator_folder):
     config = small_config(folder / "data", generator_folder)
     hpd.distill(config, out=folder / "finished")
     with pytest.raises(KeyboardInterrupt):
-        hpd.distill(config, out=folder / "left", observers=[LeavesAfter(5)])
+        hpd.distill(config, out=folder / "left", observers=[EndsAfter(5)])
     return folder, config
-
-
-class LeavesAfter:
-    """An observer that ends a run at a step, without a checkpoint."""
-
-    def __init__(self, steps):
-        self.steps = steps
-
-    def on_step(self, report):
-        self.steps -= 1
-        if not self.steps:
-            raise KeyboardInterrupt
-
-    def on_stage(self, report):
-        pass
 
 
 @pytest.fixture

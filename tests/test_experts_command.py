@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
-from conftest import SMALL_STUDENT, SMALL_TRAINING
+from conftest import SMALL_STUDENT, SMALL_TRAINING, THREE_DIGITS
+from small_runs import check_refused, contents
 
 import hpd
 from hpd.cli import main
@@ -15,15 +16,13 @@ from hpd.config import load_config
 from hpd.engine import experts
 from hpd.students.trajectories import ExpertFolder
 
-DIGITS = {"kind": "digits", "classes": ["0", "1", "8"]}
-
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     """A config whose experts lie in `experts`, with which the command runs here."""
     monkeypatch.chdir(tmp_path)
     values = {
-        "data": DIGITS,
+        "data": THREE_DIGITS,
         "source": {"kind": "pixel"},
         "objective": {
             "kind": "trajectory",
@@ -38,10 +37,6 @@ def config(tmp_path, monkeypatch):
 
 def invoke(*arguments):
     return CliRunner().invoke(main, ["experts", *arguments])
-
-
-def contents(path):
-    return {p.name: p.read_bytes() for p in Path(path).iterdir()}
 
 
 def test_the_command_trains_what_the_config_names(config):
@@ -130,9 +125,7 @@ def test_an_interruption_is_one_line_and_the_same_command_goes_on(config, monkey
 def test_bad_input_is_one_line_and_exit_code_2(config, arguments, message):
     arguments = arguments if arguments == ["digits"] else [config, *arguments]
     result = invoke(*arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1
+    check_refused(result, message)
 
 
 def test_experts_of_other_settings_are_refused_by_name(config):

@@ -10,6 +10,7 @@ import sys
 import pytest
 from conftest import TESTS
 from kills import CONFIG, RUNS
+from small_runs import contents, metrics
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
 # what differs between two runs of the same seed: times, and what seals them
@@ -31,29 +32,18 @@ def runs(tmp_path_factory):
     return folder, json.loads((folder / "report.json").read_text()), done.stderr
 
 
-def contents(folder):
-    return {
-        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
-    }
-
-
-def metrics(content):
-    lines = [json.loads(line) for line in content["metrics.jsonl"].decode().splitlines()]
-    return [{k: v for k, v in line.items() if "seconds" not in k} for line in lines]
-
-
 def test_every_killed_run_ends_like_the_whole_one(runs):
     folder, report, _ = runs
     whole = contents(folder / "whole")
     assert "evaluation.json" in whole
-    assert len(metrics(whole)) == 12
+    assert len(metrics(folder / "whole")) == 12
     assert len(report) == RUNS + 1
     for entry in report:
         killed = contents(folder / entry["run"])
         assert set(killed) == set(whole), entry
         for name in set(whole) - set(OF_ITS_TIME):
             assert killed[name] == whole[name], (entry, name)
-        assert metrics(killed) == metrics(whole), entry
+        assert metrics(folder / entry["run"]) == metrics(folder / "whole"), entry
         evaluations = (json.loads(files["evaluation.json"])["rows"] for files in (killed, whole))
         assert next(evaluations) == next(evaluations), entry
 

@@ -16,6 +16,7 @@ import yaml
 from click.testing import CliRunner
 from conftest import SMALL_STUDENT, TESTS
 from safetensors.torch import load_file
+from small_runs import SMALL_EVALUATION
 
 import hpd
 import hpd.api
@@ -168,8 +169,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(configs, tmp_path)
 
 
 def test_only_the_first_process_speaks_and_writes(configs, tmp_path):
-    students = {"students": [SMALL_STUDENT], "seeds": 1, "training": {"epochs": 1}}
-    config = configs["pixel-distribution"] | {"evaluation": students | {"full_training": None}}
+    config = configs["pixel-distribution"] | {"evaluation": SMALL_EVALUATION}
     path, run = tmp_path / "config.yaml", tmp_path / "run"
     path.write_text(yaml.safe_dump(config))
     started = launch(

@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 from conftest import CPU, SMALL_STUDENT
 from kills import attempt
-from small_runs import contents
+from small_runs import SMALL_EVALUATION, contents
 
 from hpd import api
 from hpd.api import pruning
@@ -28,9 +28,7 @@ CONFIG = {
     },
     "objective": {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 8},
     "selection": "last",
-    "evaluation": {
-        "students": [SMALL_STUDENT], "seeds": 1, "training": {"epochs": 1}, "full_training": None,
-    },
+    "evaluation": SMALL_EVALUATION | {"seeds": 1},
 }  # fmt: skip
 OPTIONS = ("betas=[0, 1]", f"student={SMALL_STUDENT}", "training.epochs=2")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL_STUDENT, SMALL_TEACHER, THREE_DIGITS
+from small_runs import EndsAfter
 
 import hpd
 
@@ -29,27 +30,12 @@ def config(digits_teacher):
     }  # fmt: skip
 
 
-class Stops:
-    """An observer that ends the run after some steps."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def on_step(self, report):
-        self.left -= 1
-        if self.left == 0:
-            raise RuntimeError("stopped")
-
-    def on_stage(self, report):
-        pass
-
-
 @pytest.mark.parametrize("steps", [1, 3, 4])
 def test_a_run_that_was_stopped_ends_in_the_same_bytes(config, tmp_path, steps):
     """The images that direct the teacher are those of the first step, not of the first after."""
     whole = hpd.distill(config, out=tmp_path / "whole")
-    with pytest.raises(RuntimeError, match="stopped"):
-        hpd.distill(config, out=tmp_path / "again", observers=[Stops(steps)])
+    with pytest.raises(KeyboardInterrupt):
+        hpd.distill(config, out=tmp_path / "again", observers=[EndsAfter(steps)])
     again = hpd.distill(config, out=tmp_path / "again", resume=True)
     for name in NAMES:
         assert (again.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
@@ -67,8 +53,8 @@ def test_images_stay_in_range_and_the_teacher_is_written_down(config, tmp_path):
 
 
 def test_another_teacher_is_noticed_when_a_run_goes_on(config, tmp_path):
-    with pytest.raises(RuntimeError, match="stopped"):
-        hpd.distill(config, out=tmp_path / "run", observers=[Stops(3)])
+    with pytest.raises(KeyboardInterrupt):
+        hpd.distill(config, out=tmp_path / "run", observers=[EndsAfter(3)])
     student = f"student={SMALL_TEACHER['student']}"
     training = "training={epochs: 1, batch_size: 64}"
     other = str(tmp_path / "other")

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from conftest import SMALL_STUDENT, SMALL_TEACHER
 from kills import attempt
 from safetensors import safe_open
-from small_runs import contents
+from small_runs import SMALL_EVALUATION, check_refused, contents
 
 import hpd
 from hpd.artifacts import DistilledSet, Provenance, RunFolder
@@ -28,10 +28,8 @@ CONFIG = {
     "source": {"kind": "pixel", "steps": 1, "images_per_class": 2},
     "objective": {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 4},
     "selection": "last",
-    "evaluation": {
-        "students": [SMALL_STUDENT], "seeds": 1, "training": {"epochs": 2}, "full_training": None,
-    },
-}  # fmt: skip
+    "evaluation": SMALL_EVALUATION | {"seeds": 1},
+}
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +178,5 @@ def test_bad_input_is_one_line_and_exit_code_2(
     (tmp_path / "small").symlink_to(teacher_folder)
     before = {p: p.read_bytes() for p in run.folder.iterdir() if p.is_file()}
     result = CliRunner().invoke(main, ["relabel", *arguments])
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1
+    check_refused(result, message)
     assert {p: p.read_bytes() for p in run.folder.iterdir() if p.is_file()} == before

@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner
 from conftest import SHARED, SMALL_TEACHER
 from safetensors.torch import load_file, save_file
+from small_runs import check_refused, contents
 
 import hpd
 from hpd.cli import main
@@ -33,10 +34,6 @@ def here(tmp_path, monkeypatch):
 
 def invoke(*arguments, data=DATA):
     return CliRunner().invoke(main, ["squeeze", "--data", data, *arguments])
-
-
-def contents(path):
-    return {p.name: p.read_bytes() for p in Path(path).iterdir()}
 
 
 def test_the_command_trains_keeps_and_finds_again():
@@ -109,9 +106,7 @@ def test_an_interrupted_training_ends_in_the_same_bytes(monkeypatch):
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message):
     result = invoke("--out", "teacher", *arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1
+    check_refused(result, message)
 
 
 def test_a_folder_of_something_else_is_left_alone():

@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from conftest import CPU, SMALL_STUDENT, SMALL_TRAINING, TESTS
+from small_runs import contents
 
 from hpd.engine.experts import train_experts
 from hpd.errors import ConfigError, DataError, NumericError, RunError
@@ -45,10 +45,6 @@ class KilledAt:
 def train(path, images, *, student=STUDENT, count=2, training=SMALL_TRAINING, seed=0, **options):
     settings = ExpertSettings.read({"count": count, "training": training})
     return train_experts(path, student, settings, images, device=CPU, seed=seed, **options)
-
-
-def contents(path):
-    return {p.name: p.read_bytes() for p in Path(path).iterdir()}
 
 
 def test_rows_are_the_parameters_after_each_epoch(experts_folder, images):
@@ -249,12 +245,13 @@ def test_leftovers_of_a_kill_while_writing_are_swept_up(images, tmp_path, expert
 
 
 SCRIPT = """
-import sys, time, conftest, test_experts
+import sys, conftest, test_experts
 
 def report(*epoch):
     print(*epoch, flush=True)
-    # dies here, and not while it trains on
-    time.sleep(60 if epoch[:2] == (1, 1) else 0)
+    if epoch[:2] == (1, 1):
+        # dies here, and not while it trains on
+        sys.stdin.read()
 
 test_experts.train(sys.argv[1], conftest.random_images(), report=report)
 """
@@ -264,11 +261,12 @@ test_experts.train(sys.argv[1], conftest.random_images(), report=report)
 def test_a_process_that_is_killed_goes_on_to_the_same_bytes(images, tmp_path, experts_folder):
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS / "engine")])},
     )
-    with process.stdout:
+    with process.stdin, process.stdout:
         heard = [process.stdout.readline() for _ in range(4)]
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL

@@ -7,11 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import CPU, SMALL_STUDENT
+from small_runs import KeepsSnapshots
 
-from hpd.artifacts.checkpoints import CheckpointFolder
 from hpd.engine import SELECTORS, OptimizerSettings, optimise
 from hpd.engine.estimate import Work
-from hpd.engine.keeper import to_checkpoint, to_snapshot
 from hpd.engine.snapshot import Best
 from hpd.objectives import OBJECTIVES
 from hpd.rng import Streams
@@ -27,23 +26,6 @@ class Quiet:
 
     def on_stage(self, report):
         pass
-
-
-class Collects:
-    """Keeps every snapshot as it comes back from a file."""
-
-    def __init__(self, path):
-        self.folder, self.snapshots = CheckpointFolder(path), []
-
-    def after_step(self, steps, take):
-        self._keep(take())
-
-    def after_stage(self, take):
-        self._keep(take())
-
-    def _keep(self, snapshot):
-        self.folder.write(to_checkpoint(snapshot, {}))
-        self.snapshots.append(to_snapshot(self.folder.newest()))
 
 
 @pytest.fixture
@@ -69,7 +51,7 @@ def run(images):
 
 
 def check_every_snapshot(run, tmp_path, **parts):
-    keeper = Collects(tmp_path)
+    keeper = KeepsSnapshots(tmp_path)
     whole = run(**parts, keeper=keeper)
     assert len(keeper.snapshots) >= STEPS + 1
     for snapshot in keeper.snapshots:
@@ -148,7 +130,7 @@ def test_what_a_snapshot_holds_matters(run, tmp_path, forgotten, source_settings
         },
         "selector": "last" if forgotten != "best" else {"kind": "loss", "every": 2},
     }  # fmt: skip
-    keeper = Collects(tmp_path)
+    keeper = KeepsSnapshots(tmp_path)
     whole = run(**parts, keeper=keeper)
     snapshot = keeper.snapshots[2]
     assert torch.equal(run(**parts, since=snapshot).images, whole.images)
@@ -166,7 +148,7 @@ def test_what_a_snapshot_holds_matters(run, tmp_path, forgotten, source_settings
 def test_the_work_that_is_left_is_counted(run, tmp_path, source_settings):
     source = source_settings("gan", levels=[0, 1], steps=5)
     objective = {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 4}
-    keeper = Collects(tmp_path)
+    keeper = KeepsSnapshots(tmp_path)
     run(source, objective, keeper=keeper)
     stages = [report.stage for report in keeper.snapshots[-1].reports]
     # both stages: scores before steps 0, 2, 4 and at the end

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import CPU, SMALL_STUDENT
+from small_runs import KeepsSnapshots
 from threads import in_threads, together
 
 from hpd.artifacts import RunFolder
-from hpd.artifacts.checkpoints import CheckpointFolder
 from hpd.device import Processes
 from hpd.engine import SELECTORS, OptimizerSettings, optimise
-from hpd.engine.keeper import RunKeeper, to_checkpoint, to_snapshot
+from hpd.engine.keeper import RunKeeper
 from hpd.engine.sharing import check_count
 from hpd.errors import ConfigError, NumericError, ProcessError
 from hpd.interrupts import Interrupted, Interrupts
@@ -40,24 +40,6 @@ class Hears:
         self.scores.append(report.score)
 
 
-class Keeps:
-    """Keeps every snapshot as it comes back from a file; called by all, written by the first."""
-
-    def __init__(self, processes, path):
-        self.first, self.folder, self.snapshots = processes.is_first, CheckpointFolder(path), []
-
-    def after_step(self, steps, take):
-        self._keep(take())
-
-    def after_stage(self, take):
-        self._keep(take())
-
-    def _keep(self, snapshot):
-        if self.first:
-            self.folder.write(to_checkpoint(snapshot, {}))
-            self.snapshots.append(to_snapshot(self.folder.newest()))
-
-
 @pytest.fixture
 def run(images):
     """Runs fresh parts in one of several processes, and returns the outcome and what was heard."""
@@ -68,14 +50,15 @@ def run(images):
         built = OBJECTIVES.parse(objective).build(images, CPU, streams.fork("objective"))
         selection = SELECTORS.parse(selector)
         hears = Hears()
-        keeps = keeper if path is None else Keeps(processes, path)
+        if path is not None:
+            keeper = KeepsSnapshots(path, writes=processes.is_first)
         outcome = optimise(
             SOURCES.parse(source).build(images, CPU, streams.fork("source")), built,
             selection.build(images, CPU, streams.fork("selection"), built), OptimizerSettings(),
-            hears, select_every=2, keeper=keeps, since=since, processes=processes,
+            hears, select_every=2, keeper=keeper, since=since, processes=processes,
         )  # fmt: skip
         return SimpleNamespace(
-            **vars(outcome), heard=hears, snapshots=getattr(keeps, "snapshots", [])
+            **vars(outcome), heard=hears, snapshots=getattr(keeper, "snapshots", [])
         )
 
     return go

@@ -8,7 +8,7 @@ import json
 import pytest
 import yaml
 from click.testing import CliRunner
-from small_runs import STEPS, small_config
+from small_runs import STEPS, EndsAfter, small_config
 
 import hpd
 from hpd.cli import main
@@ -56,23 +56,10 @@ class EndsError(Exception):
     pass
 
 
-class EndsAt:
-    def __init__(self, step):
-        self.left = step
-
-    def on_step(self, report):
-        self.left -= 1
-        if not self.left:
-            raise EndsError
-
-    def on_stage(self, report):
-        pass
-
-
 def test_a_run_that_goes_on_is_shown_as_one(tmp_path, generator_folder):
     config = config_with(tmp_path, generator_folder, "tensorboard")
     with pytest.raises(EndsError):
-        hpd.distill(config, out=tmp_path / "run", observers=[EndsAt(6)])
+        hpd.distill(config, out=tmp_path / "run", observers=[EndsAfter(6, EndsError)])
     hpd.distill(config, out=tmp_path / "run", resume=True)
     shown, _ = events(tmp_path / "run" / "tensorboard")
     assert sorted(shown["loss"]) == list(range(STEPS))

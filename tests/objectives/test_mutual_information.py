@@ -122,11 +122,6 @@ def build(images, streams, objective_options):
     return make
 
 
-@pytest.fixture
-def synthetic(rng):
-    return torch.rand(6, 1, 8, 8, generator=rng)
-
-
 @pytest.mark.parametrize("kind", list(OBJECTIVES))
 @pytest.mark.parametrize("add_on", list(ADD_ONS))
 def test_every_add_on_goes_with_every_objective(kind, add_on, build, synthetic):

@@ -28,11 +28,6 @@ def network(images, streams):
     return make
 
 
-@pytest.fixture
-def synthetic(rng):
-    return torch.rand(6, 1, 8, 8, generator=rng)
-
-
 def weights(student):
     return [p.detach().clone() for p in student.parameters()]
 

@@ -32,11 +32,6 @@ def make(kind, images, streams, objective_options):
     return build
 
 
-@pytest.fixture
-def synthetic(rng):
-    return torch.rand(6, 1, 8, 8, generator=rng)
-
-
 def test_the_gradient_is_that_of_the_loss(kind, make, float64, rng):
     """Central differences along random directions, in float64, for every augmentation."""
     images = torch.rand(6, 1, 8, 8, generator=rng)

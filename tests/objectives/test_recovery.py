@@ -35,11 +35,6 @@ def make(images, streams, teacher_folder):
 
 
 @pytest.fixture
-def synthetic(rng):
-    return torch.rand(6, 1, 8, 8, generator=rng)
-
-
-@pytest.fixture
 def network(teacher_folder):
     return read_teacher(teacher_folder).network
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,20 +15,9 @@ from hpd.data import ImageSet, Normalisation
 from hpd.errors import DataError, HpdError, NumericError, RunError
 from hpd.students import STUDENTS
 from hpd.students.expert_checks import check_images, check_learned, check_matches
-from hpd.students.trajectories import ExpertFolder, ExpertRecord
+from hpd.students.trajectories import ExpertFolder
 
 STUDENT = STUDENTS.parse(SMALL_STUDENT)
-
-
-@pytest.fixture
-def path(experts_folder, tmp_path) -> Path:
-    """A copy of the experts, to be damaged."""
-    return Path(shutil.copytree(experts_folder, tmp_path / "experts"))
-
-
-@pytest.fixture
-def record(experts_folder) -> ExpertRecord:
-    return ExpertFolder.open(experts_folder).record
 
 
 def another(base: ImageSet, **changes) -> ImageSet:

@@ -51,6 +51,14 @@ def assert_same(ours, theirs, tolerance):
             assert (mine[name] - other[name]).abs().max() <= tolerance, name
 
 
+def check_same_lessons(ours, theirs, settings):
+    """Train students together, and others like them one after another."""
+    train_students(ours, settings)
+    for lesson in theirs:
+        train_plainly(lesson, settings)
+    assert_same(ours, theirs, 1e-9)
+
+
 @pytest.fixture
 def small(monkeypatch):
     """Stacks pay however small the students are."""
@@ -67,10 +75,7 @@ def test_equals_one_after_another(shape, way, most, float64, small, monkeypatch)
     ours, theirs = lessons(shape), lessons(shape)
     assert all(stacked(group, settings) for group in groups(ours, settings))
     assert len(groups(ours, settings)) == (1 if most else 3)
-    train_students(ours, settings)
-    for lesson in theirs:
-        train_plainly(lesson, settings)
-    assert_same(ours, theirs, 1e-9)
+    check_same_lessons(ours, theirs, settings)
     # and they did learn, each for itself
     assert (weights(ours)[0]["head.weight"] - weights(ours)[1]["head.weight"]).abs().max() > 0.01
 
@@ -79,10 +84,7 @@ def test_equals_one_after_another(shape, way, most, float64, small, monkeypatch)
 def test_soft_labels_together(temperature, float64, small):
     settings = TrainingSettings(epochs=3, lr=0.1, temperature=temperature, cutmix=0.3)
     ours, theirs = lessons(soft=True), lessons(soft=True)
-    train_students(ours, settings)
-    for lesson in theirs:
-        train_plainly(lesson, settings)
-    assert_same(ours, theirs, 1e-9)
+    check_same_lessons(ours, theirs, settings)
 
 
 def test_soft_labels_are_met_as_hinton_writes(float64):

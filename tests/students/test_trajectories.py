@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -29,17 +27,6 @@ from hpd.students.trajectories import (
 )
 
 STUDENT = STUDENTS.parse(SMALL_STUDENT)
-
-
-@pytest.fixture
-def path(experts_folder, tmp_path) -> Path:
-    """A copy of the experts, to be damaged."""
-    return Path(shutil.copytree(experts_folder, tmp_path / "experts"))
-
-
-@pytest.fixture
-def record(experts_folder) -> ExpertRecord:
-    return ExpertFolder.open(experts_folder).record
 
 
 # vectors

@@ -26,12 +26,6 @@ from hpd.students.trajectories import (
 STUDENT = STUDENTS.parse(SMALL_STUDENT)
 
 
-@pytest.fixture
-def path(experts_folder, tmp_path) -> Path:
-    """A copy of the experts, to be damaged."""
-    return Path(shutil.copytree(experts_folder, tmp_path / "experts"))
-
-
 def doctor(path: Path, change) -> None:
     """Change a JSON file by hand."""
     values = json.loads(path.read_text())

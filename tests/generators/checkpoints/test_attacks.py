@@ -15,6 +15,7 @@ import pickles
 import pytest
 import torch
 from pickles import Call, Name, Raw
+from traps import Runs
 
 from generators.checkpoints import inspect_checkpoint, read_checkpoint
 from generators.checkpoints.tensors import read_storage
@@ -160,21 +161,11 @@ def test_a_payload_in_a_nested_storage(trap, attack):
 
 
 def test_a_payload_in_a_nested_zip_file(trap):
-    torch.save({"weight": Evil(trap.command)}, trap.path)
+    torch.save({"weight": Runs(trap.command)}, trap.path)
     content = trap.path.read_bytes()
     nested(trap, content)
     trap.check("not in torch's older format")
     assert inspect_checkpoint(trap.path).refused == ("posix.system",)
-
-
-class Evil:
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        import os
-
-        return os.system, (self.command,)
 
 
 @pytest.mark.parametrize(

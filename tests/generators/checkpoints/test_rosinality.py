@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 
 import pytest
 import torch
 import torch.nn.functional as F
+from traps import Runs
 
 from generators.checkpoints import convert_rosinality, inspect_checkpoint, read_rosinality
 from generators.checkpoints.rosinality import _channels
@@ -239,18 +239,10 @@ def test_other_contents_are_named(path):
         read_rosinality(path.with_name("none.pt"))
 
 
-class Evil:
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_payload_is_named_and_not_run(path, zipped):
     sprung = path.with_name("sprung")
-    content = {"g_ema": make_weights(8), "args": Evil(f"touch {sprung}")}
+    content = {"g_ema": make_weights(8), "args": Runs(f"touch {sprung}")}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(GeneratorError, match=r"refused name (posix|nt)\.system"):
         read_rosinality(path)

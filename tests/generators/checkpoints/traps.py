@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
+
 import pickles
 import pytest
 
 from generators.checkpoints import inspect_checkpoint, read_checkpoint
 from hpd.errors import GeneratorError
+
+
+class Runs:
+    """An object that runs a command as soon as its pickle is read."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
 
 
 class Trap:
