@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from hpd.sources.gan_levels import GanSource
-from hpd.sources.hmn import HmnSource
 from hpd.sources.hmn_generator import GeneratorDecoder, GeneratorDecoderSettings
+from hpd.sources.hmn_memories import HmnSource
 from hpd.typing import ParameterGroup, Pullback, Shardable, Stage, State, Step
 
 
