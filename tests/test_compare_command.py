@@ -57,7 +57,7 @@ def test_a_run_given_twice_counts_once(runs):
 def test_what_made_the_numbers_is_written_beside_them(runs):
     written = json.loads((runs / "tiny-0" / "evaluation.json").read_text())
     assert written["settings"]["protocol"] == "dc"
-    assert written["settings"]["training"]["epochs"] == 1
+    assert written["settings"]["training"]["epochs"] == SMALL_EVALUATION["training"]["epochs"]
     assert written["seed"] == 0
     assert set(written["versions"]) == {"hpd", "torch", "python"}
     assert written["students_seconds"] > 0
