@@ -37,8 +37,8 @@ STORAGE_TYPES = {
 }
 
 
-def _is_int(value: object, least: int = 0) -> bool:
-    return type(value) is int and value >= least
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
 
 
 def read_storage(content: bytes) -> Tensor:
@@ -86,7 +86,7 @@ def _storage_facts(node: object) -> tuple[torch.dtype, str, int]:
     if not isinstance(facts, tuple) or len(facts) not in (5, 6) or facts[0] != "storage":
         raise GeneratorError("a nested storage does not describe itself", got=describe(node))
     _, kind, key, _, count, *view = facts
-    if not isinstance(kind, Global) or not isinstance(key, str) or not _is_int(count):
+    if not isinstance(kind, Global) or not isinstance(key, str) or not _is_count(count):
         raise GeneratorError("a nested storage does not describe itself", got=describe(kind))
     if view not in ([], [None]):
         raise GeneratorError("a nested storage is a view of another")

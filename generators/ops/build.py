@@ -110,7 +110,7 @@ def build(recipe: Recipe, *, retry: bool = False, limit_seconds: float = LIMIT_S
         ) from None  # fmt: skip
 
 
-def clean(*, limit_seconds: float = LIMIT_SECONDS) -> int:
+def clean() -> int:
     """Remove what the cache holds but what is built here now; return how many libraries went.
 
     Raises:
@@ -122,7 +122,7 @@ def clean(*, limit_seconds: float = LIMIT_SECONDS) -> int:
             kept.add(read_recipe(device_type).key)
     if not cache.is_dir():
         return 0
-    with _locked(cache / _LOCK, limit_seconds):
+    with _locked(cache / _LOCK, LIMIT_SECONDS):
         _sweep(cache)
         for failure in cache.glob(f"*{_FAILED}"):
             if failure.name.removesuffix(_FAILED) not in kept:

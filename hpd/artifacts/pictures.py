@@ -15,6 +15,7 @@ from hpd.files import write_bytes
 _TILE_PIXELS = 96
 _CAPTION_PIXELS = 18
 _GAP_PIXELS = 6
+_MOST_ROWS = 10
 
 
 def folder_names(classes: tuple[str, ...]) -> list[str]:
@@ -62,16 +63,15 @@ def write_image_folder(distilled: DistilledSet, folder: Path) -> list[Path]:
     return paths
 
 
-def grid(distilled: DistilledSet, columns: int = 10, rows_per_class: int = 10) -> Image.Image:
-    """Draw the images under the names of their classes.
+def grid(distilled: DistilledSet, columns: int = 10) -> Image.Image:
+    """Draw the first ten images of each class under its name.
 
     Args:
         distilled: the set.
         columns: classes side by side.
-        rows_per_class: most images to show of a class.
     """
     per_class = [
-        (distilled.labels == c).nonzero().flatten()[:rows_per_class].tolist()
+        (distilled.labels == c).nonzero().flatten()[:_MOST_ROWS].tolist()
         for c in range(len(distilled.classes))
     ]
     deepest = max(len(own) for own in per_class)

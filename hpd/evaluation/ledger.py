@@ -38,10 +38,6 @@ class Ledger:
         """Return the accuracy of a student, None if it was not trained yet."""
         return self._accuracies.get(student)
 
-    def put(self, student: str, accuracy: float) -> None:
-        """Keep the accuracy of a student."""
-        self.put_all({student: accuracy})
-
     def put_all(self, accuracies: Mapping[str, float]) -> None:
         """Keep the accuracies of students that learned together: all of them, or none."""
         self._accuracies |= accuracies
