@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 
 import pytest
 
@@ -81,13 +80,12 @@ class Browser:
         """Write a PNG of what the window shows."""
         path.write_bytes(self.driver.get_screenshot_as_png())
 
-    def wait_for(self, script, tries=200) -> None:
+    def wait_for(self, script, seconds=10) -> None:
         """Wait until an expression is true."""
-        for _ in range(tries):
-            if self.run(f"return {script}"):
-                return
-            time.sleep(0.02)
-        raise AssertionError(f"never true: {script}")
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        wait = WebDriverWait(self.driver, seconds, poll_frequency=0.02)
+        wait.until(lambda _: self.run(f"return {script}"), f"never true: {script}")
 
 
 def _contrast(ink: str, behind: str) -> float:
@@ -103,7 +101,7 @@ def _luminance(colour: str) -> float:
 
 def start_browser(profile) -> Browser:
     """Start Chromium with a fresh profile, or skip the test, saying what is missing."""
-    selenium = pytest.importorskip("selenium", reason="needs selenium: pip install 'hpd[dev]'")
+    pytest.importorskip("selenium", reason="needs selenium: pip install 'hpd[dev]'")
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     if chromium is None or driver is None:
@@ -116,5 +114,4 @@ def start_browser(profile) -> Browser:
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     service = webdriver.ChromeService(executable_path=driver)
-    assert selenium.__version__
     return Browser(webdriver.Chrome(options=options, service=service))
