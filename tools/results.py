@@ -32,6 +32,7 @@ import hpd
 from hpd.allocator import keep_freed_memory
 from hpd.config import RunSettings
 from hpd.device import open_device
+from hpd.engine.experts import MatchesExperts
 from hpd.errors import ConfigError, HpdError
 from hpd.evaluation import Contender, EvaluationSettings, compare, of_random_real, of_set
 from hpd.files import write_json
@@ -103,6 +104,8 @@ def _measured(task: Task) -> dict[str, Any]:
             "random_real", task.of.images, dataset.train, evaluation.training, streams
         )
     else:
+        if isinstance(settings.objective, MatchesExperts):
+            hpd.train_experts(settings)
         run = hpd.distill(settings, out=task.folder, resume=True)
         part = run.distilled
         if task.of.method.part == "initial":

@@ -50,6 +50,7 @@ _BEFORE = (
     Method("prior alone", part="initial"),
     Method("pixel, DM", "-pixel"),
     Method("pixel, DC", "-pixel-dc"),
+    Method("pixel, MTT", "-pixel-mtt"),
     Method("low rank, DM", "-low-rank"),
     Method("IDC, DM", "-idc"),
 )
@@ -57,6 +58,7 @@ _AFTER = (
     Method("H-PD, DM"),
     Method("H-PD, DM, no selection", overrides=("selection=last",)),
     Method("H-PD, DC", "-dc"),
+    Method("H-PD, MTT", "-mtt"),
     Method("HMN, own decoder, DM", "-hmn"),
     Method("HMN before the generator, DM", "-hmn-generator"),
 )
@@ -72,8 +74,8 @@ def methods(dataset: str) -> list[Method]:
         for k, level in enumerate(spec.levels)
     ]
     rows = [*_BEFORE, *glad, *_AFTER]
-    # the digits are nearly solved: gradient matching has nothing to add there
-    return [row for row in rows if dataset != "digits" or not row.name.endswith("DC")]
+    # the digits are nearly solved: other objectives have nothing to add there
+    return [r for r in rows if dataset != "digits" or not r.name.endswith((", DC", ", MTT"))]
 
 
 def is_level(name: str) -> bool:

@@ -118,6 +118,18 @@ def test_sets_of_other_settings_are_measured_anew(tmp_path):
     assert [len(one["accuracies"]["convnet"]) for one in held["sets"]] == [3]
 
 
+def test_experts_are_trained_where_they_are_needed(tmp_path):
+    experts = "expert_training: {count: 1, training: {epochs: 3, batch_size: 16}}"
+    objective = (
+        f"objective={{kind: trajectory, experts: {tmp_path}/x, {experts}, max_start_epoch: 1,"
+        " student: {kind: convnet, width: 16}, student_steps: 1, expert_epochs: 1}"
+    )
+    small = [one for one in SMALL if not one.startswith("objective")]
+    held, _ = make(tmp_path, ["pixel, DM"], [*small, objective])
+    assert len(held["rows"]) == 3
+    assert (tmp_path / "x").is_dir()
+
+
 def test_a_source_that_does_not_fit_says_so(tmp_path):
     held, output = make(tmp_path, ["low rank"], [*SMALL, "source.rank=9"])
     assert "the factors do not fit the budget" in held["sets"][0]["refused"] in output
