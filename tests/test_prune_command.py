@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -115,6 +116,23 @@ def test_it_can_be_pruned_again(pruned, tmp_path):
     budget = DistilledSet.load(pruned[0]).stored_floats - 100
     less = api.prune(pruned[0], *OPTIONS, out=tmp_path / "less", budget=budget)
     assert less.distilled.stored_floats <= budget
+
+
+def test_soft_labels_stay_with_their_images_and_are_counted(run, pruned, tmp_path):
+    labelled = tmp_path / "labelled"
+    shutil.copytree(run.folder, labelled)
+    soft = torch.rand(len(run.distilled), 10, generator=torch.Generator().manual_seed(0))
+    folder = RunFolder(labelled)
+    folder.write_soft_labels(replace(run.distilled, soft_labels=soft), {"floats": soft.numel()})
+    after = api.prune(labelled, *OPTIONS, out=tmp_path / "less").distilled
+    manifest = RunFolder(tmp_path / "less").read_manifest()
+    plain = RunFolder(pruned[0]).read_manifest()
+    assert manifest["soft_labels"] == {"floats": 10 * len(after)}
+    assert manifest["stored_floats"] == plain["stored_floats"] + 10 * len(after)
+    kept = [
+        int((run.distilled.images == image).flatten(1).all(1).nonzero()) for image in after.images
+    ]
+    assert torch.equal(after.soft_labels, soft[kept])
 
 
 def test_what_cannot_be_is_refused_and_nothing_is_written(run, pruned, tmp_path):

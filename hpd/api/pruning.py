@@ -134,9 +134,11 @@ def _write(before: Run, work: _Opened, pruning: Pruning, budget: int, out: Path)
     manifest |= {
         "images": len(images),
         "image_range": range_of(images),
-        "stored_floats": after.distilled.stored_floats,
+        "stored_floats": after.distilled.stored_floats + after.distilled.label_floats,
         "pruning": {"budget": budget, "of_run": digest_json(old), **pruning.as_json()},
     }
+    if after.distilled.soft_labels is not None:
+        manifest["soft_labels"] = {**old["soft_labels"], "floats": after.distilled.label_floats}
     stage = {"stage": best["name"], "index": 0, "best_step": best["step"], "score": best["score"]}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
