@@ -16,6 +16,7 @@ from PIL import Image
 import hpd
 from hpd.artifacts import RunFolder
 from hpd.cli import main
+from hpd.config import bundled_configs
 from hpd.data.digits import DigitsSettings
 from hpd.data.images import Dataset
 from hpd.seals import read_sealed
@@ -147,7 +148,14 @@ def test_dry_run_prints_the_whole_config_and_writes_nothing(small, tmp_path, mon
 
 
 def test_bundled_configs_are_listed():
-    assert "digits " in CliRunner().invoke(main, ["configs"]).output
+    lines = CliRunner().invoke(main, ["configs"]).output.splitlines()
+    rows = CliRunner().invoke(main, ["configs", "results/"]).output.splitlines()
+    names = [line.split()[0] for line in lines]
+    assert "digits" in names and names[-1] == "results/"
+    assert f"{len(rows)} more: hpd configs results" in lines[-1]
+    assert {line.split()[0] for line in rows} < set(bundled_configs())
+    wrong = CliRunner().invoke(main, ["configs", "result"])
+    assert wrong.exit_code == 2 and "Did you mean 'results'?" in wrong.output
 
 
 def commands(command, *path):
