@@ -18,15 +18,15 @@ import hashlib
 import json
 import multiprocessing
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 import torch
-from results_rows import BASES, Set, is_level, methods, summarise
+from results_rows import BASES, Set, best_of, is_level, levels, methods, summarise
 
 import hpd
 from hpd.allocator import keep_freed_memory
@@ -57,7 +57,7 @@ class Task:
     overrides: tuple[str, ...]
     runs: Path
 
-    @property
+    @cached_property
     def settings(self) -> RunSettings:
         """The configuration of the run."""
         return self.of.settings(self.overrides)
@@ -70,18 +70,25 @@ class Task:
             return settings.model_copy(update={"students": settings.students[:1]})
         return settings.model_copy(update={"students": settings.students[1:], "seeds": 1})
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Tells settings apart; where data lie and what computes is no part of them."""
-        values = self.settings.model_dump(mode="json", exclude={"device", "description"})
-        values["data"].pop("root", None)
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        return self._digest_without("device", "description")
 
     @property
     def folder(self) -> Path:
-        """Where the run is kept; rows that judge other images of the same run share it."""
-        config = re.sub(r"[^\w.=]+", "-", self.of.config.removeprefix("results/"))
-        return self.runs / f"{config}-seed{self.of.seed}"
+        """Where the run is kept; rows that judge other images of the same run share it.
+
+        Other settings have another folder, other students the same.
+        """
+        name = self.of.config.split(" ")[0].rpartition("/")[2]
+        run = self._digest_without("device", "description", "evaluation")
+        return self.runs / f"{name}-{run}"
+
+    def _digest_without(self, *left_out: str) -> str:
+        values = self.settings.model_dump(mode="json", exclude=set(left_out))
+        values["data"].pop("root", None)
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def perform(task: Task) -> dict[str, Any]:
@@ -166,13 +173,9 @@ class Sets:
 
     def best_level(self, dataset: str, images: int) -> str | None:
         """Return the name of the level of GLaD with the best mean accuracy of the first network."""
-        # the first row of a method is that of the first network
-        best: dict[str, float] = {}
-        for row in summarise(self.sets):
-            of_these = (row["dataset"], row["images_per_class"]) == (dataset, images)
-            if of_these and is_level(row["method"]):
-                best.setdefault(row["method"], row["accuracy_mean"])
-        return max(best, key=lambda name: best[name]) if best else None
+        found = levels(summarise(self.sets), dataset)
+        best = best_of(row for row in found if row["images_per_class"] == images)
+        return None if best is None else str(best["method"])
 
 
 def _place(one: Mapping[str, Any]) -> tuple[int, int, int, int]:

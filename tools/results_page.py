@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
-from results_rows import ACROSS, BASES, is_level
+from results_rows import ACROSS, BASES, Rows, best_of, firsts, is_level, levels
 
 from hpd.evaluation.plots import as_png, blank_figure
 from hpd.files import write_bytes
-
-Rows = Sequence[Mapping[str, Any]]
 
 TITLES = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "digits": "digits"}
 
@@ -86,24 +84,6 @@ def shown(rows: Rows, dataset: str) -> list[Mapping[str, Any]]:
     best = [best_of(row for row in levels(rows, dataset) if row["images_per_class"] == budget)
             for budget in budgets]  # fmt: skip
     return [row for row in own if not is_level(row["method"]) or row in best]
-
-
-def best_of(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the row with the best mean; None of none."""
-    return max(rows, key=lambda row: row["accuracy_mean"], default=None)
-
-
-def levels(rows: Rows, dataset: str) -> list[Mapping[str, Any]]:
-    """Return the rows of single levels, in their order."""
-    return [row for row in firsts(rows, dataset) if is_level(row["method"])]
-
-
-def firsts(rows: Rows, dataset: str) -> list[Mapping[str, Any]]:
-    """Return the rows of a data set and its first network, by budget."""
-    own = [row for row in rows if row["dataset"] == dataset]
-    first = own[0]["network"] if own else ""
-    own = [row for row in own if row["network"] == first]
-    return sorted(own, key=lambda row: row["images_per_class"])
 
 
 def partner(rows: Rows, row: Mapping[str, Any], network: str) -> Mapping[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from generators import read_generator
@@ -13,6 +14,7 @@ from hpd.sources import SOURCES
 from hpd.sources.gan import GanSettings
 
 Part = Literal["distilled", "initial", "random_real"]
+Rows = Sequence[Mapping[str, Any]]
 
 BASES = {
     "fashion_mnist": "results/fashion",
@@ -64,7 +66,8 @@ _AFTER = (
 )
 
 
-def methods(dataset: str) -> list[Method]:
+@cache
+def methods(dataset: str) -> tuple[Method, ...]:
     """Return the rows of a data set, in the order of the table."""
     source = load_config(BASES[dataset]).source
     assert isinstance(source, GanSettings)
@@ -75,7 +78,7 @@ def methods(dataset: str) -> list[Method]:
     ]
     rows = [*_BEFORE, *glad, *_AFTER]
     # the digits are nearly solved: other objectives have nothing to add there
-    return [r for r in rows if dataset != "digits" or not r.name.endswith((", DC", ", MTT"))]
+    return tuple(r for r in rows if dataset != "digits" or not r.name.endswith((", DC", ", MTT")))
 
 
 def is_level(name: str) -> bool:
@@ -144,6 +147,24 @@ def budget_option(kind: str) -> str:
     if kind == "multi_formation":
         return "source.of.images_per_class"
     return "source." + ("budget_images" if kind in ("low_rank", "hmn") else "images_per_class")
+
+
+def best_of(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the row with the best mean; None of none."""
+    return max(rows, key=lambda row: row["accuracy_mean"], default=None)
+
+
+def levels(rows: Rows, dataset: str) -> list[Mapping[str, Any]]:
+    """Return the rows of single levels, in their order."""
+    return [row for row in firsts(rows, dataset) if is_level(row["method"])]
+
+
+def firsts(rows: Rows, dataset: str) -> list[Mapping[str, Any]]:
+    """Return the rows of a data set and its first network, by budget."""
+    own = [row for row in rows if row["dataset"] == dataset]
+    first = own[0]["network"] if own else ""
+    own = [row for row in own if row["network"] == first]
+    return sorted(own, key=lambda row: row["images_per_class"])
 
 
 def summarise(sets: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

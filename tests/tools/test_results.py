@@ -118,6 +118,14 @@ def test_sets_of_other_settings_are_measured_anew(tmp_path):
     assert [len(one["accuracies"]["convnet"]) for one in held["sets"]] == [3]
 
 
+def test_other_settings_have_a_run_of_their_own_and_other_students_the_same(tmp_path):
+    for changes, runs in ((), 1), (("evaluation.seeds=3",), 1), (("source.steps=2",), 2):
+        held, output = make(tmp_path, ["pixel, DM"], [*SMALL, *changes])
+        assert "refused" not in held["sets"][0]
+        assert "1/1 digits, 1, pixel, DM, 0" in output
+        assert len(list((tmp_path / "runs").iterdir())) == runs
+
+
 def test_experts_are_trained_where_they_are_needed(tmp_path):
     experts = "expert_training: {count: 1, training: {epochs: 3, batch_size: 16}}"
     objective = (
