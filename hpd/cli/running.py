@@ -17,8 +17,16 @@ EXIT_BAD_INPUT = 2
 
 
 def folder_of(config: str, seed: int) -> Path:
-    """Return the folder of a configuration's run where the user names none."""
-    return Path("runs") / f"{Path(config).stem}-{seed}"
+    """Return the folder of a configuration's run where the user names none.
+
+    >>> folder_of("results/fashion", 0).name, folder_of("mine/fashion.yaml", 0).name
+    ('results-fashion-0', 'fashion-0')
+    """
+    # it imports torch, which the help of a command does not wait for
+    from hpd.config import bundled_configs
+
+    bundled = config in bundled_configs()
+    return Path("runs") / f"{config.replace('/', '-') if bundled else Path(config).stem}-{seed}"
 
 
 def rank() -> int:
