@@ -57,18 +57,18 @@ def check_finite(tensor: Tensor, name: str, fix: str = "") -> Tensor:
     return tensor
 
 
-def check_labels(labels: Tensor, num_classes: int, name: str = "labels") -> Tensor:
+def check_labels(labels: Tensor, num_classes: int) -> Tensor:
     """Check that `labels` is an integer vector [N] with values in 0..num_classes-1.
 
     Raises:
         ShapeError: if it is not.
     """
-    check_shape(labels, "N", name)
+    check_shape(labels, "N", "labels")
     if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ShapeError(f"{name} must be class indices", got=labels.dtype, expected="torch.int64")
+        raise ShapeError("labels must be class indices", got=labels.dtype, expected="torch.int64")
     if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < num_classes):
         raise ShapeError(
-            f"{name} out of range",
+            "labels out of range",
             got=f"{int(labels.min())}..{int(labels.max())}",
             expected=f"0..{num_classes - 1}",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from hpd.api.manifests import range_of
 from hpd.api.runs import Run, load_run
 from hpd.artifacts import RunFolder
-from hpd.artifacts.places import check_free, writing_to
+from hpd.artifacts.places import check_free, drafted, writing_to
 from hpd.config import RunSettings, parse_options
 from hpd.data import ImageSet
 from hpd.device import open_device
@@ -140,12 +139,8 @@ def _write(before: Run, work: _Opened, pruning: Pruning, budget: int, out: Path)
     if after.distilled.soft_labels is not None:
         manifest["soft_labels"] = {**old["soft_labels"], "floats": after.distilled.label_floats}
     stage = {"stage": best["name"], "index": 0, "best_step": best["step"], "score": best["score"]}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        draft = RunFolder.create(Path(temporary) / "draft", config.to_yaml())
+    with drafted(out) as path:
+        draft = RunFolder.create(path, config.to_yaml())
         draft.write_stage(0, work.source.state(), stage)
         draft.write_result(after.distilled, after.initial, manifest)
-        if out.exists():
-            out.rmdir()
-        draft.path.rename(out)
     return after

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hpd.errors import RunError
-from hpd.files import is_leftover
+from hpd.files import is_leftover, remove_leftovers
 
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -24,6 +25,23 @@ def check_free(folder: Path) -> None:
         raise RunError(f"{folder} already holds {kind}", fix="Choose another folder with --out.")
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file", fix="Choose another folder with --out.")
+
+
+@contextmanager
+def drafted(folder: Path) -> Iterator[Path]:
+    """Give a place where nothing is yet; what is written there becomes `folder`, whole or not.
+
+    Args:
+        folder: where nothing is but half-written files; see `check_free`.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        draft = Path(temporary) / "draft"
+        yield draft
+        if folder.exists():
+            remove_leftovers(folder)
+            folder.rmdir()
+        draft.rename(folder)
 
 
 @contextmanager

@@ -6,16 +6,11 @@ from pathlib import Path
 
 import click
 
-from hpd.cli.running import folder_of, interruptible, option_if
+from hpd.cli.running import folder_of, interruptible, option_if, runs_a_config
 
 
 @click.command()
-@click.argument("config")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--out", type=click.Path(path_type=Path), help="Its folder. [runs/NAME-SEED]")
-@click.option("--seed", type=click.IntRange(min=0), help="Root of all randomness.")
-@click.option("--resume", is_flag=True, help="Go on with the course there, if there is one.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved config and stop.")
+@runs_a_config
 def continual(
     config: str, overrides: tuple[str, ...], out: Path | None, seed: int | None, resume: bool,
     dry_run: bool,

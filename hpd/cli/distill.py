@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpd.cli.evaluate import evaluate_and_show
-from hpd.cli.running import EXIT_BAD_INPUT, folder_of, interruptible, option_if
+from hpd.cli.running import EXIT_BAD_INPUT, folder_of, interruptible, option_if, runs_a_config
 from hpd.errors import HpdError
 
 if TYPE_CHECKING:
@@ -21,16 +21,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("config")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run. [runs/NAME-SEED]")
-@click.option("--seed", type=click.IntRange(min=0), help="Root of all randomness.")
-@click.option("--resume", is_flag=True, help="Go on with the run in that folder, if there is one.")
+@runs_a_config
 @click.option(
     "--tracker", "trackers", multiple=True, type=click.Choice(["tensorboard", "wandb"]),
     help="Send metrics there, too; may be given twice. [tracking.to]",
 )  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Print the resolved config and stop.")
 def distill(
     config: str, overrides: tuple[str, ...], out: Path | None, seed: int | None, resume: bool,
     trackers: tuple[str, ...], dry_run: bool,

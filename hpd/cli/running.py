@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +32,22 @@ def folder_of(config: str, seed: int) -> Path:
 def rank() -> int:
     """Return which of the processes of a launcher this is, without importing torch."""
     return int(os.environ.get("RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or 0)
+
+
+def runs_a_config(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command what all take that run a configuration, and can go on with it."""
+    for decorate in (
+        click.option("--dry-run", is_flag=True, help="Print the resolved config and stop."),
+        click.option("--resume", is_flag=True, help="Go on with what is there, if anything is."),
+        click.option("--seed", type=click.IntRange(min=0), help="Root of all randomness."),
+        click.option(
+            "--out", type=click.Path(path_type=Path), help="Folder to write to. [runs/NAME-SEED]"
+        ),
+        click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
+        click.argument("config"),
+    ):
+        command = decorate(command)
+    return command
 
 
 @contextmanager

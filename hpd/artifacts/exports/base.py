@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hpd.artifacts.distilled import DistilledSet
-from hpd.artifacts.places import check_free
+from hpd.artifacts.places import check_free, drafted
 from hpd.artifacts.provenance import Provenance
 from hpd.errors import ConfigError
 from hpd.files import write_json
@@ -67,14 +65,9 @@ def export(
     if not isinstance(distilled, DistilledSet):
         provenance = provenance or Provenance.read(distilled)
         distilled = DistilledSet.load(distilled)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        draft = Path(temporary) / "draft"
+    with drafted(folder) as draft:
         draft.mkdir()
         settings.write(distilled, provenance or Provenance(), draft)
-        if folder.exists():
-            folder.rmdir()
-        shutil.move(draft, folder)
     return folder
 
 
