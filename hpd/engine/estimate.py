@@ -49,7 +49,8 @@ class Work:
 class Estimate:
     """What a run takes.
 
-    Later stages of a generator run fewer of its layers, so the total is the most it may take.
+    Later stages of a generator run fewer of its layers, and a stage that starts with the images of
+    the one before it knows their score, so the total is the most it may take.
 
     Args:
         stored_floats: that the distilled set counts for.

@@ -99,16 +99,45 @@ def test_the_best_stage_wins_and_scores_never_rise(levels):
 def test_each_stage_starts_where_the_best_of_the_last_ended(levels):
     firsts, lasts = [], []
 
+    def look(images, labels, step):
+        if step.index == 0:
+            firsts.append(images.clone())
+        return brighten(images, labels, step)
+
     class Look(Quiet):
-        def on_step(self, report):
-            if report.step.index == 0:
-                firsts.append(report.score)
-
         def on_stage(self, report):
-            lasts.append(report.score)
+            lasts.append(render_all(levels))
 
-    run(levels, distance_to(0.5), observer=Look())
-    assert firsts[1:] == lasts[:-1]
+    run(levels, distance_to(0.5), look, observer=Look())
+    for first, last in zip(firsts[1:], lasts[:-1], strict=True):
+        torch.testing.assert_close(first, last)
+
+
+def test_what_a_stage_starts_with_is_not_scored_again(levels):
+    asked, observer = [], Quiet()
+
+    def selector(images, labels):
+        asked.append(float(images.mean()))
+        return -asked[-1]
+
+    run(levels, selector, select_every=6, observer=observer)
+    assert len(asked) == 1 + len(levels.stages)
+    firsts = [report.score for report in observer.steps if report.step.index == 0]
+    assert firsts[1:] == [report.score for report in observer.stages[:-1]]
+
+
+def test_other_images_at_the_start_of_a_stage_are_scored(levels, monkeypatch):
+    asked, enter = [], type(levels).enter
+
+    def jump(self, index):
+        groups = enter(self, index)
+        with torch.no_grad():
+            groups[0].tensors[0].add_(0.1 * (index > 0))
+        return groups
+
+    monkeypatch.setattr(type(levels), "enter", jump)
+    run(levels, lambda images, labels: asked.append(1), select_every=6)
+    assert len(asked) == 2 * len(levels.stages)
 
 
 def test_scores_come_every_so_many_steps(source):
