@@ -118,3 +118,8 @@ def test_every_page_is_in_the_navigation():
     assert sorted(leaves(config["nav"])) == PAGES
     assert all((DOCS / page).is_file() for page in PAGES)
     assert Path(DOCS / config["hooks"][0].removeprefix("docs/")).is_file()
+
+
+def test_the_page_of_the_tools_lists_them_all():
+    listed = re.findall(r"^\| `(\w+\.py)` \|", (ROOT / "tools/README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "tools").glob("*.py"))
