@@ -113,6 +113,8 @@ def floats_png(rows: Rows) -> bytes:
     """Return a picture of accuracy against stored floats, a panel per data set."""
     datasets = measured(rows)
     figure = blank_figure(5.5 * len(datasets), 4.5)
+    # the same in every panel
+    styles: dict[str, int] = {}
     for place, dataset in enumerate(datasets):
         axes = figure.add_subplot(1, len(datasets), place + 1)
         # a line per method, whatever its best level is called
@@ -120,7 +122,8 @@ def floats_png(rows: Rows) -> bytes:
         for row in shown(rows, dataset):
             name = "GLaD, best level, DM" if is_level(row["method"]) else row["method"]
             lines.setdefault(name, []).append(row)
-        for i, (name, points) in enumerate(lines.items()):
+        for name, points in lines.items():
+            i = styles.setdefault(name, len(styles))
             axes.errorbar(
                 [p["stored_floats"] for p in points], [p["accuracy_mean"] for p in points],
                 [p["accuracy_std"] for p in points], label=name, capsize=2,
