@@ -5,6 +5,8 @@ Source: Zhao and Bilen, Dataset Condensation with Distribution Matching, WACV 20
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,10 @@ from hpd.data import ImageSet
 from hpd.objectives.base import OBJECTIVES, Stateless
 from hpd.objectives.matching import MatchingSettings, RealSide
 from hpd.rng import Streams
+from hpd.students import Student
 from hpd.typing import Matched, Objective, Step
+
+Augment = Callable[[Tensor], Tensor]
 
 
 def distribution_loss(real_means: Tensor, synthetic_means: Tensor) -> Tensor:
@@ -38,6 +43,7 @@ class DistributionMatching(Stateless):
 
     def __init__(self, real: RealSide) -> None:
         self._real = real
+        self._kept: dict[tuple[Step, int], Tensor] = {}
 
     def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
@@ -47,13 +53,26 @@ class DistributionMatching(Stateless):
         loss, image_grad = 0.0, torch.zeros_like(images)
         for c in labels.unique().tolist():
             own = labels == c
-            embedded = real.response.embed(student, augment(real.batch(c, step)))
+            real_mean = self._real_mean(student, augment, c, step)
             leaf = images.detach()[own].requires_grad_()
             synthetic = student.embed(augment(real.normalise(leaf)))
-            distance = distribution_loss(_mean(embedded), _mean(synthetic))
+            distance = distribution_loss(real_mean, _mean(synthetic))
             (image_grad[own],) = torch.autograd.grad(distance, leaf)
             loss += float(distance.detach())
         return Matched(loss, image_grad)
+
+    def _real_mean(self, student: Student, augment: Augment, label: int, step: Step) -> Tensor:
+        """Return the mean embedding of the real images of a class.
+
+        A step of no stage is a score's, which asks for the same again and again: it is kept.
+        """
+        kept = self._kept.get((step, label))
+        if kept is None:
+            real = self._real
+            kept = _mean(real.response.embed(student, augment(real.batch(label, step))))
+            if step.stage < 0:
+                self._kept[step, label] = kept
+        return kept
 
     def needs_all(self, step: Step) -> bool:
         """Return that classes are matched one by one."""
