@@ -226,14 +226,16 @@ def test_experts_are_trained_without_the_held_out_images(monkeypatch, tmp_path):
     assert seen == [len(whole), len(ValidationSettings().split(whole)[0])]
 
 
-def test_the_real_side_of_a_score_is_computed_once(images, streams, objective_options, monkeypatch):
+def test_the_real_side_of_a_score_is_computed_once(
+    images, streams, objective_options, rng, monkeypatch
+):
     settings = {"kind": "distribution", **objective_options["distribution"]}
     objective = OBJECTIVES.parse(settings).build(images, CPU, streams)
     embedded, embed = [], Response.embed
     monkeypatch.setattr(
         Response, "embed", lambda self, *given: embedded.append(1) or embed(self, *given)
     )
-    noise, labels = torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 2])
+    noise, labels = torch.rand(3, 1, 8, 8, generator=rng), torch.tensor([0, 1, 2])
     score = LossSettings(draws=2).build(images, CPU, streams, objective)
     scores = {score(noise, labels) for _ in range(4)}
     assert (len(scores), len(embedded)) == (1, 2 * 3)
