@@ -129,7 +129,9 @@ def floats_png(rows: Rows) -> bytes:
                 [p["accuracy_std"] for p in points], label=name, capsize=2,
                 color=f"C{i % 10}", marker="os^"[i // 10 % 3], linestyle="-" if i < 10 else "--",
             )  # fmt: skip
+        floats = [row["stored_floats"] for row in shown(rows, dataset)]
         axes.set_xscale("log")
+        axes.set_xlim(min(floats) / 1.5, 1.5 * max(floats))
         axes.set_title(TITLES[dataset])
         axes.set_xlabel("stored floats")
         axes.set_ylabel("accuracy %, mean and deviation")
