@@ -70,6 +70,7 @@ class Gallery:
     def __init__(self, selector: Selector) -> None:
         self._selector, self.sets = selector, list[Kept]()
         self._done = 0
+        self._ended_with: Kept | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> float | None:
         """Score and keep a set."""
@@ -78,7 +79,9 @@ class Gallery:
         return score
 
     def on_step(self, report: StepReport) -> None:
-        """Hear of a step."""
+        """Keep what a stage starts with, which is not scored again if the last ended with it."""
+        if self._ended_with is not None and len(self.sets) == self._done:
+            self.sets.append(Kept("", self._ended_with.images, self._ended_with.score))
 
     def on_stage(self, report: StageReport) -> None:
         """Name the sets of a stage that is finished, and mark the one that was kept."""
@@ -88,6 +91,7 @@ class Gallery:
         scored = [kept for kept in own if kept.score is not None]
         best = min(scored, key=lambda kept: kept.score) if scored else own[-1]  # type: ignore[arg-type, return-value]
         best.best = True
+        self._ended_with = best
         self._done = len(self.sets)
 
 
