@@ -94,8 +94,11 @@ def partner(rows: Rows, row: Mapping[str, Any], network: str) -> Mapping[str, An
 
 
 def accuracy(row: Mapping[str, Any] | None) -> str:
-    """Return mean and deviation as text."""
-    return "" if row is None else f"{row['accuracy_mean']:.1f} ± {row['accuracy_std']:.1f}"
+    """Return mean and deviation as text; of a single student there is no deviation."""
+    if row is None:
+        return ""
+    deviation = f" ± {row['accuracy_std']:.1f}" if row["students"] > 1 else ""
+    return f"{row['accuracy_mean']:.1f}{deviation}"
 
 
 def number(value: float | None, unit: float) -> str:

@@ -203,7 +203,7 @@ def test_a_set_that_lacks_an_architecture_is_not_in_the_mean_over_them():
 def test_the_page_shows_the_best_level_and_fills_only_its_tables():
     levels = ["GLaD, level 0 (ws), DM", "GLaD, level 1 (b4), DM"]
     made = rows.summarise(
-        [one_set(0, levels[0], convnet=[70.0]), one_set(0, levels[1], convnet=[71.0]),
+        [one_set(0, levels[0], convnet=[70.0]), one_set(0, levels[1], convnet=[70.0, 72.0]),
          one_set(0, "pixel, DM", convnet=[60.0], vit=[50.0])]
     )  # fmt: skip
     text = "before\n<!-- results: digits --> old <!-- end -->\nafter\n"
@@ -212,9 +212,9 @@ def test_the_page_shows_the_best_level_and_fills_only_its_tables():
     assert filled == page.fill(filled, made)
     main, by_level = filled.split("after")
     assert "old" not in main and levels[0] not in main
-    assert "| GLaD, level 1 (b4), DM | 1 | 1 | 5 | 71.0 ± 0.0 |  |" in main
-    assert "| pixel, DM | 1 | 1 | 5 | 60.0 ± 0.0 | 50.0 ± 0.0 |" in main
-    assert "| GLaD, level 0 (ws), DM | 70.0 ± 0.0 |" in by_level
+    assert "| GLaD, level 1 (b4), DM | 1 | 1 | 5 | 71.0 ± 1.4 |  |" in main
+    assert "| pixel, DM | 1 | 1 | 5 | 60.0 | 50.0 |" in main
+    assert "| GLaD, level 0 (ws), DM | 70.0 |" in by_level
     for picture in (page.floats_png(made), page.levels_png(made)):
         assert picture.startswith(b"\x89PNG")
 
