@@ -41,10 +41,13 @@ def picture(run: Path) -> bytes:
     """Return the PNG of a run.
 
     Raises:
-        RunError: if its selection scored nothing.
+        RunError: if its metrics cannot be read, or its selection scored nothing.
     """
-    lines = (run / METRICS).read_text().splitlines()
-    curve = read_curve([json.loads(line) for line in lines])
+    path = run / METRICS
+    try:
+        curve = read_curve([json.loads(line) for line in path.read_text().splitlines()])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"cannot read {path}", got=error) from None
     if not curve:
         raise RunError(f"{run} has no scores", fix="Give it a selection other than last.")
     validated = isinstance(load_config(str(run / CONFIG)).selection, ValidationSettings)

@@ -100,13 +100,9 @@ def test_help_shows_an_example():
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_bundled_configs_survive_a_round_trip_and_tell_command_cost_and_result(name):
+def test_bundled_configs_survive_a_round_trip(name):
     settings = load_continual(name)
     assert settings.description
     again = ContinualSettings.read(parse_yaml(settings.to_yaml(), "yaml"))
     assert again == settings
     assert invoke(name, "--dry-run").stdout == settings.to_yaml()
-    text = bundled_configs()[name].read_text()
-    header = "".join(line for line in text.splitlines(True) if line.startswith("#"))
-    for heading in ("Command:", "Cost:", "Result:"):
-        assert heading in header

@@ -44,3 +44,7 @@ def test_the_command_writes_a_png_and_refuses_a_run_without_scores(tmp_path):
     result = CliRunner().invoke(tool.main, [str(tmp_path / "last"), "--out", str(out)])
     assert result.exit_code == 1
     assert "has no scores" in result.output
+    for text in ("{", "[]", '{"score": 1}'):
+        (tmp_path / "last" / "metrics.jsonl").write_text(text)
+        result = CliRunner().invoke(tool.main, [str(tmp_path / "last"), "--out", str(out)])
+        assert "RunError: cannot read" in result.output
