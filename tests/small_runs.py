@@ -83,6 +83,20 @@ class KeepsSnapshots:
             self.snapshots.append(to_snapshot(self.folder.newest()))
 
 
+def interrupt_at(call: int, monkeypatch, module) -> list:
+    """Make a module's `train_epoch` be interrupted at one call, and return the list of calls."""
+    calls, train_epoch = [], module.train_epoch
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return train_epoch(*arguments)
+
+    monkeypatch.setattr(module, "train_epoch", interrupted)
+    return calls
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Return all files of a folder."""
     return {

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from conftest import SMALL_STUDENT, SMALL_TRAINING, THREE_DIGITS
-from small_runs import check_refused, contents
+from small_runs import check_refused, contents, interrupt_at
 
 import hpd
 from hpd.cli import main
@@ -89,15 +89,7 @@ def test_python_does_what_the_command_does(config):
 
 def test_an_interruption_is_one_line_and_the_same_command_goes_on(config, monkeypatch):
     assert invoke(config, "--out", "whole").exit_code == 0
-    calls, train_epoch = [], experts.train_epoch
-
-    def interrupted(*arguments):
-        calls.append(arguments)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return train_epoch(*arguments)
-
-    monkeypatch.setattr(experts, "train_epoch", interrupted)
+    calls = interrupt_at(5, monkeypatch, experts)
     result = invoke(config)
     assert result.exit_code == 130
     assert result.stderr == "hpd: interrupted; this goes on: hpd experts config.yaml\n"

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from conftest import SHARED, SMALL_TEACHER
 from safetensors.torch import load_file, save_file
-from small_runs import check_refused, contents
+from small_runs import check_refused, contents, interrupt_at
 
 import hpd
 from hpd.cli import main
@@ -70,15 +70,7 @@ def test_what_is_read_is_what_was_trained():
 
 def test_an_interrupted_training_ends_in_the_same_bytes(monkeypatch):
     assert invoke("--out", "whole", *OPTIONS).exit_code == 0
-    calls, train_epoch = [], teachers.train_epoch
-
-    def interrupted(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return train_epoch(*arguments)
-
-    monkeypatch.setattr(teachers, "train_epoch", interrupted)
+    calls = interrupt_at(3, monkeypatch, teachers)
     result = invoke("--out", "again", *OPTIONS)
     assert result.exit_code == 130
     assert "this goes on: hpd squeeze --data" in result.stderr
