@@ -87,7 +87,7 @@ def test_with_a_stack_or_without_answers_are_those_of_autograd(shape, depth, nor
 
 
 def cosine(one, other):
-    return float(F.cosine_similarity(one.flatten(), other.flatten(), dim=0))
+    return float(F.cosine_similarity(one.detach().flatten(), other.detach().flatten(), dim=0))
 
 
 def test_bfloat16_points_the_same_way(respond, scene):

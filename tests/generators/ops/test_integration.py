@@ -17,6 +17,13 @@ from generators.checkpoints.stylegan3 import (
 )
 from generators.ops import bias_act, filtered_lrelu, upfirdn2d
 
+OPERATIONS = sorted(
+    name.removeprefix("hpd::")
+    for name in torch._C._dispatch_get_all_op_names()
+    if name.startswith("hpd::")
+)
+"""All that `generators.ops` has told torch of; one that `calls` has no arguments for fails."""
+
 
 @pytest.fixture
 def native(monkeypatch):
@@ -46,9 +53,7 @@ def calls(rng, layout=torch.contiguous_format):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize(
-    "name", ["bias_act", "bias_act_slope", "upfirdn2d", "filtered_lrelu", "filtered_mask"]
-)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_operation_passes_the_checks_of_torch(name, layout, native, rng):
     for arguments in calls(rng, layout)[name]:
         torch.library.opcheck(getattr(torch.ops.hpd, name).default, arguments)
