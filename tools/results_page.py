@@ -31,6 +31,8 @@ PUBLISHED = {
     ("cifar10", 10, "pixel, DC"): "44.9",
     ("cifar10", 1, "pixel, DM"): "26.0",
     ("cifar10", 10, "pixel, DM"): "48.9",
+    ("cifar10", 1, "pixel, MTT"): "46.3",
+    ("cifar10", 10, "pixel, MTT"): "65.3",
     ("cifar10", 1, "IDC, DM"): "50.0 (DC)",
     ("cifar10", 10, "IDC, DM"): "67.5 (DC)",
     ("cifar10", 1, "HMN, own decoder, DM"): "65.7 (DC)",
@@ -38,8 +40,8 @@ PUBLISHED = {
 }
 """Accuracies in percent on ConvNet-3 of width 128.
 
-DC: Zhao et al., ICLR 2021; DM: Zhao and Bilen, WACV 2023; IDC: Kim et al., ICML 2022; HMN: Zheng et
-al., ECCV 2024. IDC and HMN match gradients.
+DC: Zhao et al., ICLR 2021; DM: Zhao and Bilen, WACV 2023; MTT: Cazenavette et al., CVPR 2022; IDC:
+Kim et al., ICML 2022; HMN: Zheng et al., ECCV 2024. IDC and HMN match gradients.
 """
 
 
