@@ -117,9 +117,10 @@ def number(value: float | None, unit: float) -> str:
 def floats_png(rows: Rows) -> bytes:
     """Return a picture of accuracy against stored floats, a panel per data set."""
     datasets = measured(rows)
-    figure = blank_figure(5.5 * len(datasets), 4.5)
-    # the same in every panel
+    figure = blank_figure(4.5 * len(datasets) + 2.5, 4.5)
+    # the same in every panel, and named once beside them
     styles: dict[str, int] = {}
+    handles: dict[str, Any] = {}
     for place, dataset in enumerate(datasets):
         axes = figure.add_subplot(1, len(datasets), place + 1)
         # a line per method, whatever its best level is called
@@ -129,18 +130,25 @@ def floats_png(rows: Rows) -> bytes:
             lines.setdefault(name, []).append(row)
         for name, points in lines.items():
             i = styles.setdefault(name, len(styles))
-            axes.errorbar(
+            handles[name] = axes.errorbar(
                 [p["stored_floats"] for p in points], [p["accuracy_mean"] for p in points],
                 [p["accuracy_std"] for p in points], label=name, capsize=2,
                 color=f"C{i % 10}", marker="os^"[i // 10 % 3], linestyle="-" if i < 10 else "--",
             )  # fmt: skip
-        floats = [row["stored_floats"] for row in shown(rows, dataset)]
+        # those of the images themselves; what is stored in another way comes a little below
+        budgets = {r["images_per_class"]: 0 for r in shown(rows, dataset)}
+        for row in shown(rows, dataset):
+            images = row["images_per_class"]
+            budgets[images] = max(budgets[images], row["stored_floats"])
+        floats = sorted(budgets.values())
         axes.set_xscale("log")
-        axes.set_xlim(min(floats) / 1.5, 1.5 * max(floats))
+        axes.set_xticks(floats, [f"{value:,}" for value in floats])
+        axes.minorticks_off()
+        axes.set_xlim(floats[0] / 1.5, 1.5 * floats[-1])
         axes.set_title(TITLES[dataset])
         axes.set_xlabel("stored floats")
         axes.set_ylabel("accuracy %, mean and deviation")
-        axes.legend(fontsize=6)
+    figure.legend(handles.values(), handles, loc="outside right upper", fontsize=8)
     return as_png(figure)
 
 
