@@ -6,7 +6,8 @@ Each row is a configuration of `configs/results/`. A set is distilled (its run f
 goes on if it was interrupted), then students are trained on it: those of the first architecture
 first, for all rows; then one of each other architecture, for all rows but the levels of GLaD, of
 which only the best goes on. The file is written after every step, and the same command does what
-is missing. Sets whose settings have changed are measured anew.
+is missing. Sets whose settings have changed are measured anew. Each process computes with one
+thread, as `OMP_NUM_THREADS=1 hpd distill` does, so that numbers do not depend on the cores.
 
 FOLDER holds the data in torchvision's layout. KEY=VALUE changes all rows: on a GPU,
 `source.steps=...` for the published numbers.
@@ -17,8 +18,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -201,7 +200,7 @@ def in_processes(tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, di
     """Perform each task in a process of its own, whose memory is its own; yield what is done."""
     if tasks:
         context = multiprocessing.get_context("spawn")
-        with context.Pool(workers, _start, (workers,), maxtasksperchild=1) as pool:
+        with context.Pool(workers, _start, maxtasksperchild=1) as pool:
             yield from pool.imap_unordered(_with_task, tasks)
 
 
@@ -209,16 +208,11 @@ def _with_task(task: Task) -> tuple[Task, dict[str, Any]]:
     return task, perform(task)
 
 
-def _start(workers: int) -> None:
+def _start() -> None:
     keep_freed_memory()
-    torch.set_num_threads(max(1, _cores() // workers))
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    # how sums are split among threads rounds them, and a rounding can decide which state a
+    # selection keeps: with one thread a row does not depend on how many cores there are
+    torch.set_num_threads(1)
 
 
 def planned(
@@ -269,7 +263,7 @@ def planned(
 )  # fmt: skip
 @click.option(
     "--workers", type=click.IntRange(1), default=1, show_default=True,
-    help="Processes at a time, which share the cores.",
+    help="Processes at a time, each with one thread on the CPU.",
 )  # fmt: skip
 def main(
     overrides: tuple[str, ...], data: str | None, out: Path, runs: Path,

@@ -123,9 +123,10 @@ def floats_png(rows: Rows) -> bytes:
     handles: dict[str, Any] = {}
     for place, dataset in enumerate(datasets):
         axes = figure.add_subplot(1, len(datasets), place + 1)
+        own = shown(rows, dataset)
         # a line per method, whatever its best level is called
         lines: dict[str, list[Mapping[str, Any]]] = {}
-        for row in shown(rows, dataset):
+        for row in own:
             name = "GLaD, best level, DM" if is_level(row["method"]) else row["method"]
             lines.setdefault(name, []).append(row)
         for name, points in lines.items():
@@ -136,10 +137,10 @@ def floats_png(rows: Rows) -> bytes:
                 color=f"C{i % 10}", marker="os^"[i // 10 % 3], linestyle="-" if i < 10 else "--",
             )  # fmt: skip
         # those of the images themselves; what is stored in another way comes a little below
-        budgets = {r["images_per_class"]: 0 for r in shown(rows, dataset)}
-        for row in shown(rows, dataset):
+        budgets: dict[int, int] = {}
+        for row in own:
             images = row["images_per_class"]
-            budgets[images] = max(budgets[images], row["stored_floats"])
+            budgets[images] = max(budgets.get(images, 0), row["stored_floats"])
         floats = sorted(budgets.values())
         axes.set_xscale("log")
         axes.set_xticks(floats, [f"{value:,}" for value in floats])

@@ -12,7 +12,7 @@ from hpd.data import DATASETS
 from hpd.errors import ConfigError, DataError
 
 
-def write_images(root, classes=("cat", "dog"), count=5, size=(9, 7), mode="RGB"):
+def write_pictures(root, classes=("cat", "dog"), count=5, size=(9, 7), mode="RGB"):
     for c, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for i in range(count):
@@ -22,7 +22,7 @@ def write_images(root, classes=("cat", "dog"), count=5, size=(9, 7), mode="RGB")
 
 
 def test_a_folder_is_split_by_class_and_always_alike(tmp_path):
-    write_images(tmp_path)
+    write_pictures(tmp_path)
     first, again = hpd.load_dataset(tmp_path), hpd.load_dataset(str(tmp_path))
     assert first.train.classes == ("cat", "dog")
     assert (len(first.train), len(first.test)) == (8, 2)
@@ -33,8 +33,8 @@ def test_a_folder_is_split_by_class_and_always_alike(tmp_path):
 
 
 def test_train_and_test_folders_are_taken_as_they_are(tmp_path):
-    write_images(tmp_path / "train", count=3)
-    write_images(tmp_path / "val", count=2)
+    write_pictures(tmp_path / "train", count=3)
+    write_pictures(tmp_path / "val", count=2)
     data = hpd.load_dataset("folder", root=str(tmp_path), resolution=6, channels=1)
     assert (len(data.train), len(data.test)) == (6, 4)
     assert data.train.image_shape == (1, 6, 6)
@@ -43,12 +43,12 @@ def test_train_and_test_folders_are_taken_as_they_are(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
 def test_any_kind_of_picture_is_read(tmp_path, mode):
-    write_images(tmp_path, mode=mode)
+    write_pictures(tmp_path, mode=mode)
     assert hpd.load_dataset(tmp_path).train.image_shape == (3, 7, 9)
 
 
 def test_a_broken_file_is_named(tmp_path):
-    write_images(tmp_path)
+    write_pictures(tmp_path)
     path = tmp_path / "dog" / "3.png"
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DataError, match=r"broken image file: .*dog/3\.png"):
@@ -63,13 +63,13 @@ def test_other_faults_of_a_folder_are_named(tmp_path):
         hpd.load_dataset("folder", root=str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="unknown data set"):
         hpd.load_dataset("nowhere")
-    write_images(tmp_path / "one", classes=("cat",))
+    write_pictures(tmp_path / "one", classes=("cat",))
     with pytest.raises(DataError, match="subfolder per class: got 1"):
         hpd.load_dataset(tmp_path / "one")
-    write_images(tmp_path / "empty", classes=("cat", "dog"), count=0)
+    write_pictures(tmp_path / "empty", classes=("cat", "dog"), count=0)
     with pytest.raises(DataError, match=r"no images in .*cat"):
         hpd.load_dataset(tmp_path / "empty")
-    write_images(tmp_path / "sizes")
+    write_pictures(tmp_path / "sizes")
     Image.new("RGB", (4, 4)).save(tmp_path / "sizes" / "dog" / "9.png")
     with pytest.raises(DataError, match=r"differ in size: .*9\.png.*data\.resolution"):
         hpd.load_dataset(tmp_path / "sizes")

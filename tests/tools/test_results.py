@@ -54,22 +54,24 @@ def whole(here, tmp_path_factory):
     return make(tmp_path_factory.mktemp("whole"))[0]
 
 
-def test_a_task_has_a_process_of_its_own(tmp_path):
+def test_a_task_has_a_process_of_its_own_with_one_thread(tmp_path):
     code = (
-        "import json, os, sys, results as tool\n"
+        "import json, sys, torch, results as tool\n"
+        "perform = tool.perform\n"
+        "tool.perform = lambda task: {**perform(task), 'threads': torch.get_num_threads()}\n"
         "if __name__ == '__main__':\n"
         "    sets = tool.planned(['digits'], [1], 1, ['random real'])\n"
         "    task = tool.Task(sets[0], 'first', tuple(json.loads(sys.argv[1])), None)\n"
         "    [(done, found)] = tool.in_processes([task], 1)\n"
-        "    print(done == task, list(found['accuracies']))\n"
+        "    print(done == task, list(found['accuracies']), found['threads'])\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code)
     told = subprocess.run(
         [sys.executable, script, json.dumps(SMALL)], capture_output=True, text=True, check=True,
-        env={**os.environ, "PYTHONPATH": str(TOOLS)},
+        env={**os.environ, "PYTHONPATH": str(TOOLS), "OMP_NUM_THREADS": "2"},
     )  # fmt: skip
-    assert told.stdout.split("\n")[0] == "True ['convnet']"
+    assert told.stdout.split("\n")[0] == "True ['convnet'] 1"
 
 
 def without_times(held):
