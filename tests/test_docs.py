@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from conftest import ROOT
 
 from hpd.cli import main
+from hpd.engine import SELECTORS
 from hpd.objectives import OBJECTIVES
 from hpd.sources import SOURCES
 
@@ -81,11 +82,14 @@ def run(line):
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize(("folder", "registry"), [("sources", SOURCES), ("objectives", OBJECTIVES)])
-def test_every_kind_has_a_page_with_its_options(folder, registry):
+@pytest.mark.parametrize(
+    ("pages", "registry"),
+    [("sources/{}", SOURCES), ("objectives/{}", OBJECTIVES), ("selectors", SELECTORS)],
+)
+def test_every_kind_has_a_page_with_its_options(pages, registry):
     for kind in registry:
-        page = DOCS / folder / f"{kind}.md"
-        assert page.is_file(), f"docs/{folder}/{kind}.md is missing"
+        page = DOCS / f"{pages.format(kind)}.md"
+        assert page.is_file(), f"docs/{pages.format(kind)}.md is missing"
         settings = registry[kind]
         assert f"<!-- options: {settings.__module__}.{settings.__name__} -->" in page.read_text()
 
