@@ -72,6 +72,15 @@ def test_the_run_folder_is_complete(finished):
         assert word in printed
 
 
+@pytest.mark.parametrize(("selection", "told"), [("loss", 1), ("last", 0)])
+def test_a_selection_that_keeps_the_start_says_so(caplog, selection, told):
+    ruinous = "source={kind: pixel, lr: 50.0, steps: 2}"
+    run = hpd.distill(SMALL, ruinous, f"selection={{kind: {selection}, every: 1}}")
+    assert torch.equal(run.distilled.images, run.initial.images) == bool(told)
+    assert [r.message.startswith("no state scored better than the start") for r in caplog.records
+            if r.name == "hpd.api.distilling"] == [True] * told  # fmt: skip
+
+
 def test_the_final_images_are_written(finished):
     """What lies in the folder is the distilled set, not an earlier state of it."""
     out, _ = finished

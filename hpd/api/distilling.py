@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,6 +35,8 @@ from hpd.memory import is_out_of_memory
 from hpd.rng import Streams
 from hpd.sources import SOURCES, TakesGenerator
 from hpd.typing import Objective, Selector, Source, Stage
+
+_logger = logging.getLogger(__name__)
 
 SetupHook = Callable[[Sequence[Stage], int], None]
 EstimateHook = Callable[[Estimate], None]
@@ -224,6 +227,11 @@ class _Job:
     ) -> Run:
         """Turn what the loop came to into a run, and write it if there is a folder."""
         train = self.train
+        if outcome.kept_start and self.processes.is_first:
+            _logger.warning(
+                "no state scored better than the start, which was kept: the images are those of "
+                "before the first step (selection=last keeps the last state instead)"
+            )
 
         def as_set(images: torch.Tensor) -> DistilledSet:
             return DistilledSet(

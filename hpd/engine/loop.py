@@ -50,6 +50,14 @@ class Outcome:
     best_stage: int
     stages: Sequence[StageReport]
 
+    @property
+    def kept_start(self) -> bool:
+        """Whether no step of any stage was kept, so that the result is what the source began with.
+
+        It never is without a selection, as the last step of each stage is kept.
+        """
+        return all(report.best_step == 0 for report in self.stages[: self.best_stage + 1])
+
 
 def optimise(
     source: Source,

@@ -78,12 +78,14 @@ def test_without_selection_the_last_is_kept(source):
     outcome = run(source, keep_last)
     assert outcome.stages[0].best_step == 20
     assert outcome.images.mean() > 0.8
+    assert not outcome.kept_start
 
 
 def test_a_stage_that_makes_things_worse_changes_nothing(source):
     outcome = run(source, distance_to(-1.0))
     assert outcome.stages[0].best_step == 0
     assert torch.equal(outcome.images, outcome.initial_images)
+    assert outcome.kept_start
 
 
 def test_the_best_stage_wins_and_scores_never_rise(levels):
