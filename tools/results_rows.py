@@ -58,7 +58,7 @@ _BEFORE = (
 )
 _AFTER = (
     Method("H-PD, DM"),
-    Method("H-PD, DM, no selection", overrides=("selection=last",)),
+    Method("H-PD, DM, class-relevant selection", "-class-relevant"),
     Method("H-PD, DM, selection by the loss", "-loss"),
     Method("H-PD, DC", "-dc"),
     Method("H-PD, MTT", "-mtt"),
