@@ -88,8 +88,9 @@ def run(line):
 )
 def test_every_kind_has_a_page_with_its_options(pages, registry):
     for kind in registry:
-        page = DOCS / f"{pages.format(kind)}.md"
-        assert page.is_file(), f"docs/{pages.format(kind)}.md is missing"
+        name = pages.format(kind)
+        page = DOCS / f"{name}.md"
+        assert page.is_file(), f"docs/{name}.md is missing"
         settings = registry[kind]
         assert f"<!-- options: {settings.__module__}.{settings.__name__} -->" in page.read_text()
 

@@ -159,8 +159,9 @@ def levels_png(rows: Rows) -> bytes:
     figure = blank_figure(5.5 * len(datasets), 4.5)
     for place, dataset in enumerate(datasets):
         axes = figure.add_subplot(1, len(datasets), place + 1)
-        for i, budget in enumerate(sorted({r["images_per_class"] for r in levels(rows, dataset)})):
-            own = [r for r in levels(rows, dataset) if r["images_per_class"] == budget]
+        found = levels(rows, dataset)
+        for i, budget in enumerate(sorted({r["images_per_class"] for r in found})):
+            own = [r for r in found if r["images_per_class"] == budget]
             colour, plural = f"C{i}", "" if budget == 1 else "s"
             axes.errorbar(
                 range(len(own)), [r["accuracy_mean"] for r in own],
@@ -172,7 +173,7 @@ def levels_png(rows: Rows) -> bytes:
                 if row is not None:
                     label = f"{name}, {budget} image{plural}"
                     axes.axhline(row["accuracy_mean"], color=colour, linestyle=style, label=label)
-        names = [re.sub(r".*\((.*)\).*", r"\1", r["method"]) for r in levels(rows, dataset)]
+        names = [re.sub(r".*\((.*)\).*", r"\1", r["method"]) for r in found]
         names = list(dict.fromkeys(names))
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=7)
         axes.set_title(TITLES[dataset])
