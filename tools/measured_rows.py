@@ -20,14 +20,14 @@ class Table:
         settings: of all rows; a file of others is refused.
 
     Raises:
-        RunError: if the file is of other settings.
+        RunError: if the file is of other settings, or broken.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path, self.settings = path, json.loads(json.dumps(settings))
         self.rows: list[dict[str, Any]] = []
         if path.is_file():
-            held = json.loads(path.read_text())
+            held = read_measured(path, "settings", "rows")
             if held["settings"] != self.settings:
                 raise RunError(f"{path} is of other settings", fix="Give another file.")
             self.rows = held["rows"]
@@ -40,6 +40,20 @@ class Table:
         """Add a row and write the file."""
         self.rows.append(dict(row))
         write_json(self.path, {"settings": self.settings, "rows": self.rows})
+
+
+def read_measured(path: Path, *keys: str) -> dict[str, Any]:
+    """Return what a file of measured rows holds.
+
+    Raises:
+        RunError: if it is no JSON, or lacks one of `keys`.
+    """
+    try:
+        held = json.loads(path.read_text())
+        return {key: held[key] for key in keys}
+    except (ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{path} is broken", got=reason, fix="Give another file.") from None
 
 
 def pooled(parts: Sequence[Mapping[str, Any]]) -> tuple[float, float]:

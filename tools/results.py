@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import click
 import torch
+from measured_rows import read_measured
 from results_rows import BASES, Set, best_of, is_level, levels, methods, summarise
 
 import hpd
@@ -141,7 +142,7 @@ class Sets:
         self.path = path
         self.sets: list[dict[str, Any]] = []
         if path.is_file():
-            self.sets = json.loads(path.read_text())["sets"]
+            self.sets = read_measured(path, "sets")["sets"]
 
     def find(self, task: Task) -> dict[str, Any] | None:
         """Return what is known of a task's set; None where it is nothing, or of other settings."""

@@ -154,6 +154,16 @@ def test_an_unknown_row_is_named(tmp_path):
     assert "no row 'GLAD'" in result.output
 
 
+@pytest.mark.parametrize("content", ['{"sets": [', "[]", '{"rows": []}', "\xff"])
+def test_a_broken_file_is_named_and_left_alone(tmp_path, content):
+    path = tmp_path / "r.json"
+    path.write_bytes(content.encode("latin-1"))
+    result = CliRunner().invoke(tool.main, [f"--out={path}", f"--runs={tmp_path}"])
+    assert result.exit_code == 1
+    assert f"{path} is broken" in result.output and result.output.count("\n") == 1
+    assert path.read_bytes() == content.encode("latin-1")
+
+
 @pytest.mark.parametrize("dataset", rows.BASES)
 @pytest.mark.parametrize("images", [1, 10])
 def test_every_row_is_a_config_that_tells_its_budget(dataset, images):
