@@ -22,6 +22,7 @@ from pathlib import Path
 
 import click
 import torch
+from commands import tool
 
 from hpd.allocator import keep_freed_memory
 from hpd.config import load_config
@@ -110,7 +111,7 @@ def whole_table() -> dict[str, float]:
     }
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@tool(__doc__)
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the figures here.")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--table/--no-table", default=False, help="Time a whole evaluation, too.")

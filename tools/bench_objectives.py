@@ -24,6 +24,7 @@ from typing import Any
 import click
 import torch
 import torch.nn.functional as F
+from commands import tool
 from peak_memory import peak_bytes
 from torch import Tensor
 
@@ -127,7 +128,7 @@ def trajectory_memory() -> dict[str, dict[str, int]]:
     }
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@tool(__doc__)
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the figures here.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--memory/--no-memory", default=True, help="Weigh trajectory matching, too.")

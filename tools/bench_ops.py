@@ -23,6 +23,7 @@ from typing import Any
 
 import click
 import torch
+from commands import tool
 from torch import Tensor
 
 from generators.filters import design_lowpass
@@ -156,7 +157,7 @@ def copy_speed(moved: int) -> float:
     return moved / statistics.median(timed(lambda: target.copy_(source), "cuda") for _ in range(9))
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@tool(__doc__)
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the figures here.")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--images", type=click.IntRange(1), default=2, show_default=True)

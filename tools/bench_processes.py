@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from commands import tool
 
 DM = {"kind": "distribution", "real_batch": 64}
 STUDENT = {"kind": "convnet", "width": 64}
@@ -124,7 +125,7 @@ def measure(works: Sequence[str], count: int, steps: int) -> dict[str, dict[str,
     return found
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@tool(__doc__)
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the figures here.")
 @click.option("--count", type=click.IntRange(2), default=2, show_default=True)
 @click.option("--work", "works", type=click.Choice([*WORKS]), multiple=True, default=[*WORKS])

@@ -29,6 +29,7 @@ from typing import Any
 import click
 import torch
 import torch.nn.functional as F
+from commands import tool
 from torch import Tensor
 
 from generators import StoredGenerator
@@ -210,7 +211,7 @@ def show(title: str, found: Mapping[str, Mapping[str, float]]) -> None:
         )
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@tool(__doc__)
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the figures here.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 @click.option(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from commands import tool
 from measure_recovery import Silent, distil, some_of
 from measured_rows import Table
 
@@ -24,7 +25,7 @@ from hpd.config import RunSettings, load_config
 from hpd.data import Dataset
 from hpd.device import open_device
 from hpd.engine import StepReport
-from hpd.errors import ConfigError, HpdError
+from hpd.errors import ConfigError
 from hpd.evaluation import compare, of_set
 from hpd.files import write_bytes
 from hpd.rng import Streams
@@ -144,7 +145,7 @@ def weight(text: str) -> tuple[str, float]:
         raise ConfigError("cannot read weight", got=repr(text), expected="HOST=WEIGHT") from None
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@tool(__doc__)
 @click.option("--root", default="~/.cache/hpd/data", help="Folder of Fashion-MNIST.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The JSON file.")
 @click.option("--markdown", "page", type=click.Path(path_type=Path), help="The table.")
@@ -157,10 +158,7 @@ def weight(text: str) -> tuple[str, float]:
 @click.option("--test-images", type=click.IntRange(10), default=2000, show_default=True)
 def main(out: Path, page: Path | None, **options: Any) -> None:
     """Measure what is missing, and write the table."""
-    try:
-        make_table(out, page, **options)
-    except HpdError as error:
-        raise click.ClickException(f"{type(error).__name__}: {error}") from None
+    make_table(out, page, **options)
 
 
 def make_table(

@@ -23,6 +23,7 @@ from typing import Any
 
 import click
 import torch
+from commands import tool
 from measured_rows import Table, pooled
 from torch import Tensor
 
@@ -31,7 +32,7 @@ from hpd.config import RunSettings, load_config
 from hpd.data import Dataset
 from hpd.device import open_device
 from hpd.engine import Observer, StageReport, StepReport, optimise
-from hpd.errors import ConfigError, HpdError
+from hpd.errors import ConfigError
 from hpd.evaluation import compare
 from hpd.evaluation.contenders import of_relabelled
 from hpd.files import write_bytes
@@ -218,7 +219,7 @@ def size(text: str) -> tuple[int, int]:
     return int(images), int(steps)
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@tool(__doc__)
 @click.argument("config")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The JSON file.")
@@ -233,10 +234,7 @@ def main(
     config: str, overrides: tuple[str, ...], out: Path, page: Path | None, **options: Any
 ) -> None:
     """Measure what is missing, and write the table."""
-    try:
-        make_table(config, overrides, out, page, **options)
-    except HpdError as error:
-        raise click.ClickException(f"{type(error).__name__}: {error}") from None
+    make_table(config, overrides, out, page, **options)
 
 
 def make_table(

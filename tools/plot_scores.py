@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from commands import tool
 
 from hpd.artifacts.run_folder import CONFIG, METRICS
 from hpd.config import load_config
 from hpd.engine.selection.validation import ValidationSettings
-from hpd.errors import HpdError, RunError
+from hpd.errors import RunError
 from hpd.evaluation.plots import as_png, blank_figure
 from hpd.files import write_bytes
 
@@ -61,15 +62,12 @@ def picture(run: Path) -> bytes:
     return as_png(figure)
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@tool(__doc__)
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The PNG.")
 def main(run: Path, out: Path) -> None:
     """Write the picture."""
-    try:
-        write_bytes(out, picture(run))
-    except HpdError as error:
-        raise click.ClickException(f"{type(error).__name__}: {error}") from None
+    write_bytes(out, picture(run))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 import torch
+from commands import tool
 from torch import Tensor
 
 from hpd.artifacts import DistilledSet
@@ -27,7 +28,7 @@ from hpd.config import RunSettings, load_config
 from hpd.data import Dataset
 from hpd.device import open_device
 from hpd.engine import SELECTORS, StageReport, StepReport, optimise
-from hpd.errors import HpdError, RunError
+from hpd.errors import RunError
 from hpd.evaluation import compare, of_set
 from hpd.evaluation.ranking import LevelResult, levels_png, rank_correlation
 from hpd.files import write_bytes, write_json
@@ -198,7 +199,7 @@ def rank(config: str | Path | Mapping[str, Any], overrides: Sequence[str], out: 
     return held
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@tool(__doc__)
 @click.argument("config")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The JSON file.")
@@ -216,10 +217,7 @@ def rank(config: str | Path | Mapping[str, Any], overrides: Sequence[str], out: 
 def main(config: str, overrides: tuple[str, ...], out: Path, picture: Path | None,
          seeds: int, sets: int) -> None:  # fmt: skip
     """Print the rank correlations."""
-    try:
-        held = rank(config, overrides, out, picture, seeds=seeds, sets=sets)
-    except HpdError as error:
-        raise click.ClickException(f"{type(error).__name__}: {error}") from None
+    held = rank(config, overrides, out, picture, seeds=seeds, sets=sets)
     count = sum(len(run) for run in held["runs"])
     click.echo(
         f"| score | rank correlation, {count} sets of {len(held['runs'])} runs | within runs |"

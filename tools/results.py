@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import click
 import torch
+from commands import tool
 from measured_rows import read_measured
 from results_rows import BASES, Set, best_of, is_level, levels, methods, summarise
 
@@ -34,7 +35,7 @@ from hpd.allocator import keep_freed_memory
 from hpd.config import RunSettings
 from hpd.device import open_device
 from hpd.engine.experts import MatchesExperts
-from hpd.errors import ConfigError, HpdError
+from hpd.errors import ConfigError
 from hpd.evaluation import Contender, EvaluationSettings, compare, of_random_real, of_set
 from hpd.files import write_json
 from hpd.rng import Streams
@@ -239,7 +240,7 @@ def planned(
     ]
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@tool(__doc__)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--data", help="Folder of the data sets, in torchvision's layout.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The JSON file.")
@@ -272,14 +273,11 @@ def main(
     networks: str, workers: int,
 ) -> None:  # fmt: skip
     """Measure what is missing, and write the file after each set."""
-    try:
-        wanted, sets = planned(datasets, images, seeds, words, data), Sets(out)
-        measure([Task(one, "first", overrides, runs) for one in wanted], sets, workers)
-        if networks == "all":
-            going_on = [one for one in wanted if goes_on(one, overrides, sets)]
-            measure([Task(one, "others", overrides, runs) for one in going_on], sets, workers)
-    except HpdError as error:
-        raise click.ClickException(f"{type(error).__name__}: {error}") from None
+    wanted, sets = planned(datasets, images, seeds, words, data), Sets(out)
+    measure([Task(one, "first", overrides, runs) for one in wanted], sets, workers)
+    if networks == "all":
+        going_on = [one for one in wanted if goes_on(one, overrides, sets)]
+        measure([Task(one, "others", overrides, runs) for one in going_on], sets, workers)
 
 
 def goes_on(one: Set, overrides: Sequence[str], sets: Sets) -> bool:

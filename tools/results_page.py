@@ -10,13 +10,14 @@ it two pictures are written: `results-floats.png`, accuracy against stored float
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from commands import tool
+from measured_rows import read_measured
 from results_rows import ACROSS, BASES, Rows, best_of, firsts, is_level, levels
 
 from hpd.evaluation.plots import as_png, blank_figure
@@ -198,12 +199,12 @@ def fill(page: str, rows: Rows) -> str:
     return re.sub(r"<!-- results: ([\w ]+) -->.*?<!-- end -->", made, page, flags=re.DOTALL)
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@tool(__doc__)
 @click.argument("results", type=click.Path(exists=True, path_type=Path))
 @click.argument("page", type=click.Path(exists=True, path_type=Path))
 def main(results: Path, page: Path) -> None:
     """Fill in the page, and draw the pictures beside it."""
-    rows = json.loads(results.read_text())["rows"]
+    rows = read_measured(results, "rows")["rows"]
     write_bytes(page, fill(page.read_text(), rows).encode())
     write_bytes(page.with_name("results-floats.png"), floats_png(rows))
     write_bytes(page.with_name("results-levels.png"), levels_png(rows))

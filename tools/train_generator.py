@@ -31,6 +31,7 @@ from typing import Any, get_args
 import click
 import torch
 import yaml
+from commands import tool
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -41,7 +42,7 @@ from hpd.artifacts.pictures import png_bytes
 from hpd.checks import check_finite
 from hpd.data import DATASETS, ImageSet
 from hpd.device import Processes, open_device
-from hpd.errors import HpdError, RunError
+from hpd.errors import RunError
 from hpd.files import read_about, write_bytes, write_tensors
 from hpd.interrupts import Interrupted, Interrupts, exit_code
 
@@ -273,7 +274,7 @@ def _settings(command: Any) -> Any:
     return command
 
 
-@click.command()
+@tool()
 @click.option("--data", default="digits", show_default=True, help="kind, or a YAML mapping")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="folder of the run")
 @click.option("--images", type=click.IntRange(1), default=200_000, show_default=True)
@@ -316,8 +317,6 @@ def main(
             export(
                 trainer, target or out / "generator", licence, part=part, seconds=seconds, half=half
             )
-    except HpdError as error:
-        raise click.ClickException(str(error)) from None
     except KeyboardInterrupt as interrupt:
         if processes.rank == 0:
             click.echo("Stopped; the same command goes on from the last state.", err=True)

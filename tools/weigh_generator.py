@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 import torch
+from commands import tool
 from peak_memory import peak_bytes
 
 from generators import StoredGenerator
@@ -81,7 +82,7 @@ def weigh(
     return peak_bytes(step)
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@tool(__doc__)
 @click.option("--images", multiple=True, type=click.IntRange(1), default=(1, 50), show_default=True)
 @click.option(
     "--level",
