@@ -142,6 +142,9 @@ def config_values(
 ) -> dict[str, Any]:
     """Return a configuration as it is given, with overrides and seed; see `load_config`."""
     values = _on_base(config, Path()) if isinstance(config, Mapping) else _read(config)
+    if isinstance(overrides, str):
+        fix = f"Give a list, [{overrides!r}]."
+        raise ConfigError("overrides are several", got=repr(overrides), fix=fix)
     for override in overrides:
         _apply(values, override)
     if seed is not None:
@@ -237,6 +240,11 @@ def _laid_over(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
 
 def _apply(values: dict[str, Any], override: str) -> None:
     """Set one dotted key in nested mappings."""
+    if not isinstance(override, str):
+        fix = "hpd.distill takes each as an argument of its own, load_config all in one list."
+        raise ConfigError(
+            "cannot read override", got=repr(override), expected="'key=value'", fix=fix
+        )
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
         raise ConfigError("cannot read override", got=repr(override), expected="key=value")
