@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -108,6 +109,10 @@ class Processes:
         """
         if not _launched():
             return cls()
+        # Arguments in it default to the group of when it is imported, and torch's optimizers import
+        # it at their first. Imported now that there is none, or end() would leave the group's
+        # threads to the exit of the process, which aborts if one of them frees a tensor then.
+        import_module("torch.distributed.fsdp")
         from accelerate import PartialState
 
         state = PartialState(cpu=cpu or _only_cpu(), timeout=_PATIENCE)
@@ -225,7 +230,7 @@ class Processes:
         return box[0]
 
     def end(self) -> None:
-        """Leave the others; nothing can be exchanged any more."""
+        """Leave the others, and end the threads of exchange; nothing can be exchanged any more."""
         if self.count > 1:
             from accelerate import PartialState
 
