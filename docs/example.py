@@ -36,7 +36,7 @@ more = hpd.sample(run, per_class=5, psi=0.8)
 print(len(more.images), "more images")
 
 # %% Hand it on: a folder that needs no hpd to be read
-print(hpd.export(run.folder, "imagefolder", "exports/example"))
+print(hpd.export(run, "imagefolder", "exports/example"))
 
 # %% Train anything on it, in plain torch
 torch.manual_seed(0)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         continual,
         distill,
         evaluate,
+        export,
         load_dataset,
         load_distilled,
         load_generator,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
         squeeze,
         train_experts,
     )
-    from hpd.artifacts import DistilledSet, export
+    from hpd.artifacts import DistilledSet
     from hpd.config import RunSettings, load_config
     from hpd.engine import SELECTORS
     from hpd.errors import HpdError
@@ -50,7 +51,7 @@ _HOMES = {
     "continual": "hpd.api",
     "distill": "hpd.api",
     "evaluate": "hpd.api",
-    "export": "hpd.artifacts",
+    "export": "hpd.api",
     "load_config": "hpd.config",
     "load_dataset": "hpd.api",
     "load_distilled": "hpd.api",

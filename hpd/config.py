@@ -141,6 +141,9 @@ def config_values(
     config: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), seed: int | None = None
 ) -> dict[str, Any]:
     """Return a configuration as it is given, with overrides and seed; see `load_config`."""
+    if not isinstance(config, str | Path | Mapping):
+        expected = "a name, a path or a mapping"
+        raise ConfigError("no config", got=repr(config), expected=expected)
     values = _on_base(config, Path()) if isinstance(config, Mapping) else _read(config)
     if isinstance(overrides, str):
         fix = f"Give a list, [{overrides!r}]."
@@ -241,7 +244,7 @@ def _laid_over(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
 def _apply(values: dict[str, Any], override: str) -> None:
     """Set one dotted key in nested mappings."""
     if not isinstance(override, str):
-        fix = "hpd.distill takes each as an argument of its own, load_config all in one list."
+        fix = "hpd.distill and its like take each by itself, load_config all in one list."
         raise ConfigError(
             "cannot read override", got=repr(override), expected="'key=value'", fix=fix
         )

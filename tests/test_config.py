@@ -46,7 +46,7 @@ def test_overrides_set_nested_values():
         (["sourc.steps=7"], "unknown key 'sourc' in the config. Did you mean 'source'?"),
         (["seed=zero"], "seed in the config is not valid: got 'zero'"),
         (["seed"], "expected key=value"),
-        ([["seed=1"]], "hpd.distill takes each as an argument of its own"),
+        ([["seed=1"]], "hpd.distill and its like take each by itself"),
         (["=3"], "expected key=value"),
         (["seed.x=3"], "'seed' holds no options"),
         (["data.classes=[1"], "the value of data.classes is not valid YAML"),
@@ -59,6 +59,11 @@ def test_wrong_overrides_are_named(overrides, message):
         load_config("digits", ["seed=0", *overrides])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_config_is_named():
+    with pytest.raises(ConfigError, match="got None, expected a name, a path or a mapping"):
+        load_config(None)
 
 
 def test_one_override_in_place_of_a_list_is_named():

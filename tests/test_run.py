@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from hpd.cli import main
 from hpd.config import bundled_configs
 from hpd.data.digits import DigitsSettings
 from hpd.data.images import Dataset
+from hpd.errors import ConfigError
 from hpd.seals import read_sealed
 
 SMALL = {
@@ -144,6 +146,25 @@ def test_export_and_evaluate_a_run(finished, tmp_path):
     assert result.exit_code == 0, result.output
     assert "whole training" not in result.output
     assert hpd.load_run(out).config.evaluation.seeds == 2
+
+
+def test_a_run_is_exported_as_its_folder_is(finished, tmp_path):
+    out, _ = finished
+    run = hpd.load_run(out)
+    alone = replace(run, folder=None)
+    given = {"folder": out, "run": run, "set": run.distilled, "unwritten": alone}
+    paths = {name: hpd.export(what, "npz", tmp_path / name) for name, what in given.items()}
+    assert len({(path / "distilled.npz").read_bytes() for path in paths.values()}) == 1
+    about = {name: json.loads((path / "about.json").read_text()) for name, path in paths.items()}
+    # what only a folder knows
+    assert about["folder"] == about["run"]
+    assert about["run"]["provenance"]["seed"] == 3
+    assert about["set"] == about["unwritten"] == about["run"] | {"provenance": {}}
+
+
+def test_options_of_an_evaluation_in_a_list_are_named(finished):
+    with pytest.raises(ConfigError, match="take each by itself"):
+        hpd.evaluate(finished[0], ["seeds=1"])
 
 
 def test_dry_run_prints_the_whole_config_and_writes_nothing(small, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from hpd.api.comparing import compare
 from hpd.api.continual import continual
 from hpd.api.distilling import distill
 from hpd.api.experts import train_experts
+from hpd.api.exporting import export
 from hpd.api.loading import load_dataset, load_distilled, load_generator, project
 from hpd.api.pruning import prune
 from hpd.api.relabelling import relabel
@@ -20,6 +21,7 @@ __all__ = [
     "continual",
     "distill",
     "evaluate",
+    "export",
     "load_dataset",
     "load_distilled",
     "load_generator",

@@ -16,7 +16,7 @@ from generators.projection import perceptual_distance, perceptual_weights
 from hpd.artifacts import DistilledSet, RunFolder
 from hpd.artifacts.places import writing_to
 from hpd.artifacts.run_folder import CONFIG, INITIAL
-from hpd.config import RunSettings, load_config, parse_yaml
+from hpd.config import RunSettings, load_config, parse_options, parse_yaml
 from hpd.data import Dataset
 from hpd.device import open_device
 from hpd.errors import RunError
@@ -115,7 +115,7 @@ def evaluate(
     run = opened(run)
     prefixed = [f"evaluation.{override}" for override in overrides]
     values = run.config.model_dump(mode="json")
-    if any(override.partition("=")[0] == "protocol" for override in overrides):
+    if "protocol" in parse_options(overrides):
         # what the old protocol set would override the new one
         for option in ("training", "rate_factors", "labels"):
             del values["evaluation"][option]

@@ -1,0 +1,41 @@
+"""Exporting a run's distilled set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpd.api.runs import Run
+from hpd.artifacts import DistilledSet, Provenance
+from hpd.artifacts import export as write
+
+
+def export(
+    run: Run | DistilledSet | str | Path,
+    format_name: str,
+    folder: str | Path,
+    *,
+    provenance: Provenance | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a distilled set in a format of `hpd.artifacts.EXPORTS`, whole or not at all.
+
+    Args:
+        run: a run, its folder, or a set or its file.
+        format_name: ``imagefolder``, ``npz``, ``safetensors``, ``huggingface``, ``webdataset`` or
+            ``ddranking``.
+        folder: a folder that does not exist yet, or is empty.
+        provenance: where the set came from; None: what the run's folder tells, if there is one.
+        options: options of the format by name, such as ``{"shard_images": 500}``.
+
+    Returns:
+        the folder.
+
+    Raises:
+        ConfigError: for an unknown format or option, or one whose library is missing.
+        RunError: if the folder holds something, or there is no distilled set.
+    """
+    if isinstance(run, Run):
+        run = run.distilled if run.folder is None else run.folder
+    return write(run, format_name, folder, provenance=provenance, options=options)
