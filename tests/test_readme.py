@@ -24,19 +24,6 @@ def test_the_python_example_keeps_the_promise(tmp_path, monkeypatch):
     assert failed == 0
 
 
-@pytest.mark.parametrize("module", ["errors", "checks", "rng", "seals", "interrupts", "config",
-                                    "api.loading", "artifacts.pictures", "sources.rows",
-                                    "students.convnet", "students.convolutional",
-                                    "students.means", "students.training", "students.vit",
-                                    "evaluation.pruning", "evaluation.ranking"])  # fmt: skip
-def test_doctests_of_modules(module):
-    import importlib
-
-    failed, tried = doctest.testmod(importlib.import_module(f"hpd.{module}"))
-    assert tried
-    assert failed == 0
-
-
 def test_pictures_are_there():
     for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
         assert (ROOT / path).is_file(), path

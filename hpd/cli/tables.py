@@ -9,6 +9,7 @@ from rich.table import Table
 
 from hpd.artifacts.report.tables import row_label
 from hpd.evaluation import Evaluation
+from hpd.evaluation.summary import accuracy_text
 
 
 def text_table(
@@ -42,7 +43,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
             row.network,
             f"{row.images_per_class:g}",
             f"{row.stored_floats:,}",
-            f"{row.accuracy_mean:.1f} \u00b1 {row.accuracy_std:.1f}",
+            accuracy_text(row.accuracy_mean, row.accuracy_std, len(row.seeds)),
             str(len(row.seeds)),
         )
     return result

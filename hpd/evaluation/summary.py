@@ -159,7 +159,18 @@ def table_of(lines: Sequence[Line]) -> list[list[str]]:
 
 
 def _cell(line: Line | None) -> str:
-    return "" if line is None else f"{line.accuracy_mean:.1f} \u00b1 {line.spread:.1f}"
+    if line is None:
+        return ""
+    return accuracy_text(line.accuracy_mean, line.spread, line.students)
+
+
+def accuracy_text(mean: float, deviation: float, students: int) -> str:
+    """Return an accuracy for a table; what a single student came to has no deviation.
+
+    >>> accuracy_text(93.24, 1.06, 5), accuracy_text(24.17, 0.0, 1)
+    ('93.2 \u00b1 1.1', '24.2')
+    """
+    return f"{mean:.1f} \u00b1 {deviation:.1f}" if students > 1 else f"{mean:.1f}"
 
 
 def markdown(lines: Sequence[Line]) -> str:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import doctest
-
 import pytest
 from report_runs import metrics
 
-from hpd.artifacts import provenance
-from hpd.artifacts.exports import card
-from hpd.artifacts.report import charts, tables
 from hpd.artifacts.report.charts import loss_chart, read_stages, round_values, score_chart, thin
 
 
@@ -75,12 +70,3 @@ def test_thinning_keeps_peaks():
     assert (3217, 9.0) in thin(line)
     assert len(thin(line)) <= 600
     assert thin(line[:100]) == line[:100]
-
-
-@pytest.mark.parametrize(
-    "module", [charts, tables, card, provenance], ids=lambda module: module.__name__
-)
-def test_doctests(module):
-    failed, tried = doctest.testmod(module)
-    assert tried
-    assert failed == 0

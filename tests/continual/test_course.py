@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import logging
 import os
 
@@ -322,10 +321,6 @@ def test_another_course_is_refused(whole, tmp_path):
     (tmp_path / "other" / "file").touch()
     with pytest.raises(RunError, match="already holds other files"):
         continual(CONFIG, out=tmp_path / "other")
-
-
-def test_options_are_put_over_others():
-    assert doctest.testmod(memories) == (0, 3)
 
 
 def test_a_distilled_memory_takes_the_rest_from_a_config():

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import doctest
-
 import torch
 
-from hpd.evaluation import coresets
 from hpd.evaluation.coresets import herding, k_centre
 
 
@@ -48,8 +45,3 @@ def test_equal_images_are_picked_once_each():
     features = torch.ones(5, 2)
     assert sorted(herding(features, 5).tolist()) == list(range(5))
     assert sorted(k_centre(features, 5).tolist()) == list(range(5))
-
-
-def test_doctests():
-    failed, tried = doctest.testmod(coresets)
-    assert (failed, tried) == (0, 2)

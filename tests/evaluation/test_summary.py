@@ -8,7 +8,8 @@ import statistics
 import pytest
 from PIL import Image
 
-from hpd.evaluation import Row
+from hpd.cli.tables import evaluation_table
+from hpd.evaluation import Evaluation, Row
 from hpd.evaluation.summary import Result, as_json, markdown, picture, summarise, table_of
 
 
@@ -65,6 +66,14 @@ def test_the_table_has_a_line_for_each_group_and_student():
     text = markdown(summarise(several))
     assert text.splitlines()[2] == "| " + " | ".join(rows[0]) + " |"
     assert as_json(summarise(several))["lines"][0]["accuracy_mean"] == 92
+
+
+@pytest.mark.parametrize(("students", "shown"), [(1, "90.0"), (2, "90.0 ± 3.0")])
+def test_a_single_student_has_no_deviation(students, shown):
+    own = row("distilled", 90, 3.0, students=students)
+    assert table_of(summarise([result("a", 0, own)]))[1][5] == shown
+    table = evaluation_table(Evaluation([own]))
+    assert list(table.columns[4].cells) == [shown]
 
 
 def test_the_picture_is_one(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import doctest
 import io
 import math
 
@@ -12,7 +11,7 @@ import torch
 from PIL import Image
 
 from hpd.errors import ConfigError
-from hpd.theory import Check, MultiIndexSettings, measure, task
+from hpd.theory import Check, MultiIndexSettings, measure
 from hpd.theory.distillation import distil_labels, distil_points, without_linear_part
 from hpd.theory.network import Moments, Start, features, learned_rows, ridge_map, signal
 from hpd.theory.pictures import pictures
@@ -73,7 +72,6 @@ def test_alignment_is_one_inside_none_outside_and_r_over_d_by_chance(rng):
     assert alignment(outside, known.subspace) == pytest.approx(0, abs=1e-12)
     assert alignment(points, known.subspace) == pytest.approx(2 / 50, rel=0.05)
     assert alignment(torch.zeros(2, 50, dtype=torch.float64), known.subspace) == 0
-    assert doctest.testmod(task) == (0, 1)
 
 
 def test_a_start_gives_zero_everywhere(start, examples):
