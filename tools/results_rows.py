@@ -218,7 +218,7 @@ def _row(
         "accuracy_sem": round(deviation(basis) / len(basis) ** 0.5, 3),
         "stored_floats": group[0]["stored_floats"],
         "made_images_per_class": group[0]["made_images_per_class"],
-        "seconds": round(statistics.fmean(o["seconds"] for o in costs), 1) if costs else None,
+        "seconds": round(statistics.fmean(o["seconds"] for o in costs), 2) if costs else None,
         "peak_bytes": max(o["peak_bytes"] for o in costs) if costs else None,
         "config": group[0]["config"],
         "seeds": [one["seed"] for one in group],

@@ -187,7 +187,7 @@ print(killed)
 
 def test_runs_killed_at_any_moment_end_in_the_same_bytes(whole, tmp_path):
     """SIGKILL, which no handler sees, before the n-th change of a file."""
-    paths = os.pathsep.join([str(TOOLS.parent / "tests"), str(Path(__file__).parent)])
+    paths = os.pathsep.join(map(str, (TOOLS, TOOLS.parent / "tests", Path(__file__).parent)))
     done = subprocess.run(
         [sys.executable, "-c", KILLS, str(tmp_path)],
         env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
