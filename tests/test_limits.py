@@ -69,8 +69,8 @@ def test_one_step_is_enough_and_a_score_is_known_once_there_was_one(
 def test_an_estimate_reads_well():
     whole = Estimate(2560, 1_500_000_000, 0.25, 2.0, Work(800, 90))
     assert str(whole) == (
-        "2,560 floats, 1.5 GB, 0.25 s a step: about 3 min for 800 steps and 3 min for 90 scores,"
-        " then the evaluation"
+        "2,560 floats, 1.5 GB, 0.25 s a step: about 3 min for 800 steps and up to 3 min for 90 "
+        "scores, then the evaluation"
     )
     part = Estimate(10, None, 1e-3, None, Work(1000, 5))
     assert str(part) == ("10 floats, 0.001 s a step: about 1 s for 1000 steps, then the evaluation")

@@ -79,7 +79,8 @@ class Estimate:
     def __str__(self) -> str:
         """Return one line."""
         memory = "" if self.memory_bytes is None else f"{as_text(self.memory_bytes)}, "
-        scores = f" and {duration(self.scores_seconds)} for {self.work.scores} scores"
+        # the score that was measured is the first, which also prepares what all of them need
+        scores = f" and up to {duration(self.scores_seconds)} for {self.work.scores} scores"
         return (
             f"{self.stored_floats:,} floats, {memory}{self.step_seconds:.3g} s a step: "
             f"about {duration(self.steps_seconds)} for {self.work.steps} steps"
