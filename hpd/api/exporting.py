@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hpd.api.runs import Run
-from hpd.artifacts import DistilledSet, Provenance
-from hpd.artifacts import export as write
+from hpd.artifacts import EXPORTS, DistilledSet, Provenance, check_free
+from hpd.artifacts.places import drafted
 
 
 def export(
@@ -36,6 +36,15 @@ def export(
         ConfigError: for an unknown format or option, or one whose library is missing.
         RunError: if the folder holds something, or there is no distilled set.
     """
+    settings = EXPORTS[format_name].read(options or {})
+    folder = Path(folder).expanduser()
+    check_free(folder)
     if isinstance(run, Run):
         run = run.distilled if run.folder is None else run.folder
-    return write(run, format_name, folder, provenance=provenance, options=options)
+    if not isinstance(run, DistilledSet):
+        provenance = provenance or Provenance.read(run)
+        run = DistilledSet.load(run)
+    with drafted(folder) as draft:
+        draft.mkdir()
+        settings.write(run, provenance or Provenance(), draft)
+    return folder

@@ -1,7 +1,7 @@
 """Artefacts: the distilled set, the run folder, pictures and exports."""
 
 from hpd.artifacts.distilled import DistilledSet
-from hpd.artifacts.exports import EXPORTS, ExportSettings, export
+from hpd.artifacts.exports import EXPORTS, ExportSettings
 from hpd.artifacts.places import check_free
 from hpd.artifacts.provenance import Provenance
 from hpd.artifacts.run_folder import RunFolder
@@ -13,5 +13,4 @@ __all__ = [
     "Provenance",
     "RunFolder",
     "check_free",
-    "export",
 ]

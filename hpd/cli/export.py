@@ -28,11 +28,11 @@ def export(run: Path, options: tuple[str, ...], format_name: str, out: Path) -> 
       hpd export runs/digits-0 --format imagefolder --out digits-distilled
       hpd export runs/digits-0 --format webdataset shard_images=500 --out digits-shards
     """
+    from hpd import api
     from hpd.artifacts import DistilledSet, Provenance
-    from hpd.artifacts import export as write
     from hpd.config import parse_options
 
     distilled = DistilledSet.load(run)
     provenance = Provenance.read(run)
-    write(distilled, format_name, out, provenance=provenance, options=parse_options(options))
+    api.export(distilled, format_name, out, provenance=provenance, options=parse_options(options))
     click.echo(f"{len(distilled)} images as {format_name}: {out}")

@@ -45,7 +45,6 @@ def sample(
     """
     from hpd import api
     from hpd.artifacts import EXPORTS, Provenance, check_free
-    from hpd.artifacts import export as write
     from hpd.config import parse_options
     from hpd.sources.sampling import SamplingSettings
 
@@ -57,5 +56,5 @@ def sample(
     made = api.sample(run, **how)
     known = Provenance.read(run)
     known = replace(known, manifest={**known.manifest, "sampled_around": how})
-    write(made, format_name, out, provenance=known, options=chosen)
+    api.export(made, format_name, out, provenance=known, options=chosen)
     click.echo(f"{len(made)} new images as {format_name}: {out}")

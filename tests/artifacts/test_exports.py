@@ -20,7 +20,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 import hpd
-from hpd.artifacts import EXPORTS, DistilledSet, Provenance, export
+from hpd.api import export
+from hpd.artifacts import EXPORTS, DistilledSet, Provenance
 from hpd.cli import main
 from hpd.data import Normalisation
 from hpd.errors import ConfigError, RunError, ShapeError

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hpd.artifacts.distilled import DistilledSet
-from hpd.artifacts.places import check_free, drafted
 from hpd.artifacts.provenance import Provenance
 from hpd.errors import ConfigError
 from hpd.files import write_json
@@ -32,43 +30,6 @@ class ExportSettings(Settings):
 
 
 EXPORTS: Registry[ExportSettings] = Registry("format")
-
-
-def export(
-    distilled: DistilledSet | str | Path,
-    format_name: str,
-    folder: str | Path,
-    *,
-    provenance: Provenance | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write a distilled set in a format of `EXPORTS`, whole or not at all.
-
-    Args:
-        distilled: the set, or the run folder or file that it is in.
-        format_name: ``imagefolder``, ``npz``, ``safetensors``, ``huggingface``, ``webdataset`` or
-            ``ddranking``.
-        folder: a folder that does not exist yet, or is empty.
-        provenance: where the set came from; None: what its run folder tells.
-        options: options of the format by name, such as ``{"shard_images": 500}``.
-
-    Returns:
-        the folder.
-
-    Raises:
-        ConfigError: for an unknown format or option, or one whose library is missing.
-        RunError: if the folder holds something, or there is no distilled set.
-    """
-    settings = EXPORTS[format_name].read(options or {})
-    folder = Path(folder).expanduser()
-    check_free(folder)
-    if not isinstance(distilled, DistilledSet):
-        provenance = provenance or Provenance.read(distilled)
-        distilled = DistilledSet.load(distilled)
-    with drafted(folder) as draft:
-        draft.mkdir()
-        settings.write(distilled, provenance or Provenance(), draft)
-    return folder
 
 
 def write_about(
