@@ -23,6 +23,7 @@ from hpd.objectives import OBJECTIVES, ObjectiveSettings
 from hpd.objectives.distribution import DistributionSettings
 from hpd.registry import Settings
 from hpd.sources import SOURCES, SourceSettings
+from hpd.students.training import without_length
 
 _PACKAGE = Path(__file__).parent
 
@@ -236,9 +237,17 @@ def _laid_over(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
         old = {"kind": old} if isinstance(old, str) else old
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             same_kind = new.get("kind", old.get("kind")) == old.get("kind")
-            new = _laid_over(old, new) if same_kind else new
+            new = _laid_over(_replaced(key, old, new), new) if same_kind else new
         result[key] = new
     return result
+
+
+def _replaced(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is left of a group of options that `new` changes.
+
+    A training's length is one thing in two options: epochs replace steps, and steps epochs.
+    """
+    return without_length(old, new) if name.endswith("training") else dict(old)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -260,7 +269,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise ConfigError(f"cannot set {dotted!r}: {key!r} holds no options", got=inner)
         values[key] = dict(inner)
         values = values[key]
-    values[last] = parse_yaml(text, f"the value of {dotted}")
+    value = parse_yaml(text, f"the value of {dotted}")
+    kept = _replaced(parents[-1] if parents else "", values, {last: value})
+    values.clear()
+    values |= {**kept, last: value}
 
 
 def config_changes(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:

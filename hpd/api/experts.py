@@ -22,7 +22,7 @@ def train_experts(
     seed: int | None = None,
     count: int | None = None,
     report: experts.Report = lambda expert, epoch, loss: None,
-    on_setup: Callable[[ExpertSettings], None] = lambda settings: None,
+    on_setup: Callable[[ExpertSettings, int], None] = lambda settings, epochs: None,
 ) -> ExpertFolder:
     """Train the experts that trajectory matching needs, as far as they are not there yet.
 
@@ -35,7 +35,8 @@ def train_experts(
         seed: replaces the configuration's.
         count: number of experts; None: as the objective's `expert_training` says.
         report: hears (expert, epochs done, mean training loss) after each epoch.
-        on_setup: hears before the first how many experts there will be, and how they are trained.
+        on_setup: hears before the first how many experts there will be and how they are trained,
+            and of how many epochs each is.
 
     Raises:
         ConfigError: for another objective, or a student with batch norm.
@@ -52,12 +53,13 @@ def train_experts(
     training = objective.expert_training or ExpertSettings()
     if count is not None:
         training = ExpertSettings.read({"count": count, "training": training.training})
-    on_setup(training)
+    train = settings.selection.split(settings.data.build().train)[0]
+    on_setup(training, training.training.pace(len(train)).epochs)
     folder = experts.train_experts(
         objective.experts if out is None else out,
         objective.student,
         training,
-        settings.selection.split(settings.data.build().train)[0],
+        train,
         device=open_device(settings.device),
         seed=settings.seed,
         report=report,

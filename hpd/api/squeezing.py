@@ -23,7 +23,7 @@ def squeeze(
     device: str = "auto",
     resnet20: str | Path | None = None,
     report: teachers.Report = lambda epoch, loss: None,
-    on_setup: Callable[[SqueezeSettings], None] = lambda settings: None,
+    on_setup: Callable[[SqueezeSettings, int], None] = lambda settings, epochs: None,
 ) -> Teacher:
     """Train a teacher with batch norm on a whole training set, and keep it in a folder.
 
@@ -38,7 +38,7 @@ def squeeze(
         device: where to train.
         resnet20: file of the published ResNet-20 for CIFAR-10, to keep instead of training.
         report: hears (epochs done, mean training loss) after each epoch.
-        on_setup: hears the settings before the first.
+        on_setup: hears the settings and the number of epochs before the first.
 
     Raises:
         ConfigError: for an option that is wrong, or an architecture without batch norm.
@@ -53,7 +53,7 @@ def squeeze(
         return teachers.keep_published(
             out, published_resnet20(Path(resnet20).expanduser()), dataset
         )
-    on_setup(settings)
+    on_setup(settings, settings.training.pace(len(dataset.train)).epochs)
     return teachers.squeeze(out, settings, dataset, device=where, seed=seed, report=report)
 
 

@@ -83,9 +83,9 @@ class ProgressBar:
         """How far it has come."""
         return int(self._progress.tasks[0].completed)
 
-    def expect_experts(self, settings: ExpertSettings) -> None:
-        """Take the number of epochs from the settings of experts."""
-        self._epochs = settings.training.epochs
+    def expect_experts(self, settings: ExpertSettings, epochs: int) -> None:
+        """Take the number of experts, and of the epochs of each."""
+        self._epochs = epochs
         self._progress.update(self._task, total=settings.count * self._epochs)
 
     def on_epoch(self, expert: int, epoch: int, loss: float) -> None:

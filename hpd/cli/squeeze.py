@@ -47,7 +47,7 @@ def squeeze(overrides: tuple[str, ...], data: str, out: Path, **options: Any) ->
     with interruptible("squeeze", command), ProgressBar(console, "training a teacher") as bar:
         teacher = api.squeeze(
             _parsed(data), *overrides, out=out, report=bar.on_teacher,
-            on_setup=lambda settings: bar.expect_epochs(settings.training.epochs), **given,
+            on_setup=lambda settings, epochs: bar.expect_epochs(epochs), **given,
         )  # fmt: skip
     console.print(f"{_describe(teacher)}: {out}", highlight=False, soft_wrap=True)
 

@@ -17,7 +17,7 @@ from hpd.engine.optimizer import optimizer_state, restore
 from hpd.errors import NumericError, RunError
 from hpd.locks import held
 from hpd.rng import Streams
-from hpd.students import Student, StudentSettings, accuracy, train_epoch
+from hpd.students import Student, StudentSettings, Taught, accuracy, train_epoch
 from hpd.students.expert_checks import check_images, check_matches
 from hpd.students.expert_record import ExpertRecord, ExpertSettings, sample
 from hpd.students.parameters import flatten, unflatten
@@ -143,9 +143,10 @@ class _Course:
             progress = Progress(start, (), self._accuracy(student), {})
         else:
             self._restore(student, optimizer, progress)
-        for epoch in range(len(progress.losses), training.epochs):
+        taught = Taught(self.images, self.labels)
+        for epoch in range(len(progress.losses), self.folder.epochs):
             rng = streams.generator("epoch", epoch)
-            loss = train_epoch(student, optimizer, self.images, self.labels, training, rng, epoch)
+            loss = train_epoch(student, optimizer, taught, training, rng, epoch)
             row = flatten(student).to("cpu", torch.float32)
             _check_finite(row, loss, expert, epoch)
             progress = Progress(

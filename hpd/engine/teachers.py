@@ -14,7 +14,7 @@ from hpd.errors import NumericError, RunError
 from hpd.files import is_leftover, remove_leftovers
 from hpd.locks import held
 from hpd.rng import Streams
-from hpd.students import Student, accuracy, train_epoch
+from hpd.students import Student, Taught, accuracy, train_epoch
 from hpd.students.expert_checks import check_images
 from hpd.students.expert_record import sample
 from hpd.students.teachers import (
@@ -144,9 +144,10 @@ def _train(
         restore(optimizer, progress.optimizer)
         losses = progress.losses
     images, labels = train.normalised().to(device), train.labels.to(device)
-    for epoch in range(len(losses), training.epochs):
+    taught = Taught(images, labels)
+    for epoch in range(len(losses), training.pace(len(images)).epochs):
         rng = streams.generator("epoch", epoch)
-        loss = train_epoch(network, optimizer, images, labels, training, rng, epoch)
+        loss = train_epoch(network, optimizer, taught, training, rng, epoch)
         _check_finite(network, loss, epoch)
         losses = (*losses, loss)
         now = TeacherProgress(network.state_dict(), optimizer_state(optimizer), losses)

@@ -26,6 +26,7 @@ from hpd.students import (
     STUDENTS,
     Student,
     StudentSettings,
+    Taught,
     TrainingSettings,
     accuracy,
     in_batches,
@@ -139,11 +140,12 @@ def area_under_margin(
     """
     optimizer = settings.optimizer(student)
     total = torch.zeros(len(images), device=images.device)
-    for epoch in range(settings.epochs):
+    taught, epochs = Taught(images, labels), settings.pace(len(images)).epochs
+    for epoch in range(epochs):
         rng = streams.generator("epoch", epoch)
-        train_epoch(student, optimizer, images, labels, settings, rng, epoch)
+        train_epoch(student, optimizer, taught, settings, rng, epoch)
         total += margins_of(in_batches(student.eval(), images), labels)
-    return total / settings.epochs
+    return total / epochs
 
 
 def double_end(scores: Tensor, labels: Tensor, hardest: int, easiest: int) -> Tensor:

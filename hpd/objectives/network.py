@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hpd.errors import RunError
 from hpd.objectives.matching import RealSide
-from hpd.students import Student, train_epoch
+from hpd.students import Student, Taught, train_epoch
 from hpd.students.training import SGDSettings
 from hpd.typing import State, Step
 
@@ -107,7 +107,7 @@ class Network:
             batch = normalised, labels
             if self._settings.train_on == "real":
                 batch = self._real.mixed_batch(self._settings.real_images, rng)
-            train_epoch(self._student, self._optimizer, *batch, self._settings, rng)
+            train_epoch(self._student, self._optimizer, Taught(*batch), self._settings, rng)
 
     def state(self) -> State:
         """Return clones of weights, momentum and the step they are for."""

@@ -6,6 +6,7 @@ from hpd.students.means import class_means
 from hpd.students.together import train_student, train_students
 from hpd.students.training import (
     Lesson,
+    Taught,
     TrainingSettings,
     accuracy,
     in_batches,
@@ -17,6 +18,7 @@ __all__ = [
     "Lesson",
     "Student",
     "StudentSettings",
+    "Taught",
     "TrainingSettings",
     "accuracy",
     "class_means",

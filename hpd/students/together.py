@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ from hpd.augment import Augmentation, draw_augmentation
 from hpd.rng import Streams
 from hpd.students.base import Student
 from hpd.students.stack import StudentStack, stackable, width_of
-from hpd.students.training import Lesson, TrainingSettings, soften, train_plainly
+from hpd.students.training import Lesson, TrainingSettings, asked, soften, train_plainly
 
 # Measured on a CPU: with more values than this in the first maps of a student's batch it is as
 # fast alone as together with others, and takes less memory (tools/bench_evaluation.py). With fewer
@@ -78,7 +79,9 @@ def _first_maps(lesson: Lesson, settings: TrainingSettings) -> int:
     """Return the number of values in the first maps of one batch, 0 where there are none."""
     if not stackable(lesson.student):
         return 0
-    return lesson.images[: settings.batch_size, 0].numel() * width_of(lesson.student)
+    count = len(lesson.images)
+    batch = math.ceil(count / settings.batches(count))
+    return lesson.images[:batch, 0].numel() * width_of(lesson.student)
 
 
 class _Class:
@@ -87,6 +90,7 @@ class _Class:
     def __init__(self, lessons: Sequence[Lesson], settings: TrainingSettings) -> None:
         self._settings, self._lessons = settings, lessons
         self._stack = StudentStack([lesson.student for lesson in lessons])
+        self._pace = settings.pace(len(lessons[0].images))
         classes = lessons[0].student.head.out_features
         self._targets = [
             F.one_hot(lesson.labels, classes).to(lesson.images.dtype)
@@ -94,36 +98,47 @@ class _Class:
             else soften(lesson.labels, settings.temperature)
             for lesson in lessons
         ]
-        soft = any(lesson.labels.ndim == 2 for lesson in lessons)
+        soft = any(lesson.labels.ndim == 2 or lesson.teacher is not None for lesson in lessons)
         self._temperature = settings.temperature if soft else 1.0
         self._momentum = torch.zeros_like(self._stack.values)
 
     def train(self) -> None:
         stack, settings = self._stack, self._settings
         averaged = stack.values.clone() if settings.ema else None
-        for epoch in range(settings.epochs):
+        for epoch in range(self._pace.epochs):
             self._epoch(epoch)
             if averaged is not None:
                 averaged.lerp_(stack.values, 1 - settings.decay(epoch))
         stack.write_back(averaged)
 
     def _epoch(self, epoch: int) -> None:
-        settings, lessons = self._settings, self._lessons
+        lessons, settings = self._lessons, self._settings
         rngs = [lesson.streams.generator("epoch", epoch) for lesson in lessons]
         count = len(lessons[0].images)
         orders = [torch.randperm(count, generator=rng) for rng in rngs]
-        for batches in zip(*(order.split(settings.batch_size) for order in orders), strict=True):
-            images = [lesson.images[own] for lesson, own in zip(lessons, batches, strict=True)]
-            targets = [of[own] for of, own in zip(self._targets, batches, strict=True)]
-            if settings.augment:
-                images = self._augmented(images, rngs)
-            for i, rng in enumerate(rngs):
-                mixed = settings.mix(images[i], targets[i], rng)
-                if mixed is not None:
-                    images[i] = mixed.images
-                    targets[i] = targets[i].lerp(mixed.other_labels, 1 - mixed.share)
+        steps = zip(*(self._pace.split(order, epoch) for order in orders), strict=True)
+        for own in steps:
+            images, targets = self._batch([batch for _, batch in own], rngs)
             self._stack.differentiate(torch.stack(images), torch.stack(targets), self._temperature)
-            self._step(settings.rate(epoch))
+            self._step(settings.rate(own[0][0] / self._pace.steps))
+
+    def _batch(
+        self, batches: Sequence[Tensor], rngs: Sequence[torch.Generator]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return images and targets of each student's batch, augmented and perhaps mixed."""
+        settings, lessons = self._settings, self._lessons
+        images = [lesson.images[own] for lesson, own in zip(lessons, batches, strict=True)]
+        targets = [of[own] for of, own in zip(self._targets, batches, strict=True)]
+        if settings.augment:
+            images = self._augmented(images, rngs)
+        for i, (lesson, rng) in enumerate(zip(lessons, rngs, strict=True)):
+            mixed = settings.mix(images[i], targets[i], rng)
+            if mixed is not None:
+                images[i] = mixed.images
+                targets[i] = targets[i].lerp(mixed.other_labels, 1 - mixed.share)
+            if lesson.teacher is not None:
+                targets[i] = asked(lesson.teacher, images[i], self._temperature)
+        return images, targets
 
     def _augmented(self, images: list[Tensor], rngs: Sequence[torch.Generator]) -> list[Tensor]:
         """Augment each student's images; students that drew the same operation in one go."""

@@ -3,20 +3,59 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
+from typing_extensions import Self
 
 from hpd.augment import Mixed, OperationName, cutmix, draw_augmentation, mixup
+from hpd.errors import ConfigError
 from hpd.registry import Settings
 from hpd.rng import Streams, isolated
 from hpd.students.base import Student
+
+# up to so many images are one batch, more are batches of the second number, where none is given
+_ONE_BATCH, _BATCH = 100, 64
+# options of `TrainingSettings` that say how long it is: who gives one of the first two gives all
+_LENGTH = ("epochs", "steps", "min_steps")
+
+Answer = Callable[[Tensor], Tensor]
+"""Turns normalised images [N, C, H, W] into logits [N, K], without gradient."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a training is, in batches of equal size.
+
+    Args:
+        batches: of an epoch.
+        steps: in all; the last epoch ends with the last of them.
+    """
+
+    batches: int
+    steps: int
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs, the last one perhaps in part."""
+        return math.ceil(self.steps / self.batches)
+
+    def split(self, order: Tensor, epoch: int) -> Sequence[tuple[int, Tensor]]:
+        """Return (step, its images) for the steps of an epoch.
+
+        Args:
+            order: of the images [N]. The sizes of batches differ by one image at most: the step of
+                a small rest would weigh as much as that of a full batch, and undo it.
+            epoch: counted from 0.
+        """
+        first = epoch * self.batches
+        return list(enumerate(order.tensor_split(self.batches), first))[: self.steps - first]
 
 
 class SGDSettings(Settings):
@@ -25,12 +64,26 @@ class SGDSettings(Settings):
     lr: float = Field(0.01, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
-    batch_size: int = Field(256, ge=1)
+    batch_size: int | None = Field(
+        256,
+        ge=1,
+        description="most images of a batch; all batches are of one size, to an image; null: all"
+        " up to 100 images, else 64",
+    )
     augment: list[OperationName] = Field([], description="one of these per batch; [] for none")
     cutmix: float = Field(0.0, ge=0, le=1, description="probability of CutMix, per batch")
 
-    def rate(self, epoch: int) -> float:
-        """Return the learning rate of an epoch, counted from 0."""
+    def batches(self, count: int) -> int:
+        """Return the number of batches that an epoch of `count` images has."""
+        size = self.batch_size or (_ONE_BATCH if count <= _ONE_BATCH else _BATCH)
+        return math.ceil(count / size)
+
+    def pace(self, count: int) -> Pace:
+        """Return how long a training on `count` images is: one epoch."""
+        return Pace(self.batches(count), self.batches(count))
+
+    def rate(self, share: float) -> float:
+        """Return the learning rate after a share of the steps, in [0, 1)."""
         return self.lr
 
     def mix(self, images: Tensor, labels: Tensor, rng: torch.Generator) -> Mixed | None:
@@ -53,15 +106,32 @@ class TrainingSettings(SGDSettings):
     """How a student is trained. The defaults are the evaluation of DC, DSA and DM.
 
     Source: Zhao et al., ICLR 2021: SGD 0.01, momentum 0.9, weight decay 5e-4, the rate divided by
-    ten at half of 300 epochs (1,000 with augmentation), batches of 256.
+    ten at half of 300 epochs (1,000 with augmentation). Ours: batches of equal size, of 64 above
+    100 images, and at least 1,000 steps.
     """
 
-    epochs: int = Field(300, ge=1)
-    schedule: Literal["step", "cosine", "constant"] = Field(
-        "step", description="step: a tenth of the rate from half of the epochs on"
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="most images of a batch; all batches are of one size, to an image; null: all"
+        " up to 100 images, else 64",
     )
+    epochs: int | None = Field(None, ge=1, description="passes over the images; this or `steps`")
+    steps: int | None = Field(
+        None, ge=1, description="batches in all, whatever the number of images; this or `epochs`"
+    )
+    min_steps: int = Field(
+        0, ge=0, description="steps at least, for sets so small that their epochs make fewer"
+    )
+    schedule: Literal["step", "cosine", "constant"] = Field(
+        "step", description="step: the rate falls at each of `drops`"
+    )
+    drops: list[float] = Field(
+        [0.5], description="shares of the steps after which schedule=step lowers the rate"
+    )
+    drop_factor: float = Field(0.1, gt=0, lt=1, description="what it is multiplied by, each time")
     warmup: float = Field(
-        0.0, ge=0, lt=1, description="share of the epochs in which the rate rises from 0"
+        0.0, ge=0, lt=1, description="share of the steps in which the rate rises from 0"
     )
     ema: float = Field(
         0.0, ge=0, lt=1, description="decay of the average of the weights, per epoch; 0: none"
@@ -76,6 +146,33 @@ class TrainingSettings(SGDSettings):
         description="alpha of mixup, for batches that CutMix leaves alone; 0: none",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_length(cls, values: Any) -> Any:
+        """Take the default length where none is given."""
+        if isinstance(values, Mapping) and all(values.get(k) is None for k in ("epochs", "steps")):
+            return {"min_steps": 1000, **values, "epochs": 300}
+        return values
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps is not None and (self.epochs is not None or self.min_steps):
+            raise ConfigError(
+                "a training has a length in epochs or in steps",
+                got=f"steps {self.steps}, epochs {self.epochs}, min_steps {self.min_steps}",
+                fix="Leave out `steps`, or `epochs` and `min_steps`.",
+            )
+        if not all(0 < drop < 1 for drop in self.drops):
+            raise ConfigError(
+                "drops are shares of the steps", got=self.drops, expected="above 0 and below 1"
+            )
+        return self
+
+    def pace(self, count: int) -> Pace:
+        """Return how long a training on `count` images is."""
+        batches = self.batches(count)
+        return Pace(batches, self.steps or max((self.epochs or 0) * batches, self.min_steps))
+
     def mix(self, images: Tensor, labels: Tensor, rng: torch.Generator) -> Mixed | None:
         """Return a mixed batch, None for one that stays as it is; see `SGDSettings.mix`."""
         mixed = super().mix(images, labels, rng)
@@ -89,17 +186,21 @@ class TrainingSettings(SGDSettings):
             return super().optimizer(student)
         return torch.optim.AdamW(student.parameters(), lr=self.lr, weight_decay=self.weight_decay)
 
-    def rate(self, epoch: int) -> float:
-        """Return the learning rate of an epoch, counted from 0."""
-        rising = round(self.warmup * self.epochs)
-        if epoch < rising:
-            return self.lr * epoch / rising
-        epoch, epochs = epoch - rising, self.epochs - rising
+    def rate(self, share: float) -> float:
+        """Return the learning rate after a share of the steps, in [0, 1).
+
+        >>> settings = TrainingSettings(lr=1.0, warmup=0.5, schedule="cosine")
+        >>> [round(settings.rate(share), 3) for share in (0.0, 0.25, 0.5, 0.75)]
+        [0.0, 0.5, 1.0, 0.5]
+        """
+        if share < self.warmup:
+            return self.lr * share / self.warmup
+        share = (share - self.warmup) / (1 - self.warmup)
         if self.schedule == "constant":
             return self.lr
         if self.schedule == "cosine":
-            return self.lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-        return self.lr * (0.1 if epoch > epochs // 2 else 1.0)
+            return self.lr * 0.5 * (1 + math.cos(math.pi * share))
+        return self.lr * self.drop_factor ** sum(share > drop for drop in self.drops)
 
     def decay(self, epoch: int) -> float:
         """Return the decay of the average after an epoch, counted from 0.
@@ -109,6 +210,23 @@ class TrainingSettings(SGDSettings):
         return min(self.ema, epoch / (epoch + 1))
 
 
+def completed(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a training: those that are given, and `defaults` for the others.
+
+    A length that is given replaces that of the defaults, in whatever it is counted.
+
+    >>> completed({"epochs": 300, "min_steps": 1000, "lr": 0.1}, {"steps": 50})
+    {'lr': 0.1, 'steps': 50}
+    """
+    return {**without_length(defaults, given), **given}
+
+
+def without_length(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a training without their length, if another is given."""
+    replaced = any(given.get(key) is not None for key in ("epochs", "steps"))
+    return {key: value for key, value in options.items() if not replaced or key not in _LENGTH}
+
+
 def completed_from(defaults: TrainingSettings) -> BeforeValidator:
     """Return what marks a field whose options, where not given, are these and not an evaluation's.
 
@@ -116,7 +234,7 @@ def completed_from(defaults: TrainingSettings) -> BeforeValidator:
     """
 
     def complete(value: Any) -> Any:
-        return {**defaults.model_dump(), **value} if isinstance(value, Mapping) else value
+        return completed(defaults.model_dump(), value) if isinstance(value, Mapping) else value
 
     return BeforeValidator(complete)
 
@@ -130,12 +248,14 @@ class Lesson:
         images: normalised, [N, C, H, W].
         labels: classes [N], int64, or probabilities [N, K].
         streams: where the order of the images, the augmentation and dropout come from.
+        teacher: asked for the labels of each augmented, mixed batch, in place of `labels`.
     """
 
     student: Student
     images: Tensor
     labels: Tensor
     streams: Streams
+    teacher: Answer | None = None
 
 
 def train_plainly(lesson: Lesson, settings: TrainingSettings) -> None:
@@ -151,13 +271,13 @@ def train_plainly(lesson: Lesson, settings: TrainingSettings) -> None:
         lesson: the student, and what it is to learn.
         settings: the protocol.
     """
-    student, images = lesson.student, lesson.images
-    optimizer = settings.optimizer(student)
+    student, optimizer = lesson.student, settings.optimizer(lesson.student)
     averaged = [value.detach().clone() for value in _averaged(student)] if settings.ema else []
     labels = soften(lesson.labels, settings.temperature)
-    for epoch in range(settings.epochs):
+    taught = Taught(lesson.images, labels, settings.temperature, lesson.teacher)
+    for epoch in range(settings.pace(len(lesson.images)).epochs):
         rng = lesson.streams.generator("epoch", epoch)
-        train_epoch(student, optimizer, images, labels, settings, rng, epoch, settings.temperature)
+        train_epoch(student, optimizer, taught, settings, rng, epoch)
         if averaged:
             torch._foreach_lerp_(averaged, _averaged(student), 1 - settings.decay(epoch))
     for value, average in zip(_averaged(student), averaged, strict=bool(averaged)):
@@ -181,41 +301,74 @@ def soften(labels: Tensor, temperature: float) -> Tensor:
     return (labels.log() / temperature).softmax(dim=1)
 
 
+@dataclass(frozen=True)
+class Taught:
+    """What an epoch teaches.
+
+    Args:
+        images: normalised, [N, C, H, W].
+        labels: [N], int64, or probabilities [N, K] at the temperature.
+        temperature: of the softmax, with soft labels.
+        teacher: see `Lesson`.
+    """
+
+    images: Tensor
+    labels: Tensor
+    temperature: float = 1.0
+    teacher: Answer | None = None
+
+
 def train_epoch(
-    student: Student, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor,
-    settings: SGDSettings, rng: torch.Generator, epoch: int = 0, temperature: float = 1.0,
+    student: Student, optimizer: torch.optim.Optimizer, taught: Taught, settings: SGDSettings,
+    rng: torch.Generator, epoch: int = 0,
 ) -> float:  # fmt: skip
     """Train `student` in place for one pass over the images, and return the mean loss.
 
     Args:
-        student: on the device of `images`.
+        student: on the device of the images.
         optimizer: from `settings.optimizer`, over the student's parameters.
-        images: normalised, [N, C, H, W].
-        labels: [N], int64, or probabilities [N, K] at the temperature.
+        taught: images and labels.
         settings: the protocol.
         rng: order of the images, augmentation and dropout.
-        epoch: counted from 0; the schedule gives its rate.
-        temperature: of the softmax, with soft labels.
+        epoch: counted from 0; the schedule gives the rates of its steps.
     """
-    optimizer.param_groups[0]["lr"] = settings.rate(epoch)
+    images, pace = taught.images, settings.pace(len(taught.images))
     student.train()
     order = torch.randperm(len(images), generator=rng).to(images.device)
-    total = torch.zeros((), device=images.device)
+    total, seen = torch.zeros((), device=images.device), 0
     with _dropout(student, rng, images.device):
-        for batch in order.split(settings.batch_size):
-            x, y = images[batch], labels[batch]
-            if settings.augment:
-                x = draw_augmentation(settings.augment, rng, count=len(x))(x)
+        for step, batch in pace.split(order, epoch):
+            optimizer.param_groups[0]["lr"] = settings.rate(step / pace.steps)
             optimizer.zero_grad()
-            mixed = settings.mix(x, y, rng)
-            if mixed is None:
-                loss = _loss(student(x), y, temperature)
-            else:
-                loss = _mixed_loss(student, mixed, y, temperature)
+            loss = _batch_loss(student, taught, batch, settings, rng)
             loss.backward()
             optimizer.step()
             total += loss.detach() * len(batch)
-    return float(total) / len(images)
+            seen += len(batch)
+    return float(total) / seen
+
+
+def _batch_loss(
+    student: Student, taught: Taught, batch: Tensor, settings: SGDSettings, rng: torch.Generator
+) -> Tensor:
+    """Return the cross entropy of a batch that is augmented and perhaps mixed."""
+    x, y = taught.images[batch], taught.labels[batch]
+    if settings.augment:
+        x = draw_augmentation(settings.augment, rng, count=len(x))(x)
+    mixed = settings.mix(x, y, rng)
+    if mixed is not None:
+        x = mixed.images
+    if taught.teacher is not None:
+        return _loss(student(x), asked(taught.teacher, x, taught.temperature), taught.temperature)
+    if mixed is None:
+        return _loss(student(x), y, taught.temperature)
+    return _mixed_loss(student, mixed, y, taught.temperature)
+
+
+@torch.no_grad()
+def asked(teacher: Answer, images: Tensor, temperature: float) -> Tensor:
+    """Return what a teacher says of normalised images: probabilities [N, K] at a temperature."""
+    return (teacher(images) / temperature).softmax(dim=1)
 
 
 def _dropout(

@@ -163,7 +163,7 @@ class ExpertFolder:
     @property
     def epochs(self) -> int:
         """Number of epochs of every expert."""
-        return self.record.training.epochs
+        return self.record.training.pace(self.record.images).epochs
 
     @property
     def size_bytes(self) -> int:

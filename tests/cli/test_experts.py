@@ -72,13 +72,16 @@ def test_options_replace_the_config(config):
 
 def test_python_does_what_the_command_does(config):
     assert invoke(config).exit_code == 0
-    heard, expected = [], []
+    heard, expected, epochs = [], [], []
     folder = hpd.train_experts(
-        config, out="again", report=lambda *epoch: heard.append(epoch), on_setup=expected.append
+        config,
+        out="again",
+        report=lambda *epoch: heard.append(epoch),
+        on_setup=lambda settings, each: (expected.append(settings), epochs.append(each)),
     )
     assert contents("again") == contents("experts")
     assert [loss for expert, _, loss in heard if expert == 1] == list(folder.result(1).losses)
-    assert (expected[0].count, expected[0].training.lr) == (2, 0.2)
+    assert (expected[0].count, expected[0].training.lr, epochs) == (2, 0.2, [3])
     settings = load_config(config)
     assert len(hpd.train_experts(settings, out="again", count=3)) == 3
     with pytest.raises(hpd.HpdError, match="belong in the settings"):

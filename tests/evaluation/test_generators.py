@@ -28,7 +28,7 @@ from hpd.students.resnet20 import NORMALISATION, read_resnet20
 
 CLASSIFIER = SHARED / "data" / "classifiers" / "cifar10_resnet20.safetensors"
 SMALL = ScoreSettings.read(
-    {"samples": 200, "student_images": 2500, "student": {"kind": "convnet", "width": 8},
+    {"samples": 200, "student_images": 5000, "student": {"kind": "convnet", "width": 8},
      "features_of": 200}
 )  # fmt: skip
 

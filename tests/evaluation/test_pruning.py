@@ -20,7 +20,7 @@ from hpd.evaluation.pruning import (
     prune_set,
 )
 from hpd.rng import Streams
-from hpd.students import STUDENTS, TrainingSettings, train_epoch
+from hpd.students import STUDENTS, Taught, TrainingSettings, train_epoch
 
 TRAINING = {"epochs": 20, "lr": 0.1, "batch_size": 6}
 STUDENT = STUDENTS.parse(SMALL_STUDENT | {"norm": "none"})
@@ -85,7 +85,7 @@ def test_the_area_is_the_mean_over_epochs(images):
     optimizer = training.optimizer(twin)
     for epoch in range(3):
         rng = streams.generator("epoch", epoch)
-        train_epoch(twin, optimizer, pixels, labels, training, rng, epoch)
+        train_epoch(twin, optimizer, Taught(pixels, labels), training, rng, epoch)
         with torch.no_grad():
             logits.append(twin.eval()(pixels))
     want = torch.tensor(mean_margins(torch.stack(logits), labels))

@@ -22,7 +22,7 @@ WAYS = {
 }
 
 
-def lessons(shape=(1, 16, 16), *, count=3, images=7, soft=False, student=None):
+def lessons(shape=(1, 16, 16), *, count=3, images=7, soft=False, student=None, teacher=None):
     rng = torch.Generator().manual_seed(5)
     settings = STUDENTS.parse(student or {"kind": "convnet", "width": 4, "depth": 2})
     made = []
@@ -36,6 +36,7 @@ def lessons(shape=(1, 16, 16), *, count=3, images=7, soft=False, student=None):
                 torch.randn(images, *shape, generator=rng),
                 labels,
                 Streams(i),
+                teacher,
             )
         )
     return made
@@ -69,7 +70,7 @@ def small(monkeypatch):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("way", WAYS)
 def test_equals_one_after_another(shape, way, most, float64, small, monkeypatch):
-    """Two batches an epoch, the second smaller; every student draws for itself."""
+    """Two batches an epoch, of 4 and of 3; every student draws for itself."""
     monkeypatch.setattr(together, "_MOST_TOGETHER", most)
     settings = TrainingSettings(epochs=3, batch_size=4, lr=0.1, **WAYS[way])
     ours, theirs = lessons(shape), lessons(shape)
@@ -78,6 +79,26 @@ def test_equals_one_after_another(shape, way, most, float64, small, monkeypatch)
     check_same_lessons(ours, theirs, settings)
     # and they did learn, each for itself
     assert (weights(ours)[0]["head.weight"] - weights(ours)[1]["head.weight"]).abs().max() > 0.01
+
+
+def test_the_last_epoch_ends_with_the_last_step(float64, small):
+    settings = TrainingSettings(steps=5, batch_size=4, lr=0.1, ema=0.6, schedule="cosine")
+    check_same_lessons(lessons(), lessons(), settings)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_labels_asked_of_a_teacher_together(temperature, float64, small):
+    def teacher(x):
+        return 3 * x.flatten(1)[:, :3]
+
+    settings = TrainingSettings(epochs=3, lr=0.1, temperature=temperature, cutmix=0.5)
+    settings = settings.model_copy(update={"augment": ["crop"]})
+    check_same_lessons(lessons(teacher=teacher), lessons(teacher=teacher), settings)
+    plain = lessons()
+    train_students(plain, settings)
+    taught = lessons(teacher=teacher)
+    train_students(taught, settings)
+    assert (weights(plain)[0]["head.weight"] - weights(taught)[0]["head.weight"]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
