@@ -1,26 +1,34 @@
-"""How well each score ranks the sets of a run, and what each level of it came to.
+"""How well each score ranks the sets on the way of runs, and which set it would keep.
 
-    python tools/rank_selectors.py digits --seeds 3 --out ranking.json --levels levels.png
+    python tools/rank_selectors.py digits --seeds 3 --out ranking.json
+    python tools/rank_selectors.py results/fashion data.root=FOLDER --out ranking.json
+    python tools/rank_selectors.py --out ranking.json
 
-CONFIG is run once for each seed, with its own selection, and the sets on the way are kept. On
-each, students are trained and tested on the test images; then the scores are compared with the
-accuracies: the class-relevant distance, the plain distance of features, and the loss. A negative
-rank correlation is good: the lower the score, the better the set. A seed is written as soon as it
-is measured; the same command goes on after the last one.
+A walk is a run of CONFIG with one seed, without its selection: no state is restored, and the sets
+on the way are seen as they come, from before the first step to after the last. On each, the
+students of CONFIG's evaluation are trained and tested on the test images; their mean accuracy is
+compared with every score, made of the defaults of its selector. A call adds the walks of one CONFIG
+to the file, each as soon as it is measured: the same command goes on after the last one. The tables
+are of all walks in the file; without CONFIG they are only printed. A negative rank correlation is
+good: the lower the score, the better the set.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 from commands import tool
+from measured_rows import read_measured
 from torch import Tensor
 
 from hpd.artifacts import DistilledSet
@@ -28,203 +36,329 @@ from hpd.config import RunSettings, load_config
 from hpd.data import Dataset
 from hpd.device import open_device
 from hpd.engine import SELECTORS, StageReport, StepReport, optimise
+from hpd.engine.loop import render_all
+from hpd.engine.selection import LastSettings
 from hpd.errors import RunError
 from hpd.evaluation import compare, of_set
 from hpd.evaluation.ranking import LevelResult, levels_png, rank_correlation
 from hpd.files import write_bytes, write_json
 from hpd.rng import Streams
-from hpd.typing import Objective, Selector
+from hpd.typing import Objective, Selector, Source, Stage
 
-SCORES: Mapping[str, Mapping[str, Any]] = {
-    "class-relevant distance": {"kind": "class_relevant"},
-    "class-relevant distance, random extractor": {
-        "kind": "class_relevant",
-        "extractor": "random",
-    },
-    "plain distance": {"kind": "class_relevant", "weighting": "none"},
-    "plain distance, random extractor": {
-        "kind": "class_relevant",
-        "weighting": "none",
-        "extractor": "random",
-    },
+_LAST, _BY_LEVEL = "last", "class-relevant, trained"
+SELECTIONS: Mapping[str, Mapping[str, Any]] = {
+    _BY_LEVEL: {"kind": "class_relevant"},
+    "class-relevant, random": {"kind": "class_relevant", "extractor": "random"},
+    "plain, trained": {"kind": "class_relevant", "weighting": "none"},
+    "plain, random": {"kind": "class_relevant", "weighting": "none", "extractor": "random"},
+    "ridge vote": {"kind": "ridge"},
+    "ridge squared": {"kind": "ridge", "criterion": "squared"},
     "loss": {"kind": "loss", "draws": 3},
 }
+"""The options of each score; the last score, `last`, is the order of the steps."""
+
+Row = Mapping[str, Any]
 
 
-@dataclass
-class Kept:
-    """A set on the way of a run."""
-
-    stage: str
-    images: Tensor
-    score: float | None
-    best: bool = False
-
-
-class Gallery:
-    """A selector and observer that keeps every set that another selector scores.
+@dataclass(frozen=True)
+class Sight:
+    """A set on the way of a walk.
 
     Args:
-        selector: the run's.
+        stage: name of the stage that it comes from; ``"start"`` before the first step.
+        steps: of all stages, that led to it.
+        images: [N, C, H, W] in [0, 1], on the CPU.
     """
 
-    def __init__(self, selector: Selector) -> None:
-        self._selector, self.sets = selector, list[Kept]()
-        self._done = 0
-        self._ended_with: Kept | None = None
+    stage: str
+    steps: int
+    images: Tensor
 
-    def __call__(self, images: Tensor, labels: Tensor) -> float | None:
-        """Score and keep a set."""
-        score = self._selector(images, labels)
-        self.sets.append(Kept("", images.detach().cpu().clone(), score))
-        return score
+
+class Album:
+    """An observer that keeps the set before the first step, and those after some of the steps.
+
+    Args:
+        source: of the run, in no stage yet.
+        chosen: numbers of steps, counted from 1 over all stages.
+    """
+
+    def __init__(self, source: Source, chosen: Collection[int]) -> None:
+        self._source, self._chosen, self._steps = source, chosen, 0
+        self.sights = [Sight("start", 0, render_all(source))]
 
     def on_step(self, report: StepReport) -> None:
-        """Keep what a stage starts with, which is not scored again if the last ended with it."""
-        if self._ended_with is not None and len(self.sets) == self._done:
-            self.sets.append(Kept("", self._ended_with.images, self._ended_with.score))
+        """Keep the set as the step has left it."""
+        self._steps += 1
+        if self._steps in self._chosen:
+            self.sights.append(Sight(report.stage.name, self._steps, render_all(self._source)))
 
     def on_stage(self, report: StageReport) -> None:
-        """Name the sets of a stage that is finished, and mark the one that was kept."""
-        own = self.sets[self._done :]
-        for kept in own:
-            kept.stage = report.stage.name
-        scored = [kept for kept in own if kept.score is not None]
-        best = min(scored, key=lambda kept: kept.score) if scored else own[-1]  # type: ignore[arg-type, return-value]
-        best.best = True
-        self._ended_with = best
-        self._done = len(self.sets)
+        """Do nothing: without selection a stage ends as its last step leaves it."""
 
 
-def walk(settings: RunSettings, dataset: Dataset, sets: int) -> tuple[Gallery, Objective]:
-    """Run a configuration and return the sets on its way: about `sets` of each stage."""
-    device, streams = open_device(settings.device), Streams(settings.seed)
-    train, held = settings.selection.split(dataset.train)
+def chosen_steps(stages: Sequence[Stage], sets: int, *, ends: bool) -> list[int]:
+    """Return after how many steps a set is kept: evenly from 0 to all, with `ends` each stage's.
+
+    >>> chosen_steps([Stage("a", 4), Stage("b", 6)], 3, ends=False)
+    [0, 5, 10]
+    >>> chosen_steps([Stage("a", 4), Stage("b", 6)], 3, ends=True)
+    [0, 4, 5, 10]
+    """
+    last = list(accumulate(stage.steps for stage in stages))
+    chosen = {round(i * last[-1] / (sets - 1)) for i in range(sets)}
+    return sorted(chosen | set(last) if ends else chosen)
+
+
+def walk(
+    settings: RunSettings, dataset: Dataset, sets: int, *, ends: bool = False
+) -> tuple[list[Sight], Tensor, Objective]:
+    """Return the sets on the way of a run without selection, their labels, and the objective."""
+    device, streams, train = open_device(settings.device), Streams(settings.seed), dataset.train
     source = settings.source.build(train, device, streams.fork("source"))
     objective = settings.objective.build_whole(train, device, streams.fork("objective"))
-    own = settings.selection.build(held, device, streams.fork("selection"), objective)
-    gallery = Gallery(own)
-    every = max(1, min(stage.steps for stage in source.stages) // max(sets - 1, 1))
-    optimise(source, objective, gallery, settings.optimizer, gallery, select_every=every)
-    return gallery, objective
+    last = LastSettings().build(train, device, streams, objective)
+    album = Album(source, chosen_steps(source.stages, sets, ends=ends))
+    steps = sum(stage.steps for stage in source.stages)
+    optimise(source, objective, last, settings.optimizer, album, select_every=steps)
+    return album.sights, source.labels.cpu(), objective
 
 
-def measure(settings: RunSettings, sets: int) -> list[dict[str, Any]]:
-    """Return accuracy and every score of each set on the way of a run."""
+def measure(settings: RunSettings, sets: int, *, ends: bool) -> dict[str, Any]:
+    """Return accuracy and every score of each set of a walk, and the seconds they took."""
     dataset, device = settings.data.build(), open_device(settings.device)
-    gallery, objective = walk(settings, dataset, sets)
+    sights, labels, objective = walk(settings, dataset, sets, ends=ends)
     streams, train = Streams(settings.seed), dataset.train
-    labels = labels_of(settings, gallery, train.num_classes)
-    student = getattr(settings.selection, "student", None)
-    scorers = {}
-    for name, options in SCORES.items():
-        extractor = {"student": student} if student and options["kind"] != "loss" else {}
-        scorer = SELECTORS.parse({**options, **extractor})
-        scorers[name] = scorer.build(train, device, streams.fork("scores"), objective)
+    scorers: dict[str, Selector] = {}
+    making: dict[str, float] = {_LAST: 0.0}
+    for name, options in SELECTIONS.items():
+        selection = SELECTORS.parse(options)
+        started = time.perf_counter()
+        scorers[name] = selection.build(train, device, streams.fork("scores"), objective)
+        making[name] = round(time.perf_counter() - started, 4)
     rows = []
-    for kept in unique(gallery.sets):
-        part = DistilledSet(kept.images, labels, train.classes, train.normalisation, 0)
-        row = compare(
-            [of_set("set", part, settings.evaluation.training)], dataset, settings.evaluation,
-            device=device, streams=streams.fork("evaluation"),
-        ).rows[0]  # fmt: skip
-        scores = {
-            name: scorer(kept.images.to(device), labels.to(device))
-            for name, scorer in scorers.items()
-        }
-        rows.append(
-            {"stage": kept.stage, "best": kept.best, "accuracy": row.accuracy_mean,
-             "std": row.accuracy_std, "scores": scores}
-        )  # fmt: skip
-    return rows
+    for sight in sights:
+        part = DistilledSet(sight.images, labels, train.classes, train.normalisation, 0)
+        accuracy = accuracy_of(part, settings, dataset, device)
+        scores = scores_of(sight, labels, scorers, device)
+        rows.append({"stage": sight.stage, "steps": sight.steps, **accuracy, **scores})
+    return {"sets": rows, "making_seconds": making, **judged(rows)}
 
 
-def labels_of(settings: RunSettings, gallery: Gallery, classes: int) -> Tensor:
-    """Return the labels of the sets: every source orders its images by class."""
-    return torch.arange(classes).repeat_interleave(len(gallery.sets[0].images) // classes)
+def accuracy_of(
+    part: DistilledSet, settings: RunSettings, dataset: Dataset, device: torch.device
+) -> dict[str, float]:
+    """Return mean and deviation in percent over all students; the same weights for every set."""
+    evaluation, streams = settings.evaluation, Streams(settings.seed).fork("evaluation")
+    contender = of_set("set", part, evaluation.training)
+    rows = compare([contender], dataset, evaluation, device=device, streams=streams).rows
+    values = [value for row in rows for value in row.accuracies]
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"accuracy": round(statistics.fmean(values), 4), "std": round(deviation, 4)}
 
 
-def unique(sets: Sequence[Kept]) -> list[Kept]:
-    """Return the sets without repetitions: a stage starts where the one before it ended.
+def scores_of(
+    sight: Sight, labels: Tensor, scorers: Mapping[str, Selector], device: torch.device
+) -> dict[str, dict[str, float]]:
+    """Return what each score says of a set, and the seconds that it took."""
+    images, there = sight.images.to(device), labels.to(device)
+    scores, seconds = dict[str, float](), dict[str, float]()
+    for name, scorer in scorers.items():
+        started = time.perf_counter()
+        score = scorer(images, there)
+        seconds[name] = round(time.perf_counter() - started, 5)
+        assert score is not None, name
+        scores[name] = score
+    # the more steps, the better
+    return {"scores": {**scores, _LAST: -sight.steps}, "seconds": {**seconds, _LAST: 0.0}}
 
-    A repetition of a set that was the best of its stage is kept.
+
+def judged(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return what a walk says of each score, and the best accuracy on its way.
+
+    ``correlation``: Spearman's, of score and accuracy; None if all values of either are equal.
+    ``kept``: the accuracy of the set with the lowest score, the first of several. ``seconds``: the
+    mean of a set.
     """
-    found: list[Kept] = []
-    for kept in sets:
-        if kept.best or not any(torch.equal(kept.images, other.images) for other in found):
-            found.append(kept)
-    return found
+    accuracies = [row["accuracy"] for row in rows]
+    verdicts = {}
+    for name in rows[0]["scores"]:
+        scores = [row["scores"][name] for row in rows]
+        correlation = rank_correlation(scores, accuracies)
+        verdicts[name] = {
+            "correlation": None if math.isnan(correlation) else round(correlation, 4),
+            "kept": accuracies[scores.index(min(scores))],
+            "seconds": round(statistics.fmean(row["seconds"][name] for row in rows), 5),
+        }
+    return {"best": max(accuracies), "verdicts": verdicts}
 
 
-def correlations(runs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, float]]:
-    """Return each score's rank correlation with the accuracy, over all sets and within runs."""
+def summary(walks: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Return the mean over walks of what each says of a score; see `judged`.
+
+    ``making_seconds``: of what a score needs before the first set. ``lost``: the mean of best and
+    ``kept``'s difference.
+    """
     result = {}
-    for name in SCORES:
-        within = [
-            rank_correlation([r["scores"][name] for r in run], [r["accuracy"] for r in run])
-            for run in runs
-        ]
-        everything = [row for run in runs for row in run]
-        scores = [row["scores"][name] for row in everything]
-        together = rank_correlation(scores, [row["accuracy"] for row in everything])
+    for name in walks[0]["verdicts"]:
+        own = [walk["verdicts"][name] for walk in walks]
+        known = [verdict["correlation"] for verdict in own if verdict["correlation"] is not None]
+        kept = statistics.fmean(verdict["kept"] for verdict in own)
         result[name] = {
-            "together": round(together, 4),
-            "within": round(statistics.fmean(within), 4),
+            "correlation": round(statistics.fmean(known), 4) if known else None,
+            "kept": round(kept, 4),
+            "lost": round(statistics.fmean(walk["best"] for walk in walks) - kept, 4),
+            "seconds": round(statistics.fmean(verdict["seconds"] for verdict in own), 5),
+            "making_seconds": round(
+                statistics.fmean(walk["making_seconds"][name] for walk in walks), 4
+            ),
         }
     return result
 
 
-def levels(run: Sequence[Mapping[str, Any]]) -> list[LevelResult]:
-    """Return what each level of a run came to, after where it started."""
-    rows = [("start", run[0]), *((row["stage"], row) for row in run if row["best"])]
+class Study:
+    """The walks that were measured, on disk after each.
+
+    Args:
+        path: the JSON file.
+        settings: of all walks; a file of others is refused. None: whatever the file's are.
+
+    Raises:
+        RunError: if the file is of other settings or broken, or there is none without settings.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any] | None = None) -> None:
+        self.path = path
+        if settings is None and not path.is_file():
+            raise RunError(f"there is no {path}", fix="Give a CONFIG to measure.")
+        self.settings = dict(settings or read_measured(path, "settings")["settings"])
+        if path.is_file() and read_measured(path, "settings")["settings"] != self.settings:
+            raise RunError(f"{path} is of other settings", fix="Give another file.")
+
+    @property
+    def walks(self) -> list[dict[str, Any]]:
+        """The walks in the file as it is now, in the order in which they were measured."""
+        return read_measured(self.path, "walks")["walks"] if self.path.is_file() else []
+
+    def add(self, name: str, settings: RunSettings) -> None:
+        """Measure a walk and write it, unless it is there.
+
+        Raises:
+            RunError: if there is one of this name and seed with another configuration.
+        """
+        key = {"name": name, "seed": settings.seed}
+        config = json.loads(json.dumps(settings.model_dump(mode="json")))
+        for there in self.walks:
+            if {k: there[k] for k in key} == key:
+                if there["config"] != config:
+                    raise RunError(
+                        f"{self.path} has another walk {name!r} of seed {settings.seed}",
+                        fix="Give another --name, or another file.",
+                    )
+                return
+        measured = measure(settings, **self.settings)
+        # read anew: another command may have added walks meanwhile
+        walks = [*self.walks, {**key, "config": config, **measured}]
+        content = {"settings": self.settings, "walks": walks, "summary": summary(walks)}
+        write_json(self.path, content)
+
+
+def levels(rows: Sequence[Row]) -> list[LevelResult]:
+    """Return where a walk started and what it had come to at the end of each level."""
+    ends = {row["stage"]: row for row in rows}
     return [
-        LevelResult(name, row["accuracy"], row["std"], row["scores"]["class-relevant distance"])
-        for name, row in rows
+        LevelResult(name, row["accuracy"], row["std"], row["scores"][_BY_LEVEL])
+        for name, row in ends.items()
     ]
 
 
-def rank(config: str | Path | Mapping[str, Any], overrides: Sequence[str], out: Path,
-         picture: Path | None, *, seeds: int, sets: int) -> dict[str, Any]:  # fmt: skip
-    """Measure the seeds that are missing, and write what is known after each; see `main`."""
-    told = {"config": load_config(config, overrides).model_dump(mode="json"), "sets": sets}
-    held = json.loads(out.read_text()) if out.is_file() else {"settings": told, "runs": []}
-    if held["settings"] != told:
-        raise RunError(f"{out} is of other settings", fix="Give another file.")
-    for seed in range(len(held["runs"]), seeds):
-        held["runs"].append(measure(load_config(config, overrides, seed), sets))
-        held["correlations"] = correlations(held["runs"])
-        write_json(out, held)
+def tables(walks: Sequence[Row]) -> str:
+    """Return what all walks say as Markdown: the means, the correlations, and what is kept."""
+    means = [
+        [name, _signed(v["correlation"]), f"{v['kept']:.1f}", f"{v['lost']:.1f}",
+         f"{v['seconds']:.3f}", f"{v['making_seconds']:.1f}"]
+        for name, v in summary(walks).items()
+    ]  # fmt: skip
+    names = list(walks[0]["verdicts"])
+    head = ["walk", "seed", "sets"]
+    correlations = [[*_title(w), *_verdicts(w, "correlation", _signed)] for w in walks]
+    kept = [
+        [*_title(w), f"{w['best']:.1f}", *_verdicts(w, "kept", lambda v: f"{v:.1f}")] for w in walks
+    ]
+    count = sum(len(w["sets"]) for w in walks)
+    parts = [
+        f"Means over {len(walks)} walks, {count} sets:",
+        table(["score", "correlation", "kept", "lost", "s a set", "s to make"], means),
+        "Spearman's correlation of score and accuracy:",
+        table([*head, *names], correlations),
+        "Accuracy of the set that a score would keep:",
+        table([*head, "best", *names], kept),
+    ]
+    return "\n\n".join(parts)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown.
+
+    >>> print(table(["a", "b"], [["1", "2"]]))
+    | a | b |
+    |---|---|
+    | 1 | 2 |
+    """
+    lines = [f"| {' | '.join(row)} |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def _title(walk: Row) -> list[str]:
+    return [walk["name"], str(walk["seed"]), str(len(walk["sets"]))]
+
+
+def _verdicts(walk: Row, key: str, say: Callable[[Any], str]) -> list[str]:
+    return [say(verdict[key]) for verdict in walk["verdicts"].values()]
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
+
+
+def study(
+    config: str | Path | Mapping[str, Any], overrides: Sequence[str], out: Path, *,
+    name: str, seeds: int, sets: int, picture: Path | None = None,
+) -> Study:  # fmt: skip
+    """Add the walks of a configuration that are missing; see `main`."""
+    held = Study(out, {"sets": sets, "ends": picture is not None})
+    for seed in range(seeds):
+        held.add(name, load_config(config, overrides, seed))
     if picture is not None:
-        write_bytes(picture, levels_png(levels(held["runs"][0])))
+        first = next(w for w in held.walks if (w["name"], w["seed"]) == (name, 0))
+        write_bytes(picture, levels_png(levels(first["sets"])))
     return held
 
 
 @tool(__doc__)
-@click.argument("config")
+@click.argument("config", required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The JSON file.")
-@click.option(
-    "--levels", "picture", type=click.Path(path_type=Path), help="The picture, of seed 0."
-)
+@click.option("--name", help="Of the walks; by default CONFIG and what is set beside it.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
 @click.option(
-    "--sets",
-    type=click.IntRange(2),
-    default=3,
-    show_default=True,
-    help="Sets of each stage, about.",
+    "--sets", type=click.IntRange(2), default=8, show_default=True, help="Sets of a walk."
 )
-def main(config: str, overrides: tuple[str, ...], out: Path, picture: Path | None,
-         seeds: int, sets: int) -> None:  # fmt: skip
-    """Print the rank correlations."""
-    held = rank(config, overrides, out, picture, seeds=seeds, sets=sets)
-    count = sum(len(run) for run in held["runs"])
-    click.echo(
-        f"| score | rank correlation, {count} sets of {len(held['runs'])} runs | within runs |"
-    )
-    click.echo("|---|---|---|")
-    for name, value in held["correlations"].items():
-        click.echo(f"| {name} | {value['together']:+.2f} | {value['within']:+.2f} |")
+@click.option(
+    "--levels",
+    "picture",
+    type=click.Path(path_type=Path),
+    help="A picture of the levels of seed 0, whose ends are sets of the walk, too.",
+)
+def main(config: str | None, overrides: tuple[str, ...], out: Path, name: str | None,
+         seeds: int, sets: int, picture: Path | None) -> None:  # fmt: skip
+    """Print the tables of all walks."""
+    if config is None:
+        held = Study(out)
+    else:
+        name = name or " ".join([config, *overrides])
+        held = study(config, overrides, out, name=name, seeds=seeds, sets=sets, picture=picture)
+    click.echo(tables(held.walks))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def _ranks(values: Sequence[float]) -> Tensor:
 
 @dataclass(frozen=True)
 class LevelResult:
-    """The best set of one stage of a run.
+    """What one stage of a run came to.
 
     Args:
         name: of the stage; ``"start"`` for the source before its first step.
@@ -67,5 +67,5 @@ def levels_png(levels: Sequence[LevelResult]) -> bytes:
     left.set_ylabel("accuracy %, mean and deviation over students", color="tab:blue")
     right.set_ylabel("class-relevant distance", color="tab:orange")
     left.set_xticks(list(at), [p.name for p in levels], rotation=30, ha="right")
-    left.set_title("the best set of each level")
+    left.set_title("the set at the end of each level")
     return as_png(figure)

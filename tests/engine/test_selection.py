@@ -7,11 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import CPU, SMALL_STUDENT
-from reference import class_relevant_distance
+from reference_selection import class_relevant_distance
 
 from hpd import distill, load_dataset, train_experts
+from hpd.data import Normalisation
 from hpd.engine import SELECTORS
 from hpd.engine.selection import ClassRelevantDistance
+from hpd.engine.selection.class_relevant import (
+    class_relevant_features,
+    class_relevant_means,
+    distance_of_means,
+)
 from hpd.engine.selection.loss import LossSettings
 from hpd.engine.selection.validation import ValidationSettings
 from hpd.errors import DataError
@@ -19,7 +25,7 @@ from hpd.objectives import OBJECTIVES
 from hpd.objectives.distribution import DistributionSettings
 from hpd.rng import Streams
 from hpd.sources.pixel import PixelSettings
-from hpd.students import STUDENTS, train_student
+from hpd.students import STUDENTS, Student, train_student
 from hpd.students.response import Response
 from hpd.typing import Step
 
@@ -43,6 +49,60 @@ def test_class_relevant_distance_equals_its_twin(weighted, float64, images, rng)
     assert score(images.unit(), images.labels) == pytest.approx(0, abs=1e-20)
 
 
+def test_class_means_do_not_depend_on_the_batches(float64, images, rng, monkeypatch):
+    """Nor on the order of the images; a class without images is zero."""
+    student = STUDENTS.parse(SMALL_STUDENT).build(images.image_shape, 4, rng)
+    student.requires_grad_(False)
+    x, y = images.normalised(), images.labels
+    whole = class_relevant_means(student, x, y, 4)
+    assert whole.shape == (4, 4, 2, 2)
+    by_hand = [class_relevant_features(student, x[y == c], y[y == c]).mean(dim=0) for c in range(3)]
+    torch.testing.assert_close(whole, torch.stack([*by_hand, torch.zeros(4, 2, 2)]))
+    order = torch.randperm(36, generator=rng)
+    monkeypatch.setattr("hpd.engine.selection.class_relevant._BATCH", 5)
+    torch.testing.assert_close(class_relevant_means(student, x[order], y[order], 4), whole)
+
+
+def test_the_size_of_a_distance_does_not_depend_on_the_resolution(rng):
+    real, synthetic = torch.rand(2, 3, 4, 2, 2, generator=rng, dtype=torch.float64)
+    want = (real - synthetic).square().sum() / 4
+    assert distance_of_means(real, synthetic) == pytest.approx(float(want))
+    larger = [m.repeat_interleave(2, 2).repeat_interleave(2, 3) for m in (real, synthetic)]
+    assert distance_of_means(*larger) == pytest.approx(float(want))
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_where_a_feature_is_counts(weighted, images):
+    """Maps of the same mean over positions, at another place: a pooled distance sees nothing."""
+    student = Shown()
+    synthetic, labels = torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 2])
+    synthetic[:, :, 0, 0] = 1
+    moved = synthetic.flip(2)
+    real = replace(images, images=(moved * 255).to(torch.uint8), labels=labels)
+    real = replace(real, normalisation=Normalisation((0.0,), (1.0,)))
+    score = ClassRelevantDistance([student], real, CPU, weighted=weighted)
+    # of three classes, each is one too many at one of 64 positions and one too few at another
+    assert score(synthetic, labels) == pytest.approx(3 * 2 / 64)
+    assert score(moved, labels) == 0
+
+
+class Shown(Student):
+    """A student whose only feature map is the image, which speaks for every class alike."""
+
+    def __init__(self):
+        super().__init__()
+        # as it is made, a layer draws from the global generator
+        self.head = torch.nn.utils.skip_init(torch.nn.Linear, 1, 3)
+        torch.nn.init.constant_(self.head.weight, 1.0)
+        torch.nn.init.zeros_(self.head.bias)
+
+    def features(self, x):
+        return x
+
+    def pool(self, features):
+        return features.mean(dim=(2, 3))
+
+
 def test_every_feature_and_position_counts(float64, images, rng):
     student = STUDENTS.parse(SMALL_STUDENT).build(images.image_shape, 3, rng)
     score = ClassRelevantDistance([student], images, CPU, weighted=False)
@@ -58,6 +118,7 @@ def test_every_feature_and_position_counts(float64, images, rng):
 QUICK = {"epochs": 30, "lr": 0.05, "batch_size": 6}
 OPTIONS = {
     "class_relevant": {"student": SMALL_STUDENT},
+    "ridge": {"student": SMALL_STUDENT},
     "validation": {"student": SMALL_STUDENT, "training": QUICK, "held_out": 0.25},
 }
 

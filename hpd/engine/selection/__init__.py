@@ -1,6 +1,6 @@
 """Selectors: which state of a run is the best, without ever looking at the test set."""
 
-from hpd.engine.selection import loss, validation
+from hpd.engine.selection import loss, ridge, validation
 from hpd.engine.selection.base import SELECTORS, LastSettings, SelectorSettings
 from hpd.engine.selection.class_relevant import ClassRelevantDistance, ClassRelevantSettings
 
@@ -11,4 +11,4 @@ __all__ = [
     "LastSettings",
     "SelectorSettings",
 ]
-_REGISTERED = (loss, validation)
+_REGISTERED = (loss, ridge, validation)

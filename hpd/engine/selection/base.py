@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -36,6 +38,16 @@ class SelectorSettings(Settings):
             objective: what the run matches to.
         """
         raise NotImplementedError
+
+
+def some_of(train: ImageSet, per_class: int, rng: torch.Generator) -> ImageSet:
+    """Return `per_class` random images of each class, all of a class that has fewer.
+
+    They stay in the order of the data, so that a limit that leaves nothing out changes nothing.
+    """
+    chosen = torch.cat([train.draw(c, per_class, rng) for c in range(train.num_classes)])
+    chosen = chosen.sort().values
+    return replace(train, images=train.images[chosen], labels=train.labels[chosen])
 
 
 SELECTORS: Registry[SelectorSettings] = Registry("selector")

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from hpd.data import ImageSet, Normalisation
-from hpd.engine.selection.base import SELECTORS, SelectorSettings
+from hpd.engine.selection.base import SELECTORS, SelectorSettings, some_of
 from hpd.rng import Streams
 from hpd.students import (
     STUDENTS,
     Student,
     StudentSettings,
     TrainingSettings,
-    class_means,
     train_student,
 )
 from hpd.students.convnet import ConvNetSettings
+from hpd.students.training import completed_from
 from hpd.typing import Objective, Selector
 
 _BATCH = 128
+_TRAINING = TrainingSettings(epochs=10, batch_size=64)
 
 
 @SELECTORS.register("class_relevant")
 class ClassRelevantSettings(SelectorSettings):
     """Class-relevant feature distance between synthetic and real images.
 
-    Features of an extractor, weighted by where each image speaks for its class, averaged over
-    positions and class, compared to those of the real training images.
+    Feature maps of an extractor, weighted by where each image speaks for its class and averaged
+    over the images of a class, compared to those of the real training images, position by
+    position.
     """
 
     student: Annotated[StudentSettings, STUDENTS] = Field(
@@ -44,8 +46,8 @@ class ClassRelevantSettings(SelectorSettings):
         "trained", description="trained on the real training images, or with fresh weights"
     )
     networks: int = Field(1, ge=1, description="extractors; their distances are averaged")
-    training: TrainingSettings = Field(
-        TrainingSettings(epochs=10, batch_size=64), description="of trained extractors"
+    training: Annotated[TrainingSettings, completed_from(_TRAINING)] = Field(
+        _TRAINING, description="of trained extractors"
     )
     weighting: Literal["cam", "none"] = Field(
         "cam", description="cam: by the class activation map; none: all positions alike"
@@ -55,18 +57,10 @@ class ClassRelevantSettings(SelectorSettings):
         self, train: ImageSet, device: torch.device, streams: Streams, objective: Objective
     ) -> Selector:
         """Return the selector, with its extractors trained; see `SelectorSettings.build`."""
-        train = self._some(train, streams)
+        if self.images_per_class is not None:
+            train = some_of(train, self.images_per_class, streams.generator("real images"))
         students = [self._extractor(train, device, streams.fork(i)) for i in range(self.networks)]
         return ClassRelevantDistance(students, train, device, weighted=self.weighting == "cam")
-
-    def _some(self, train: ImageSet, streams: Streams) -> ImageSet:
-        if self.images_per_class is None:
-            return train
-        rng, most = streams.generator("real images"), self.images_per_class
-        chosen = torch.cat([train.draw(c, most, rng) for c in range(train.num_classes)])
-        # in the order of the data, so that a limit that leaves nothing out changes nothing
-        chosen = chosen.sort().values
-        return replace(train, images=train.images[chosen], labels=train.labels[chosen])
 
     def _extractor(self, train: ImageSet, device: torch.device, streams: Streams) -> Student:
         rng = streams.generator("extractor")
@@ -80,7 +74,10 @@ class ClassRelevantSettings(SelectorSettings):
 def class_relevant_features(
     student: Student, images: Tensor, labels: Tensor, *, weighted: bool = True
 ) -> Tensor:
-    """Return ``g(x) = mean over positions of A(x) * f(x)`` for each image.
+    """Return ``g(x) = A(x) * f(x)`` for each image.
+
+    Positions are kept: after instance norm a map has mean 0 and variance 1, so that the mean of
+    its ReLU over positions hardly depends on the image.
 
     Args:
         student: f is its feature maps, A its class activation for the image's own class.
@@ -89,21 +86,59 @@ def class_relevant_features(
         weighted: False takes A = 1 everywhere.
 
     Returns:
-        [N, F], without gradient.
+        [N, F, h, w], without gradient.
     """
     with torch.no_grad():
         features = student.features(images)
         if weighted:
             features = features * student.class_activation(features, labels)[:, None]
-        return features.mean(dim=(2, 3))
+        return features
+
+
+def class_relevant_means(
+    student: Student, images: Tensor, labels: Tensor, num_classes: int, *, weighted: bool = True
+) -> Tensor:
+    """Return the class means of `class_relevant_features`, summed up some images at a time.
+
+    Args:
+        student: on the device of the labels.
+        images: normalised [N, C, H, W]; each batch is moved to the device.
+        labels: [N].
+        num_classes: K.
+        weighted: see `class_relevant_features`.
+
+    Returns:
+        [K, F, h, w]; zero for a class without images.
+    """
+    sums: Tensor | float = 0.0
+    for part, own in zip(images.split(_BATCH), labels.split(_BATCH), strict=True):
+        rows = class_relevant_features(student, part.to(own.device), own, weighted=weighted)
+        # a product: index_add_ adds up in another order each time on an accelerator
+        member = F.one_hot(own, num_classes).to(rows.dtype)
+        sums = sums + torch.einsum("nk,nfhw->kfhw", member, rows)
+    counts = labels.bincount(minlength=num_classes).clamp(min=1)
+    return sums / counts[:, None, None, None]
+
+
+def distance_of_means(real: Tensor, synthetic: Tensor) -> Tensor:
+    """Return ``1/P sum over classes of || real mean - synthetic mean ||^2``, both [K, F, h, w].
+
+    The norm is over features and the P = h w positions; divided by P, the size of a distance does
+    not depend on the resolution of the maps.
+
+    >>> float(distance_of_means(torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4)))
+    6.0
+    """
+    return (real - synthetic).square().sum(dim=(0, 1)).mean()
 
 
 class ClassRelevantDistance:
     """Squared distance of the class means of class-relevant features, summed over classes.
 
-    ``sum over c of || mean over real of g_c - mean over synthetic of g_c ||^2``, averaged over
-    the extractors. The real means are computed once. Defined after the abstract of H-PD
-    (Zhong et al., CVPR 2025), which gives no formula.
+    ``1/P sum over c of || mean over real of g_c - mean over synthetic of g_c ||^2``, with
+    ``g(x) = A(x) * f(x)`` at each of the P positions, averaged over the extractors. The real means
+    are computed once. Defined after the abstract of H-PD (Zhong et al., CVPR 2025), which gives no
+    formula.
 
     Args:
         students: frozen extractors, on the device.
@@ -122,18 +157,15 @@ class ClassRelevantDistance:
         self._real = [self._means(student, *real) for student in students]
 
     def _means(self, student: Student, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the class means [K, F] of normalised images, moved to the labels' device."""
-        rows = [
-            class_relevant_features(student, part.to(labels.device), own, weighted=self._weighted)
-            for part, own in zip(images.split(_BATCH), labels.split(_BATCH), strict=True)
-        ]
-        return class_means(torch.cat(rows), labels, self._num_classes)
+        return class_relevant_means(
+            student, images, labels, self._num_classes, weighted=self._weighted
+        )
 
     def __call__(self, images: Tensor, labels: Tensor) -> float:
         """Score images [N, C, H, W] in [0, 1] with labels [N]; every class must be there."""
         normalised = self._normalisation.apply(images)
         total = sum(
-            float((self._means(student, normalised, labels) - real).square().sum())
+            float(distance_of_means(real, self._means(student, normalised, labels)))
             for student, real in zip(self._students, self._real, strict=True)
         )
         return total / len(self._students)

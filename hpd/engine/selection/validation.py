@@ -15,7 +15,10 @@ from hpd.errors import DataError
 from hpd.rng import Streams
 from hpd.students import STUDENTS, StudentSettings, TrainingSettings, accuracy, train_student
 from hpd.students.convnet import ConvNetSettings
+from hpd.students.training import completed_from
 from hpd.typing import Objective, Selector
+
+_TRAINING = TrainingSettings(epochs=30, batch_size=64)
 
 
 @SELECTORS.register("validation")
@@ -32,8 +35,8 @@ class ValidationSettings(SelectorSettings):
     )
     student: Annotated[StudentSettings, STUDENTS] = Field(ConvNetSettings(width=32))
     students: int = Field(1, ge=1, description="students; their errors are averaged")
-    training: TrainingSettings = Field(
-        TrainingSettings(epochs=30, batch_size=64), description="of students, on the synthetic set"
+    training: Annotated[TrainingSettings, completed_from(_TRAINING)] = Field(
+        _TRAINING, description="of students, on the synthetic set"
     )
 
     def split(self, train: ImageSet) -> tuple[ImageSet, ImageSet]:

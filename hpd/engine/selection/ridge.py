@@ -1,0 +1,177 @@
+"""Selection by ridge regressions on features of random networks: an error without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from hpd.data import ImageSet
+from hpd.engine.selection.base import SELECTORS, SelectorSettings, some_of
+from hpd.rng import Streams
+from hpd.students import STUDENTS, Student, StudentSettings, in_batches
+from hpd.students.convnet import ConvNetSettings
+from hpd.typing import Objective, Selector
+
+_BATCH = 128
+
+
+@SELECTORS.register("ridge")
+class RidgeSettings(SelectorSettings):
+    """The error on real training images of ridge regressions from the synthetic set.
+
+    Each regression is on the embedding by a network of random weights, so that nothing is trained.
+    Networks and real images are the same for every score.
+    """
+
+    student: Annotated[StudentSettings, STUDENTS] = Field(
+        ConvNetSettings(width=32), description="the networks' architecture"
+    )
+    networks: int = Field(5, ge=1, description="networks, each with fresh weights")
+    images: int = Field(
+        2000, ge=1, description="real images that are predicted, as many of each class, at least 1"
+    )
+    # with less, rounding could leave the kernel without an inverse
+    ridge: float = Field(
+        1e-3, ge=1e-9, description="weight of the penalty, as a share of the kernel's mean diagonal"
+    )
+    criterion: Literal["vote", "squared"] = Field(
+        "vote",
+        description="vote: share of images that the sum over networks gets wrong, ties by the"
+        " squared error; squared: the mean squared error of a network",
+    )
+
+    def build(
+        self, train: ImageSet, device: torch.device, streams: Streams, objective: Objective
+    ) -> Selector:
+        """Return the selector; see `SelectorSettings.build`."""
+        per_class = max(1, self.images // train.num_classes)
+        real = some_of(train, per_class, streams.generator("real images"))
+        students = [
+            self.student.build(
+                train.image_shape, train.num_classes, streams.generator("network", i)
+            )
+            for i in range(self.networks)
+        ]
+        frozen = [student.to(device).eval().requires_grad_(False) for student in students]
+        return RidgeError(frozen, real, device, ridge=self.ridge, criterion=self.criterion)
+
+
+def centred_targets(labels: Tensor, num_classes: int) -> Tensor:
+    """Return one-hot labels less 1/K, float64 [N, K]: what a regression is to give.
+
+    Centred, a penalty draws predictions to "any class". Which class is the highest is the same
+    without: the centre takes the same from the predictions of all classes.
+
+    >>> centred_targets(torch.tensor([1]), 2)
+    tensor([[-0.5000,  0.5000]], dtype=torch.float64)
+    """
+    return F.one_hot(labels, num_classes).double() - 1 / num_classes
+
+
+def ridge_predictions(real: Tensor, synthetic: Tensor, targets: Tensor, ridge: float) -> Tensor:
+    """Return kernel ridge regression's predictions for real images.
+
+    ``P = R S^T (S S^T + ridge tr(S S^T)/N I)^-1 Y``: the prediction does not depend on the scale
+    of the features, and images that are there twice do no harm.
+
+    Args:
+        real: features R of M images [M, E].
+        synthetic: features S of N images [N, E].
+        targets: Y, [N, K].
+        ridge: weight of the penalty, above 0.
+
+    Returns:
+        [M, K]; zero if all of S is, nan if there is a nan in it.
+
+    Source: Nguyen, Chen and Lee, Dataset Meta-Learning from Kernel Ridge-Regression, ICLR 2021;
+    with the features of random networks, Loo et al., NeurIPS 2022.
+    """
+    kernel = synthetic @ synthetic.t()
+    scale = kernel.trace() / len(kernel)
+    # features that are all zero predict zero, with any penalty
+    penalty = ridge * torch.where(scale == 0, torch.ones_like(scale), scale)
+    penalised = kernel + penalty * torch.eye(len(kernel), dtype=kernel.dtype)
+    # _ex does not raise: what is not finite stays so, and the loop says where it is from
+    factor, _ = torch.linalg.cholesky_ex(penalised)
+    return real @ (synthetic.t() @ torch.cholesky_solve(targets, factor))
+
+
+def squared_error(predictions: Tensor, labels: Tensor) -> float:
+    """Return the mean of ``|| P - y ||^2`` over networks and images.
+
+    Args:
+        predictions: of each of T networks, [T, M, K].
+        labels: [M].
+
+    Returns:
+        0 or more; 1 - 1/K if all predictions are zero.
+    """
+    gaps = predictions - centred_targets(labels, predictions.shape[2])
+    return float(gaps.square().sum(dim=2).mean())
+
+
+def vote_error(predictions: Tensor, labels: Tensor) -> float:
+    """Return the share of images for which the class of the highest sum of P is not the label.
+
+    Shares are multiples of 1/M, and sets often have the same. So there is less than one image
+    more: ``(wrong + e / (1 + e)) / M`` with e the `squared_error`, which tells apart sets of as
+    many wrong images, and no others.
+
+    Args:
+        predictions: of each of T networks, [T, M, K].
+        labels: [M].
+    """
+    wrong = int((predictions.sum(dim=0).argmax(dim=1) != labels).sum())
+    error = squared_error(predictions, labels)
+    return (wrong + error / (1 + error)) / len(labels)
+
+
+CRITERIA: Mapping[str, Callable[[Tensor, Tensor], float]] = {
+    "vote": vote_error,
+    "squared": squared_error,
+}
+
+
+class RidgeError:
+    """The error of regressions from the synthetic set on real images; see `RidgeSettings`.
+
+    The real embeddings are computed once. Regressions are solved in float64 on the CPU, as not
+    every device knows it.
+
+    Args:
+        students: frozen networks, on the device.
+        real: the images to predict.
+        device: where to embed.
+        ridge: see `ridge_predictions`.
+        criterion: one of `CRITERIA`.
+    """
+
+    def __init__(
+        self, students: Sequence[Student], real: ImageSet, device: torch.device, *,
+        ridge: float, criterion: str,
+    ) -> None:  # fmt: skip
+        self._students, self._device, self._ridge = students, device, ridge
+        self._criterion = CRITERIA[criterion]
+        self._normalisation, self._num_classes = real.normalisation, real.num_classes
+        self._labels, normalised = real.labels, real.normalised()
+        self._real = [self._embed(student, normalised) for student in students]
+
+    def _embed(self, student: Student, images: Tensor) -> Tensor:
+        """Return the embedding of normalised images, float64 [N, E] on the CPU."""
+        rows = in_batches(lambda part: student.embed(part.to(self._device)), images, _BATCH)
+        return rows.cpu().double()
+
+    def __call__(self, images: Tensor, labels: Tensor) -> float:
+        """Score images [N, C, H, W] in [0, 1] with labels [N]."""
+        normalised = self._normalisation.apply(images.detach())
+        targets = centred_targets(labels.cpu(), self._num_classes)
+        predictions = [
+            ridge_predictions(real, self._embed(student, normalised), targets, self._ridge)
+            for student, real in zip(self._students, self._real, strict=True)
+        ]
+        return self._criterion(torch.stack(predictions), self._labels)
