@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpd.api.identity import EvaluationData, check_evaluation, check_same_data
 from hpd.api.runs import stored_config
 from hpd.artifacts import RunFolder, check_free
 from hpd.artifacts.run_folder import EVALUATION
@@ -27,14 +28,24 @@ def compare(runs: Sequence[str | Path], *, out: str | Path | None = None) -> lis
         distillation and over students, standard error.
 
     Raises:
-        RunError: if a folder holds no evaluated run, or `out` holds something.
+        RunError: if a folder holds no evaluated run, one was evaluated with other data than its
+            own, runs of one group with different data, or `out` holds something.
     """
     folder = None if out is None else Path(out).expanduser()
     if folder is not None:
         check_free(folder)
     # a folder that is given twice would count as another seed
     paths = dict.fromkeys(Path(run).expanduser().resolve() for run in runs)
-    lines = summary.summarise([_read(path) for path in paths])
+    results: list[summary.Result] = []
+    groups: dict[str, dict[Path, EvaluationData]] = {}
+    for path in paths:
+        result, data = _read(path)
+        results.append(result)
+        if data is not None:
+            groups.setdefault(result.group, {})[path] = data
+    for evaluated in groups.values():
+        check_same_data(evaluated)
+    lines = summary.summarise(results)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(folder / "comparison.png", summary.picture(lines))
@@ -43,7 +54,8 @@ def compare(runs: Sequence[str | Path], *, out: str | Path | None = None) -> lis
     return lines
 
 
-def _read(path: Path) -> summary.Result:
+def _read(path: Path) -> tuple[summary.Result, EvaluationData | None]:
+    """Return an evaluation, and its data: None where an earlier version made it."""
     folder = RunFolder(path)
     config = stored_config(folder)
     again = f"Evaluate it: `hpd evaluate {path}`."
@@ -51,8 +63,11 @@ def _read(path: Path) -> summary.Result:
         raise RunError(f"the run in {path} has no evaluation", fix=again)
     try:
         values = read_sealed(path / EVALUATION)
-        rows = [Row(**row) for row in values["rows"]]
+        rows = [Row.read(row) for row in values["rows"]]
         protocol = values.get("settings", config["evaluation"])
+        data = EvaluationData.read(values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"cannot read {path / EVALUATION}", got=error, fix=again) from None
-    return summary.Result(path.name, config, protocol, rows)
+    if data is not None:
+        check_evaluation(folder.read_manifest(), data, path)
+    return summary.Result(path.name, config, protocol, rows), data

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hpd.api.identity import check_teacher
 from hpd.api.runs import Run, opened
 from hpd.artifacts import RunFolder
 from hpd.artifacts.places import writing_to
@@ -29,13 +30,13 @@ def relabel(run: Run | str | Path, teacher: str | Path) -> Run:
         the run with the relabelled set. Soft labels are [N, K], float32, rows that sum to 1.
 
     Raises:
-        ConfigError: if the teacher is of other images or classes.
+        ConfigError: if the teacher is of other images or classes, or was trained on other data
+            than those of the run, as far as it says on which.
         RunError: if there is no finished run, or no teacher, or the folder cannot be written to.
     """
     run = opened(run)
     found, distilled = read_teacher(teacher), run.distilled
-    channels, height, width = distilled.images.shape[1:]
-    found.check_fits((channels, height, width), distilled.classes)
+    check_teacher(run.data_facts, found)
     device = open_device(run.config.device)
     soft = found.to(device).probabilities(distilled.images.to(device)).float().cpu()
     distilled = replace(distilled, soft_labels=soft)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from hpd.api.identity import check_data
 from hpd.api.loading import load_dataset
 from hpd.api.runs import Run, folder_of, opened
 from hpd.artifacts.report import write_report
-from hpd.data import ImageSet
+from hpd.data import DATASETS, ImageSet
 from hpd.errors import DataError
 
 
@@ -27,7 +28,7 @@ def report(
         run: a finished run with a folder, or its folder.
         data: the real training images, or the name of their data set, or the folder where the
             data of the run's configuration are now; ``"auto"`` reads them from where they were, and
-            goes without if they are gone or others now; None goes without.
+            goes without if they are gone or others now, which the report says; None goes without.
         out: the file; None: `report.html` in the folder of the run.
 
     Returns:
@@ -39,28 +40,29 @@ def report(
     """
     run = opened(run)
     folder, target = folder_of(run), None if out is None else Path(out).expanduser()
-    real, note = _real(run, data)
-    try:
-        return write_report(folder, real, note=note, out=target)
-    except DataError as error:
-        if data != "auto":
-            raise
-        # the data are others than they were
-        return write_report(folder, note=error.problem, out=target)
-
-
-def _real(run: Run, data: ImageSet | str | Path | None) -> tuple[ImageSet | None, str]:
-    """Return the real training images, or why there are none."""
-    if data is None or isinstance(data, ImageSet):
-        return data, ""
-    settings = run.config.data
+    known = run.data_facts
+    if data is None:
+        return write_report(folder, out=target)
     if data != "auto":
-        if Path(data).expanduser().is_dir() and "root" in type(settings).model_fields:
-            # the same data at another place
-            settings = settings.model_copy(update={"root": str(data)})
-            return settings.build().train, ""
-        return load_dataset(data).train, ""
+        real = data if isinstance(data, ImageSet) else _read(run, data)
+        check_data(known, real, folder.path)
+        return write_report(folder, real, out=target)
     try:
-        return settings.build().train, ""
+        real = run.config.data.build().train
+        check_data(known, real)
     except DataError as error:
-        return None, error.problem
+        reason = error.problem if error.got is None else f"{error.problem}: {error.got}"
+        return write_report(folder, note=reason, out=target)
+    return write_report(folder, real, out=target)
+
+
+def _read(run: Run, data: str | Path) -> ImageSet:
+    """Return the training images of a data set by name, or of the folder where the run's are."""
+    settings = run.config.data
+    if Path(data).expanduser().is_dir() and "root" in type(settings).model_fields:
+        # the same data at another place
+        return settings.model_copy(update={"root": str(data)}).build().train
+    if str(data) == DATASETS.kind_of(settings):
+        # with the classes and options that the run has of it
+        return settings.build().train
+    return load_dataset(data).train

@@ -44,7 +44,8 @@ def sample(
 
     Raises:
         ConfigError: if the run's source has no generator, or the options do not fit.
-        RunError: if there is no finished run, or the generator is another one.
+        RunError: if there is no finished run, its set is not the one that its manifest tells of,
+            or the generator is another one.
     """
     options = {"per_class": per_class, "psi": psi, "noise": noise, "level": level, "seed": seed}
     settings = SamplingSettings.read({k: v for k, v in options.items() if v is not None})
@@ -55,7 +56,8 @@ def sample(
     left = Distilled(
         states=[stage.state for stage in stages],
         labels=run.distilled.labels,
-        classes=run.distilled.classes,
+        # no data are read: these are those of the set, if it is the one that the manifest tells of
+        classes=run.data_facts.classes,
         sha256=known.get("sha256"),
     )
     stored = None if generator is None else StoredGenerator.of(generator)

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from pydantic import Field
 from torch import Tensor
 
+from hpd.data.classes import names_without, shown_names
 from hpd.data.images import Dataset
 from hpd.data.registry import DATASETS, DatasetSettings
 from hpd.errors import DataError
@@ -50,6 +51,7 @@ class FolderSettings(DatasetSettings):
         test_root = next((root / n for n in _TEST_NAMES if (root / n).is_dir()), None)
         if (root / "train").is_dir() and test_root is not None:
             classes = _class_names(root / "train")
+            _check_same_classes(classes, test_root)
             train, test = _files(root / "train", classes), _files(test_root, classes)
         else:
             classes = _class_names(root)
@@ -87,12 +89,29 @@ class FolderSettings(DatasetSettings):
 
 def _class_names(root: Path) -> list[str]:
     """Return the subfolders of `root`, sorted, as class names."""
-    names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = _subfolders(root)
     if len(names) < 2:
         raise DataError(
             f"{root} needs a subfolder per class", got=f"{len(names)} subfolders", expected=">= 2"
         )
     return names
+
+
+def _subfolders(root: Path) -> list[str]:
+    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _check_same_classes(classes: list[str], test_root: Path) -> None:
+    """Check that the test images are of the classes of the training images, by name."""
+    found = _subfolders(test_root)
+    pairs = (("no", names_without(classes, found)), ("also", names_without(found, classes)))
+    differs = [f"{word} {shown_names(names)}" for word, names in pairs if names]
+    if differs:
+        raise DataError(
+            f"{test_root} has other classes than {test_root.parent / 'train'}",
+            got="; ".join(differs),
+            expected="the same subfolders",
+        )
 
 
 def _files(root: Path, classes: list[str]) -> Files:

@@ -30,7 +30,7 @@ def test_it_says_what_the_run_was(run, distilled):
     page = Page(render_report(run, real_images(distilled.classes)))
     for words in (
         "digits, distilled", "Trial & error", "91.2", "60.0", "6 images", "1,152 floats",
-        "1 min 35 s", "10.0%", "source before its first step",
+        "1 min 35 s", "10.0%", "before the first step", "HLR", "36,864", "370,008",
         "1 b4.conv1", "with a score of 1.75", "MIT <i>", "12.5 % outside", "T-shirt/top",
         "data:\n  kind: digits",
     ):  # fmt: skip
@@ -46,22 +46,41 @@ def test_it_says_what_else_was_measured(distilled, tmp_path):
     """What newer evaluations and budgets hold, and names of rows in words."""
     rows = [("k_centre_floats", 50.0), ("distilled_5", 40.0)]
     similarity = {"nearest_real": {"usual_rms": 0.123}, "lpips": {"diversity": 0.456}}
+    whole = [{"student": {"kind": "convnet", "width": 128}, "accuracy": 84.56}]
     account = {
         "lines": [{"item": "memories <b>", "count": 7, "floats_each": 11, "floats": 77}],
         "budget": 99, "total": 77, "left_over": 22, "images_per_class": 2,
     }  # fmt: skip
     folder = write_run(
-        tmp_path / "run", distilled, rows=rows, more={"similarity": similarity}, account=account
+        tmp_path / "run",
+        distilled,
+        rows=rows,
+        more={"similarity": similarity, "whole_sets": whole},
+        account=account,
     )
     text = " ".join(Page(render_report(folder, real_images(distilled.classes))).text.split())
     for words in (
-        "real images chosen by k-centre of as many floats", "distilled, the first 5 a class",
+        "real images chosen by k-centre, as many floats", "distilled, the first 5 a class",
         "it is 0.123 as a rule", "0.456 apart", "memories <b>", "a budget of 99",
+        "convnet of width 128 84.6",
     ):  # fmt: skip
         assert words in text, words
     left_out = {"similarity": {"nearest_real": {}, "lpips": "left out: no weights"}}
     folder = write_run(tmp_path / "other", distilled, more=left_out)
-    assert "apart" not in render_report(folder, real_images(distilled.classes))
+    assert "apart" not in Page(render_report(folder, real_images(distilled.classes))).text
+
+
+def test_an_evaluation_of_an_earlier_version_is_shown(distilled, tmp_path):
+    """It told of one number of floats, and of no scores."""
+    old = {
+        "name": "distilled", "network": "convnet", "images_per_class": 2.0, "stored_floats": 1234,
+        "accuracy_mean": 91.2, "accuracy_std": 1.5, "seeds": [0, 1, 2],
+    }  # fmt: skip
+    folder = write_run(tmp_path / "run", distilled, more={"rows": [old]})
+    text = Page(render_report(folder)).text
+    assert "1,234" in text
+    assert "39,488" in text
+    assert "HLR" not in text
 
 
 def test_the_same_run_gives_the_same_bytes(run, distilled, monkeypatch):
@@ -235,14 +254,15 @@ def test_data_that_are_gone_are_done_without(distilled, tmp_path):
             place = tmp_path / "moved" / name.replace("/", " ") / f"{i}.png"
             place.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (8, 8), (i * 60, 0, 0)).save(place)
-    with pytest.raises(DataError, match="none of class 'T-shirt/top'"):
+    with pytest.raises(DataError, match=r"not those of the run in .*classes gone: 'T-shirt/top'"):
         hpd.report(folder.path, tmp_path / "moved")
     (tmp_path / "other").mkdir()
     # where they were lie others now: no reason to fail
     (tmp_path / "moved").rename(tmp_path / "gone")
     text = Page(hpd.report(folder.path).read_text()).text
-    assert "Without the nearest real images: the real images have none of class" in text
+    assert "Without the nearest real images: the data are not those of the run" in text
     (tmp_path / "gone").rename(tmp_path / "moved")
-    renamed = replace(distilled, classes=("T-shirt top", "Bag", "Coat"))
-    folder = write_run(tmp_path / "other" / "run", renamed, config=values)
-    assert "distance" in hpd.report(folder.path, tmp_path / "moved").read_text()
+    train = hpd.load_dataset(tmp_path / "moved").train
+    theirs = replace(distilled, classes=train.classes, normalisation=train.normalisation)
+    folder = write_run(tmp_path / "other" / "run", theirs, config=values)
+    assert "data-distance" in hpd.report(folder.path, tmp_path / "moved").read_text()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hpd.artifacts.distilled import DistilledSet
 from hpd.data import ImageSet
+from hpd.data.classes import shown_names
 from hpd.errors import DataError
 
 _CHUNK = 64
@@ -54,7 +55,9 @@ def nearest_real(distilled: DistilledSet, indices: Tensor, real: ImageSet) -> li
         if not len(mine):
             continue
         if name not in real.classes or not len(real.by_class[real.classes.index(name)]):
-            raise DataError(f"the real images have none of class {name!r}", got=list(real.classes))
+            raise DataError(
+                f"the real images have none of class {name!r}", got=shown_names(real.classes)
+            )
         candidates = real.by_class[real.classes.index(name)]
         pixels = real.images[candidates].flatten(1).float() / 255
         for part in mine.split(_CHUNK):
