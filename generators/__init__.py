@@ -1,6 +1,7 @@
 """Generators: pretrained networks cut into an ordered list of levels."""
 
 from generators.base import FAMILIES, FamilySettings, Generator, GeneratorSpec, Level, LevelState
+from generators.prior import Prior
 from generators.store import StoredGenerator, bundled_generators, read_generator, save_generator
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "GeneratorSpec",
     "Level",
     "LevelState",
+    "Prior",
     "StoredGenerator",
     "bundled_generators",
     "read_generator",

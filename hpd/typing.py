@@ -122,6 +122,21 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class KeepsGenerator(Protocol):
+    """A source whose images need a pretrained generator again, besides what is stored."""
+
+    @property
+    def generator_floats(self) -> int:
+        """Number of its parameters."""
+        ...
+
+
+def generator_floats_of(source: Source) -> int:
+    """Return the parameters of the generator that a source's images need again, 0 without one."""
+    return source.generator_floats if isinstance(source, KeepsGenerator) else 0
+
+
+@runtime_checkable
 class DrawsBatches(Protocol):
     """A source of more images than a step takes: it says which ones are rendered."""
 

@@ -30,6 +30,13 @@ def metrics(stages=("0 ws", "1 b4.conv1", "2 pixels"), steps=20):
     ]  # fmt: skip
 
 
+STORAGE = {
+    "images": {"floats": 1152, "bits": 36864},
+    "labels": {"floats": 0, "bits": 0},
+    "generator": {"floats": 370008, "bits": 11840256},
+}
+
+
 def write_run(path, distilled, *, config=None, rows=ROWS, more=None, **facts):
     """Write a run folder as a finished run leaves it."""
     config = config or {"description": "Trial & error", "data": {"kind": "digits"}}
@@ -42,8 +49,8 @@ def write_run(path, distilled, *, config=None, rows=ROWS, more=None, **facts):
             "rows": [
                 {
                     "name": name, "network": "convnet", "images_per_class": 2.0,
-                    "stored_floats": 1152, "accuracy_mean": mean, "accuracy_std": 1.5,
-                    "seeds": [0, 1, 2],
+                    "storage": STORAGE, "accuracy_mean": mean, "accuracy_std": 1.5,
+                    "seeds": [0, 1, 2], "hlr": 100 - mean,
                 }
                 for name, mean in rows
             ],

@@ -61,7 +61,8 @@ def test_labels_are_the_teachers_and_the_images_stay(run, teacher):
     with safe_open(run.folder / "distilled.safetensors", "pt") as file:
         assert sorted(file.keys()) == ["images", "labels", "soft_labels"]
     manifest = folder.read_manifest()
-    assert manifest["stored_floats"] == 6 * 256 + 18
+    assert manifest["storage"]["images"]["floats"] == 6 * 256
+    assert manifest["storage"]["labels"] == {"floats": 18, "bits": 18 * 32}
     assert manifest["soft_labels"]["floats"] == 18
     assert manifest["soft_labels"]["teacher"]["weights_sha256"] == known.record.weights
     # once more changes nothing, and counts nothing twice
@@ -112,20 +113,20 @@ def test_students_learn_from_them(run, teacher):
     run = hpd.relabel(run.folder, teacher)
     protocol = ("protocol=dwa", "training.epochs=2", "full_training=null")
     stored = hpd.evaluate(run.folder, *protocol, "labels=stored")
-    rows = {row.name: (row.labels, row.stored_floats) for row in stored.rows}
-    images = 6 * 256
+    rows = {row.name: (row.labels, row.storage.labels.floats) for row in stored.rows}
     assert rows == {
-        "distilled": ("soft", images + 18), "initial": ("hard", images),
-        "random_real": ("hard", images),
+        "distilled": ("stored", 18), "initial": ("hard", 0), "random_real": ("hard", 0),
+        "random_real_bits": ("hard", 0),
     }  # fmt: skip
+    assert {row.storage.images.floats for row in stored.rows[:3]} == {6 * 256}
     # the same teacher for all sets: equal labels for the distilled one
     given = f"teacher={teacher}"
     every = hpd.evaluate(run.folder, *protocol, "labels=stored", given)
-    assert {row.labels for row in every.rows} == {"soft"}
-    assert {row.stored_floats for row in every.rows} == {images + 18}
+    assert [row.labels for row in every.rows][:3] == ["stored", "soft", "soft"]
+    assert {row.storage.labels.floats for row in every.rows[:3]} == {18}
     fresh = hpd.evaluate(run.folder, *protocol, given)
     assert [row.accuracies for row in fresh.rows] == [row.accuracies for row in every.rows]
-    assert every.row("distilled") == stored.row("distilled")
+    assert every.row("distilled").accuracies == stored.row("distilled").accuracies
 
 
 def test_labels_of_another_teacher_teach_something_else(run, teacher):

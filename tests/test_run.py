@@ -65,12 +65,19 @@ def test_the_run_folder_is_complete(finished):
     assert len(list((out / "images").rglob("*.png"))) == 10
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["generator"]["name"] == "digits16"
-    assert manifest["stored_floats"] == 2560
+    assert manifest["storage"]["images"] == {"floats": 2560, "bits": 81920}
+    assert manifest["storage"]["generator"] == {"floats": 0, "bits": 0}
     assert manifest["seed"] == 3
     steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert len(steps) == 14
     assert all(step["score"] is not None for step in steps)
-    for word in ("random real", "source before", "whole training", "distilled"):
+    for word in (
+        "random real",
+        "samples of the prior",
+        "before the first",
+        "whole training",
+        "distilled",
+    ):
         assert word in printed
 
 
@@ -97,8 +104,8 @@ def test_the_evaluation_has_the_promised_rows(finished):
     rows = json.loads((out / "evaluation.json").read_text())["rows"]
     assert {row["name"] for row in rows} >= {"distilled", "initial", "random_real", "full"}
     assert set(rows[0]) >= {
-        "name", "network", "images_per_class", "stored_floats", "accuracy_mean", "accuracy_std",
-        "seeds", "accuracies", "labels",
+        "name", "network", "images_per_class", "storage", "accuracy_mean", "accuracy_std",
+        "seeds", "accuracies", "labels", "hlr", "ior", "lrs", "ars",
     }  # fmt: skip
 
 

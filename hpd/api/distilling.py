@@ -34,7 +34,7 @@ from hpd.locks import held
 from hpd.memory import is_out_of_memory
 from hpd.rng import Streams
 from hpd.sources import SOURCES, TakesGenerator
-from hpd.typing import Objective, Selector, Source, Stage
+from hpd.typing import Objective, Selector, Source, Stage, generator_floats_of
 
 _logger = logging.getLogger(__name__)
 
@@ -240,6 +240,7 @@ class _Job:
                 train.classes,
                 train.normalisation,
                 source.stored_floats,
+                generator_floats=generator_floats_of(source),
             )
 
         run = Run(
@@ -248,10 +249,12 @@ class _Job:
             initial=as_set(outcome.initial_images),
             folder=None if folder is None else folder.path,
             cost=self.cost.as_json(),
+            data_sha256=self.images.sha256,
+            generator=self.generator,
         )
         if folder is not None:
             best = outcome.stages[outcome.best_stage]
-            data = {"data_sha256": self.images.sha256}
+            data = {"data_sha256": self.images.sha256, "data_images": len(self.images)}
             manifest = data | manifest_of(run, source, objective, best)
 
             def write() -> None:

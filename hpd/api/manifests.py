@@ -28,7 +28,7 @@ def manifest_of(
             "mean": run.distilled.normalisation.mean,
             "std": run.distilled.normalisation.std,
         },
-        "stored_floats": run.distilled.stored_floats,
+        "storage": run.distilled.storage.as_json(),
         "seed": run.config.seed,
         "best_stage": {"name": best.stage.name, "step": best.best_step, "score": best.score},
         **source.provenance,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from hpd.api.identity import check_data
 from hpd.api.manifests import range_of
 from hpd.api.runs import Run, load_run
 from hpd.artifacts import RunFolder
@@ -52,6 +53,7 @@ def prune(
 
     Raises:
         ConfigError: for a source that cannot be pruned, or a wrong override.
+        DataError: if the data are not those of the run any more, before anything is trained.
         RunError: if the run is not finished or not as it was written, if `out` holds something, or
             if nothing would be left.
     """
@@ -93,6 +95,7 @@ class _Opened:
             raise ConfigError("the source cannot be pruned", got=kind, expected="hmn")
         folder, device = RunFolder(run.folder), open_device(config.device)
         train = config.data.build().train
+        check_data(run.data_facts, train, run.folder)
         seen, _ = config.selection.split(train)
         source = settings.restore(
             folder.read_best_stage(), seen, device, Streams(config.seed).fork("source")
@@ -133,7 +136,7 @@ def _write(before: Run, work: _Opened, pruning: Pruning, budget: int, out: Path)
     manifest |= {
         "images": len(images),
         "image_range": range_of(images),
-        "stored_floats": after.distilled.stored_floats + after.distilled.label_floats,
+        "storage": after.distilled.storage.as_json(),
         "pruning": {"budget": budget, "of_run": digest_json(old), **pruning.as_json()},
     }
     if after.distilled.soft_labels is not None:

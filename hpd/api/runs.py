@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -12,14 +13,16 @@ from typing import Any
 
 import torch
 
+from generators import Generator, Prior, StoredGenerator
 from generators.projection import perceptual_distance, perceptual_weights
+from hpd.api.identity import DataFacts, EvaluationData, check_data, check_teacher
 from hpd.artifacts import DistilledSet, RunFolder
 from hpd.artifacts.places import writing_to
 from hpd.artifacts.run_folder import CONFIG, INITIAL
 from hpd.config import RunSettings, load_config, parse_options, parse_yaml
 from hpd.data import Dataset
 from hpd.device import open_device
-from hpd.errors import RunError
+from hpd.errors import GeneratorError, RunError
 from hpd.evaluation import Evaluation, evaluate_sets
 from hpd.evaluation.ledger import Ledger
 from hpd.evaluation.similarity import similarity
@@ -28,6 +31,7 @@ from hpd.seals import digest_tensor
 from hpd.students.teachers import read_teacher
 
 _MEND = "The students that were tested are kept: mend that, and evaluate again."
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ class Run:
         folder: where it was written, None if it was not.
         cost: seconds of the run and of its selection, the share of the second, and the most bytes
             that the process had; empty for a run that was loaded, whose `cost.json` has them.
+        data_sha256: of the training images and labels; None for a run that was loaded, whose
+            manifest has it.
+        generator: the one that was given in memory, if any.
     """
 
     config: RunSettings
@@ -48,6 +55,17 @@ class Run:
     initial: DistilledSet
     folder: Path | None
     cost: Mapping[str, float] = field(default_factory=dict)
+    data_sha256: str | None = None
+    generator: Generator | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def data_facts(self) -> DataFacts:
+        """What it knows of its training images.
+
+        Raises:
+            RunError: if the manifest in its folder tells of another set.
+        """
+        return DataFacts.of_run(self.distilled, self.folder, self.data_sha256)
 
 
 def load_run(path: str | Path) -> Run:
@@ -95,14 +113,18 @@ def stored_config(folder: RunFolder) -> Any:
 def evaluate(
     run: Run | str | Path,
     *overrides: str,
+    generator: Generator | None = None,
     report: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> Evaluation:
     """Train fresh students on a run's distilled set and on its baselines, and test them.
+
+    Where the source has a generator with classes, samples of it are among the baselines.
 
     Args:
         run: a run, or its folder; `evaluation.json` is written to the folder if there is one.
         overrides: ``"seeds=3"``, ``"protocol=glad"``, ...: options of the evaluation. Another
             protocol brings its own training, rates and labels.
+        generator: the one of the run, where that was in memory and the run was loaded since.
         report: hears (row name, students done, students in all) after each student.
 
     An evaluation that was interrupted goes on with the student at which it was, if there is a
@@ -110,7 +132,8 @@ def evaluate(
 
     Raises:
         RunError: if the folder holds no finished run, or cannot be written to.
-        HpdError: if the data cannot be read, or an override is wrong.
+        DataError: if the data cannot be read, or are not those of the run.
+        HpdError: if an override is wrong.
     """
     run = opened(run)
     prefixed = [f"evaluation.{override}" for override in overrides]
@@ -121,11 +144,16 @@ def evaluate(
             del values["evaluation"][option]
     config = load_config(values, prefixed)
     dataset = config.data.build()
+    check_data(run.data_facts, dataset.train, run.folder)
+    if config.evaluation.teacher is not None:
+        check_teacher(run.data_facts, read_teacher(config.evaluation.teacher))
+    prior = _prior(run, config, dataset, generator or run.generator)
+    data = EvaluationData.of(dataset).as_json()
     with ExitStack() as stack:
         ledger = None
         if run.folder is not None:
             stack.enter_context(writing_to(run.folder, _MEND))
-            rests_on = _rests_on(run, config, dataset)
+            rests_on = _rests_on(run, config, dataset, prior)
             ledger = Ledger(RunFolder(run.folder).ledger_path, rests_on)
         evaluation = evaluate_sets(
             run.distilled,
@@ -134,13 +162,14 @@ def evaluate(
             config.evaluation,
             device=open_device(config.device),
             streams=Streams(config.seed).fork("evaluation"),
+            prior=prior,
             report=report,
             ledger=ledger,
         )
         evaluation = replace(
             evaluation,
             similarity=_similarity(run.distilled, dataset),
-            about={**evaluation.about, **_about(config)},
+            about={**evaluation.about, **_about(config), "data": data},
         )
         if run.folder is not None and ledger is not None:
             RunFolder(run.folder).write_evaluation(evaluation.as_json())
@@ -167,7 +196,36 @@ def _about(config: RunSettings) -> dict[str, Any]:
     }
 
 
-def _rests_on(run: Run, config: RunSettings, dataset: Dataset) -> dict[str, Any]:
+def _prior(
+    run: Run, config: RunSettings, dataset: Dataset, generator: Generator | None
+) -> Prior | None:
+    """Return the generator behind the source of a run, if it has one and that is at hand.
+
+    Raises:
+        GeneratorError: if it is another than when the run was made.
+    """
+    if not config.source.has_prior:
+        return None
+    stored = None if generator is None else StoredGenerator.of(generator)
+    try:
+        prior = config.source.prior(dataset.train, stored)
+    except GeneratorError as error:
+        _logger.warning("no samples of the generator stand beside the set: %s", error)
+        return None
+    known = {} if run.folder is None else RunFolder(run.folder).read_manifest().get("generator", {})
+    if prior is not None and known.get("sha256", prior.stored.sha256) != prior.stored.sha256:
+        raise GeneratorError(
+            f"{prior.stored.name} is not the generator of the run",
+            got=f"SHA-256 {prior.stored.sha256[:12]}...",
+            expected=f"{known['sha256'][:12]}...",
+            fix="Bring that back.",
+        )
+    return prior
+
+
+def _rests_on(
+    run: Run, config: RunSettings, dataset: Dataset, prior: Prior | None
+) -> dict[str, Any]:
     """Return what decides the accuracies of an evaluation; not how many students there are."""
     options = config.evaluation.model_dump(mode="json", exclude={"seeds"})
     sets = [run.distilled.images, run.distilled.labels, run.initial.images]
@@ -180,5 +238,6 @@ def _rests_on(run: Run, config: RunSettings, dataset: Dataset) -> dict[str, Any]
         "data": [dataset.train.sha256, dataset.test.sha256],
         "sets": [digest_tensor(tensor) for tensor in sets],
         "teacher": None if teacher is None else read_teacher(teacher).record.weights,
+        "prior": None if prior is None else prior.stored.sha256,
         "torch": str(torch.__version__),
     }

@@ -15,6 +15,7 @@ from hpd.data import Normalisation
 from hpd.errors import RunError
 from hpd.files import read_about, write_tensors
 from hpd.seals import digest_tensor, sealed, unsealed
+from hpd.storage import Amount, Storage
 
 FILE_NAME = "distilled.safetensors"
 SOFT_LABELS = "soft_labels"
@@ -33,6 +34,9 @@ class DistilledSet:
         stored_floats: number of floats that the images count for in comparisons.
         soft_labels: a teacher's probabilities [N, K], float32; None: there are none. They count
             for `label_floats` more.
+        stored_bits: that these floats take; None: 32 each.
+        generator_floats: of the pretrained generator without which the images cannot be had again
+            from what is stored; 0 where they are stored themselves.
     """
 
     images: Tensor
@@ -41,6 +45,8 @@ class DistilledSet:
     normalisation: Normalisation
     stored_floats: int
     soft_labels: Tensor | None = None
+    stored_bits: int | None = None
+    generator_floats: int = 0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,15 +61,27 @@ class DistilledSet:
         """Number of floats in the soft labels."""
         return 0 if self.soft_labels is None else self.soft_labels.numel()
 
+    @property
+    def storage(self) -> Storage:
+        """What must be kept: images or latents, labels, generator."""
+        images = Amount.of(self.stored_floats)
+        if self.stored_bits is not None:
+            images = Amount(self.stored_floats, self.stored_bits)
+        return Storage(images, Amount.of(self.label_floats), Amount.of(self.generator_floats))
+
     def only(self, indices: Tensor, stored_floats: int) -> DistilledSet:
-        """Return some of the images, which count for `stored_floats`."""
+        """Return some of the images, which count for `stored_floats`, at as many bits each."""
         soft = None if self.soft_labels is None else self.soft_labels[indices]
+        bits = self.stored_bits
+        if bits is not None:
+            bits = round(bits * stored_floats / max(self.stored_floats, 1))
         return replace(
             self,
             images=self.images[indices],
             labels=self.labels[indices],
             stored_floats=stored_floats,
             soft_labels=soft,
+            stored_bits=bits,
         )
 
     def normalised(self) -> Tensor:
@@ -89,6 +107,7 @@ class DistilledSet:
                     "mean": self.normalisation.mean,
                     "std": self.normalisation.std,
                     "stored_floats": self.stored_floats,
+                    "storage": self.storage.as_json(),
                     "tensors": _digests(self._tensors()),
                 }
             ),
@@ -119,6 +138,8 @@ class DistilledSet:
                 checked = not {"sha256", "tensors"}.isdisjoint(about)
                 if checked and unsealed(about)["tensors"] != _digests(tensors):
                     raise ValueError("its numbers were changed after it was written")
+                # sets of earlier versions tell of floats alone
+                known = Storage.read(about["storage"]) if "storage" in about else None
                 return cls(
                     images=tensors["images"],
                     labels=tensors["labels"],
@@ -126,6 +147,8 @@ class DistilledSet:
                     normalisation=Normalisation(tuple(about["mean"]), tuple(about["std"])),
                     stored_floats=about["stored_floats"],
                     soft_labels=tensors.get(SOFT_LABELS),
+                    stored_bits=None if known is None else known.images.bits,
+                    generator_floats=0 if known is None else known.generator.floats,
                 )
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"cannot read {path}", got=f"{type(error).__name__}: {error}") from None

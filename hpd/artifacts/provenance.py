@@ -14,7 +14,9 @@ from hpd.artifacts.run_folder import CONFIG, MANIFEST, settled
 from hpd.errors import RunError
 
 # what every set tells by itself
-_OF_THE_SET = ("classes", "images", "image_shape", "image_range", "normalisation", "stored_floats")
+_OF_THE_SET = (
+    "classes", "images", "image_shape", "image_range", "normalisation", "stored_floats", "storage",
+)  # fmt: skip
 _MOST_VALUES = 20
 _OF_THE_FILES = ("format", "files", "sha256")
 

@@ -207,8 +207,8 @@ class RunFolder:
         remove_leftovers(self.path)
         manifest = self.read_manifest()
         files = {**manifest.get("files", {}), FILE_NAME: distilled.save(self.path / _DRAFT)}
-        floats = distilled.stored_floats + distilled.label_floats
-        changed = {"stored_floats": floats, "soft_labels": dict(about), "files": files}
+        storage = distilled.storage.as_json()
+        changed = {"storage": storage, "soft_labels": dict(about), "files": files}
         write_json(self.path / MANIFEST, sealed({**manifest, _NEXT: changed}))
         (self.path / _DRAFT).replace(self.path / FILE_NAME)
         write_json(self.path / MANIFEST, sealed({**manifest, **changed}))

@@ -32,11 +32,12 @@ def evaluate_and_show(run: Any, overrides: tuple[str, ...]) -> None:
 
     from hpd import api
     from hpd.cli.progress import ProgressBar
-    from hpd.cli.tables import evaluation_table
+    from hpd.cli.tables import evaluation_table, storage_table
 
     console = Console()
     with ProgressBar(console, "evaluating") as bar:
         evaluation = api.evaluate(run, *overrides, report=bar.on_student)
     console.print(evaluation_table(evaluation))
+    console.print(storage_table(evaluation))
     path = api.report(run)
     console.print(f"report: {path}", highlight=False, soft_wrap=True)

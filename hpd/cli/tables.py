@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple, fields
 from typing import Any
 
 from rich.table import Table
 
-from hpd.artifacts.report.tables import row_label
-from hpd.evaluation import Evaluation
+from hpd.artifacts.report.tables import SCORES, row_label, whole_set_line
+from hpd.evaluation import Evaluation, Row
 from hpd.evaluation.summary import accuracy_text
+from hpd.storage import Amount, Storage
 
 
 def text_table(
-    heading: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, **about: str
+    heading: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, **about: str | None
 ) -> Table:
     """Return a table of cells that are text already.
 
@@ -32,21 +34,59 @@ def text_table(
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """Return the table of an evaluation."""
-    result = Table(title="accuracy on real test images, mean and standard deviation over students")
-    for heading in ("trained on", "student", "images a class", "floats", "accuracy %", "students"):
-        align = "left" if heading in ("trained on", "student") else "right"
-        result.add_column(heading, justify=align)  # type: ignore[arg-type]
-    for row in evaluation.rows:
-        result.add_row(
+    """Return the table of accuracies and scores of an evaluation."""
+    rows, several = evaluation.rows, len({row.network for row in evaluation.rows}) > 1
+    scores = {k: v for k, v in SCORES.items() if any(getattr(r, k) is not None for r in rows)}
+    heading = ["trained on", *(["student"] if several else []), "a class", "accuracy %"]
+    cells = [
+        [
             row_label(row.name),
-            row.network,
+            *([row.network] if several else []),
             f"{row.images_per_class:g}",
-            f"{row.stored_floats:,}",
             accuracy_text(row.accuracy_mean, row.accuracy_std, len(row.seeds)),
-            str(len(row.seeds)),
-        )
-    return result
+            *(_score(getattr(row, key)) for key in scores),
+        ]
+        for row in rows
+    ]
+    students = f"{len(rows[0].seeds)} students" if rows else ""
+    of = "" if several or not rows else f" of {rows[0].network}"
+    whole = whole_set_line(evaluation.about.get("whole_sets", []))
+    return text_table(
+        [*heading, *scores.values()], cells, left=1 + several,
+        title=f"accuracy on real test images, mean and deviation over {students}{of}",
+        caption=whole or None,
+    )  # fmt: skip
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def storage_table(evaluation: Evaluation) -> Table:
+    """Return the table of what each set stores: three numbers, each in floats and in bits.
+
+    Labels and generator are left out where no set has any.
+    """
+    rows = list({row.name: row for row in evaluation.rows}.values())
+    parts = [
+        part.name
+        for part in fields(Storage)
+        if part.name == "images" or any(_amount(row, part.name).floats for row in rows)
+    ]
+    heading = ["set", *(text for part in parts for text in (f"{part}: floats", "bits"))]
+    cells = [
+        [
+            row_label(row.name),
+            *(f"{n:,}" for part in parts for n in astuple(_amount(row, part))),
+        ]
+        for row in rows
+    ]
+    return text_table(heading, cells, left=1, title="what each set stores")
+
+
+def _amount(row: Row, part: str) -> Amount:
+    amount: Amount = getattr(row.storage, part)
+    return amount
 
 
 def account_table(account: Mapping[str, Any]) -> Table:

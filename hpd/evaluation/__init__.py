@@ -1,7 +1,8 @@
 """Evaluation: fresh students on the distilled set, beside honest baselines."""
 
 from hpd.evaluation.contenders import Contender, of_random_real, of_set
-from hpd.evaluation.protocol import Evaluation, Row, compare, evaluate_sets
+from hpd.evaluation.protocol import compare, evaluate_sets
+from hpd.evaluation.rows import Evaluation, Row
 from hpd.evaluation.settings import PROTOCOLS, EvaluationSettings
 
 __all__ = [

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from generators import Prior
 from hpd.artifacts import DistilledSet
 from hpd.data import Dataset, ImageSet
 from hpd.errors import ConfigError
 from hpd.evaluation.coresets import SELECTIONS, Selection
-from hpd.evaluation.settings import EvaluationSettings
+from hpd.evaluation.settings import EvaluationSettings, LabelKind
 from hpd.rng import Streams
+from hpd.storage import FLOAT_BITS, PIXEL_BITS, Amount, Storage
 from hpd.students import TrainingSettings
+
+
+def operations(training: TrainingSettings) -> list[str]:
+    """Return what images are changed by in a training."""
+    mixing = {"cutmix": training.cutmix, "mixup": training.mixup}
+    return [*training.augment, *(name for name, amount in mixing.items() if amount)]
+
 
 Embedding = Callable[[Tensor], Tensor]
 """Turns normalised images [N, C, H, W] into features [N, F] on the CPU."""
@@ -27,66 +36,162 @@ class Contender:
 
     Args:
         name: of its row.
-        draw: gives normalised images [N, C, H, W] and labels [N] for a student's seed.
+        draw: gives normalised images [N, C, H, W] and classes [N] for a student's seed.
         training: how students are trained on it.
         images_per_class: mean number of images in a class.
-        stored_floats: floats that it counts for.
-        relabelled: whether it takes part where a teacher gives the labels.
-        label_floats: floats of the soft labels that it brings along.
+        storage: what it keeps, without labels.
+        labels: which of them students learn from.
+        soft_labels: the probabilities [N, K] that are stored with the set, if any.
     """
 
     name: str
     draw: Callable[[int], tuple[Tensor, Tensor]]
     training: TrainingSettings
     images_per_class: float
-    stored_floats: int
-    relabelled: bool = True
-    label_floats: int = 0
+    storage: Storage
+    labels: LabelKind = "hard"
+    soft_labels: Tensor | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells it from others of the same name: labels and augmentation."""
+        return " ".join([self.name, self.labels, *operations(self.training)])
 
 
-def contenders(
-    distilled: DistilledSet,
-    initial: DistilledSet,
-    dataset: Dataset,
-    settings: EvaluationSettings,
-    streams: Streams,
-    embed: Embedding,
-) -> list[Contender]:
-    """Return all sets of an evaluation, in the order of the table.
+@dataclass(frozen=True)
+class Materials:
+    """What contenders are made of.
 
     Args:
         distilled: the set to judge.
         initial: what its source gave before the first step.
         dataset: real images.
-        settings: the protocol.
-        streams: randomness of the random real images.
+        prior: the generator behind the source; None without one.
         embed: the features by which herding and k-centre choose; asked only for these.
+        streams: randomness of what is drawn.
+    """
+
+    distilled: DistilledSet
+    initial: DistilledSet
+    dataset: Dataset
+    prior: Prior | None
+    embed: Embedding
+    streams: Streams
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.dataset.train.num_classes
+
+
+def contenders(given: Materials, settings: EvaluationSettings) -> list[Contender]:
+    """Return all sets of an evaluation, in the order of the table.
 
     Raises:
-        ConfigError: if a class has fewer distilled images than one of `counts`, or the soft labels
-            that are to be stored are not.
+        ConfigError: if a class has fewer distilled images than one of `counts`, the soft labels
+            that are to be stored are not, or there is no generator for samples of one.
     """
-    train, per_class = dataset.train, round(distilled.images_per_class)
-    floats_per_class = distilled.stored_floats / train.num_classes
-    # rounded up: the baseline has at least as many floats
-    affordable = math.ceil(floats_per_class / train.images[0].numel())
-    small = settings.training
+    small, distilled = settings.training, given.distilled
     own = of_relabelled if settings.labels == "stored" else of_set
     found = [own("distilled", distilled, small)]
     found += [own(f"distilled_{n}", first_of(distilled, n), small) for n in settings.counts]
-    found.append(of_set("initial", initial, small))
-    for name in settings.baselines:
-        sizes: dict[str, int] = {name: per_class}
-        if affordable != per_class:
-            sizes[f"{name}_floats"] = affordable
-        for row, count in sizes.items():
-            if name == "random_real":
-                found.append(of_random_real(row, count, train, small, streams))
-            else:
-                found.append(_of_coreset(row, SELECTIONS[name], count, train, small, embed))
+    found.append(of_set("initial", given.initial, small))
+    for name in settings.baselines_of(prior=given.prior is not None):
+        found += _baselines(name, given, settings)
+    kind = settings.labels_of_baselines
+    taught = [c if c.labels == "stored" else replace(c, labels=kind) for c in found]
     if settings.full_training is not None:
-        found.append(_of_all(train, settings.full_training))
-    return found
+        taught.append(_of_all(given.dataset.train, settings.full_training))
+    return taught
+
+
+def references(found: list[Contender], settings: EvaluationSettings) -> list[Contender]:
+    """Return the same sets once more, as far as scores need them.
+
+    With hard labels each set that is trained with others, for HLR. And for ARS each without
+    augmentation, or with it where the protocol has none; of random real images only those at the
+    count of another set.
+
+    Args:
+        found: from `contenders`, and from `random_of_counts`.
+        settings: the protocol.
+    """
+    small = [c for c in found if c.name != "full"]
+    counts = {c.images_per_class for c in small if not is_random(c.name)}
+    matched = [c for c in small if c.images_per_class in counts]
+    hard = [replace(c, labels="hard") for c in matched if c.labels != "hard"]
+    return hard + [replace(c, training=settings.other_training) for c in matched]
+
+
+def random_of_counts(
+    found: list[Contender], train: ImageSet, settings: EvaluationSettings, streams: Streams
+) -> list[Contender]:
+    """Return random real images at each count of images that some set has and none of them."""
+    known = {c.images_per_class for c in found if is_random(c.name) or c.name == "full"}
+    kind, missing = settings.labels_of_baselines, dict.fromkeys(c.images_per_class for c in found)
+    made = [
+        of_random_real(f"random_real_{count:g}", int(count), train, settings.training, streams)
+        for count in missing
+        if count not in known and count == int(count)
+    ]
+    return [replace(c, labels=kind) for c in made]
+
+
+def is_random(name: str) -> bool:
+    """Return whether a row is of random real images."""
+    return name.startswith("random_real")
+
+
+def _baselines(name: str, given: Materials, settings: EvaluationSettings) -> Iterator[Contender]:
+    """Yield the rows of a baseline: at the count of the set, and at what it stores."""
+    distilled, small = given.distilled, settings.training
+    same = max(round(distilled.images_per_class), 1)
+    if name.startswith("prior"):
+        if given.prior is None:
+            raise ConfigError(
+                f"the baseline {name!r} needs a generator with classes",
+                got="a source without one",
+                fix="Leave it out of evaluation.baselines.",
+            )
+        count = same if name == "prior_same_count" else _affordable_samples(given, settings)
+        yield of_prior(name, count, given.prior, given.dataset.train, small, given.streams)
+        return
+    for row, count in {name: same, **_affordable(name, same, given, settings)}.items():
+        if name == "random_real":
+            yield of_random_real(row, count, given.dataset.train, small, given.streams)
+        else:
+            yield _of_coreset(row, SELECTIONS[name], count, given, small)
+
+
+def _affordable(
+    name: str, same: int, given: Materials, settings: EvaluationSettings
+) -> dict[str, int]:
+    """Return how many real images a class as many floats, and as many bits, are.
+
+    Rounded up for what images take, so that the baseline has at least as much; labels, which may
+    take little, buy whole images only.
+    """
+    kept, classes = given.distilled.storage, given.classes
+    pixels = Amount.of(given.dataset.train.images[0].numel(), PIXEL_BITS)
+    labels = classes if settings.labels_of_baselines == "soft" else 0
+    together, each = kept.images + kept.labels, pixels + Amount.of(labels)
+    counts = {
+        f"{name}_{unit}": max(
+            math.ceil(getattr(kept.images, unit) / classes / getattr(pixels, unit)),
+            getattr(together, unit) // classes // getattr(each, unit),
+        )
+        for unit in ("floats", "bits")
+    }
+    return {row: count for row, count in counts.items() if count != same}
+
+
+def _affordable_samples(given: Materials, settings: EvaluationSettings) -> int:
+    """Return how many samples a class the floats of the set are; at least one."""
+    assert given.prior is not None, "asked of a source that has one"
+    labels = given.classes if settings.labels_of_baselines == "soft" else 0
+    kept = given.distilled.storage
+    floats = kept.images.floats + kept.labels.floats
+    return max(floats // given.classes // (given.prior.sample_floats + labels), 1)
 
 
 def first_of(part: DistilledSet, count: int) -> DistilledSet:
@@ -110,10 +215,12 @@ def first_of(part: DistilledSet, count: int) -> DistilledSet:
 
 
 def of_set(name: str, part: DistilledSet, training: TrainingSettings) -> Contender:
-    """Return a synthetic set as a contender."""
-    images = part.normalised()
-    per_class, floats = part.images_per_class, part.stored_floats
-    return Contender(name, lambda seed: (images, part.labels), training, per_class, floats)
+    """Return a synthetic set with hard labels as a contender."""
+    images, storage = part.normalised(), replace(part.storage, labels=Amount())
+    return Contender(
+        name, lambda seed: (images, part.labels), training, part.images_per_class, storage,
+        soft_labels=part.soft_labels,
+    )  # fmt: skip
 
 
 def of_relabelled(name: str, part: DistilledSet, training: TrainingSettings) -> Contender:
@@ -129,11 +236,7 @@ def of_relabelled(name: str, part: DistilledSet, training: TrainingSettings) -> 
             expected="a run with stored ones",
             fix="Store them with `hpd relabel RUN --teacher DIR`.",
         )
-    images, labels = part.normalised(), part.soft_labels
-    per_class, floats = part.images_per_class, part.stored_floats
-    return Contender(
-        name, lambda seed: (images, labels), training, per_class, floats, False, part.label_floats
-    )
+    return replace(of_set(name, part, training), labels="stored")
 
 
 def of_random_real(
@@ -149,21 +252,39 @@ def of_random_real(
         chosen = train.draw_per_class(per_class, streams.generator("random real", seed))
         return train.normalised(chosen), train.labels[chosen]
 
-    floats = per_class * train.num_classes * train.images[0].numel()
-    return Contender(name, draw, training, float(per_class), floats)
+    storage = _pictures(per_class * train.num_classes, train)
+    return Contender(name, draw, training, float(per_class), storage)
+
+
+def of_prior(
+    name: str, per_class: int, prior: Prior, train: ImageSet, training: TrainingSettings,
+    streams: Streams,
+) -> Contender:  # fmt: skip
+    """Return samples of a generator as a contender, drawn anew for each student.
+
+    Each counts for the floats of its z, and the generator for all of its parameters.
+    """
+
+    def draw(seed: int) -> tuple[Tensor, Tensor]:
+        images, labels = prior.draw(per_class, streams.generator("prior samples", seed))
+        return train.normalisation.apply(images), labels
+
+    latents = Amount.of(per_class * train.num_classes * prior.sample_floats)
+    storage = Storage(latents, generator=Amount.of(prior.generator_floats, FLOAT_BITS))
+    return Contender(name, draw, training, float(per_class), storage)
 
 
 def _of_coreset(
-    name: str, selection: Selection, per_class: int, train: ImageSet,
-    training: TrainingSettings, embed: Embedding,
-) -> Contender:  # fmt: skip
+    name: str, selection: Selection, per_class: int, given: Materials, training: TrainingSettings
+) -> Contender:
+    train = given.dataset.train
     per_class = min(per_class, *(len(own) for own in train.by_class))
     chosen = torch.cat(
-        [own[selection(embed(train.normalised(own)), per_class)] for own in train.by_class]
+        [own[selection(given.embed(train.normalised(own)), per_class)] for own in train.by_class]
     )
     images, labels = train.normalised(chosen), train.labels[chosen]
-    floats = images.numel()
-    return Contender(name, lambda seed: (images, labels), training, float(per_class), floats)
+    storage = _pictures(len(chosen), train)
+    return Contender(name, lambda seed: (images, labels), training, float(per_class), storage)
 
 
 def _of_all(train: ImageSet, training: TrainingSettings) -> Contender:
@@ -173,6 +294,10 @@ def _of_all(train: ImageSet, training: TrainingSettings) -> Contender:
         lambda seed: (everything, train.labels),
         training,
         len(train) / train.num_classes,
-        train.images.numel(),
-        relabelled=False,
+        _pictures(len(train), train),
     )
+
+
+def _pictures(count: int, train: ImageSet) -> Storage:
+    """Return what real images keep: 8 bits a value."""
+    return Storage(Amount.of(count * train.images[0].numel(), PIXEL_BITS))

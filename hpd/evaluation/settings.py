@@ -8,31 +8,31 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from hpd.augment import OPERATION_NAMES
+from hpd.augment import OPERATION_NAMES, OperationName
 from hpd.errors import ConfigError, nearest
+from hpd.evaluation.card import CardSettings
 from hpd.registry import Settings
 from hpd.students import STUDENTS, StudentSettings, TrainingSettings
 from hpd.students.convnet import ConvNetSettings
+from hpd.students.training import completed
 
-Baseline = Literal["random_real", "herding", "k_centre"]
+Baseline = Literal["random_real", "herding", "k_centre", "prior_samples", "prior_same_count"]
+LabelKind = Literal["hard", "soft", "stored", "online"]
 
 _ALL = list(OPERATION_NAMES)
-_GLAD = {"lr": 0.001, "epochs": 1000, "schedule": "cosine", "warmup": 0.5, "ema": 0.995}
+_LONG = {"epochs": 1000, "min_steps": 1000}
+_GLAD = {"lr": 0.001, "schedule": "cosine", "warmup": 0.5, "ema": 0.995}
+# IDC's evaluation: DSA's operations without cutout, half of the batches mixed by CutMix
+_IDC = {"batch_size": 64, "augment": [op for op in _ALL if op != "cutout"], "cutmix": 0.5}
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
-    "dc": {"training": {}},
-    "dsa": {"training": {"epochs": 1000, "augment": _ALL}},
-    "dm": {"training": {"epochs": 1000, "augment": _ALL}},
-    "glad": {"training": {**_GLAD, "augment": _ALL}, "rate_factors": {"vgg11": 0.1}},
-    "hmn": {
-        "training": {
-            "epochs": 1000,
-            "schedule": "cosine",
-            "augment": ["color", "crop", "cutout"],
-            "cutmix": 0.5,
-        }
-    },
+    "dc": {"training": {"epochs": 300, "min_steps": 1000}},
+    "dsa": {"training": {**_LONG, "augment": _ALL}},
+    "dm": {"training": {**_LONG, "augment": _ALL}},
+    "glad": {"training": {**_LONG, **_GLAD, "augment": _ALL}, "rate_factors": {"vgg11": 0.1}},
+    "idc": {"training": {**_LONG, **_IDC, "drops": [2 / 3, 5 / 6], "drop_factor": 0.2}},
+    "hmn": {"training": {**_LONG, **_IDC, "schedule": "cosine"}},
     "soft": {
-        "training": {"epochs": 1000, "schedule": "cosine", "augment": _ALL, "temperature": 4.0},
+        "training": {**_LONG, "schedule": "cosine", "augment": _ALL, "temperature": 4.0},
         "labels": "soft",
     },
     "dwa": {
@@ -41,6 +41,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
             "lr": 0.001,
             "weight_decay": 0.01,
             "epochs": 400,
+            "min_steps": 1000,
             "schedule": "cosine",
             "augment": ["crop", "flip"],
             "mixup": 0.8,
@@ -57,14 +58,18 @@ dsa  Zhao and Bilen, ICML 2021: 1,000 epochs, with Siamese augmentation
 dm   Zhao and Bilen, WACV 2023: as dsa
 glad Cazenavette et al., CVPR 2023, and H-PD, Zhong et al., CVPR 2025: 1,000 epochs, half of them
      warm-up to 0.001 (VGG11: 0.0001), then a cosine; the weights averaged with decay 0.995
-hmn  a cosine, as Zheng et al., ECCV 2024, say; 1,000 epochs at 0.01 and the augmentation of IDC,
-     Kim et al., ICML 2022, are ours
+idc  Kim et al., ICML 2022: 1,000 epochs in batches of 64, DSA's augmentation less cutout, CutMix at
+     0.5; a fifth of the rate from two thirds on, and of that from five sixths
+hmn  a cosine, as Zheng et al., ECCV 2024, say; 1,000 epochs at 0.01, batches and augmentation as
+     idc are ours
 soft labels from a teacher trained on the whole training set, met at a temperature of 4 (ours);
      Hinton et al., 2015
 dwa  Du et al., NeurIPS 2024, for CIFAR: 400 epochs of AdamW 0.001 with a cosine, mixup of
      Beta(0.8, 0.8) and soft labels at a temperature of 30; weight decay, augmentation and labels
      that are given once an image, not once a view, are ours
 ==== ==============================================================================================
+
+Ours in all of them: at least 1,000 steps, and batches of equal size, of 64 above 100 images.
 """
 
 
@@ -83,19 +88,36 @@ class EvaluationSettings(Settings):
     rate_factors: dict[str, float] = Field(
         {}, description="what the learning rates are multiplied by, by kind of student"
     )
-    labels: Literal["hard", "soft", "stored"] = Field(
+    labels: LabelKind = Field(
         "hard",
-        description="soft: probabilities of a teacher, for all sets but the whole one; stored:"
-        " those that `hpd relabel` keeps, and for the other sets those of `teacher`, if any",
+        description="soft: probabilities of a teacher, one an image, for all sets but the whole"
+        " one; stored: those that `hpd relabel` keeps, and for the other sets those of `teacher`,"
+        " if any; online: the teacher is asked for each augmented, mixed batch, for all sets",
     )
     teacher: str | None = Field(
         None,
-        description="folder of `hpd squeeze`, which gives the soft labels; null: a student trained"
+        description="folder of `hpd squeeze`, which gives soft labels; null: a student trained"
         " on the whole training set, for each architecture",
     )
-    baselines: list[Baseline] = Field(["random_real"], description="real images, as many")
+    baselines: list[Baseline] = Field(
+        ["random_real"],
+        description="real images at the count of the set and at what it stores; prior_samples:"
+        " samples of the source's generator for the floats of their z, which are always there"
+        " where there is one; prior_same_count: as many samples as the set has images",
+    )
     counts: list[Annotated[int, Field(ge=1)]] = Field(
         [], description="also the first so many distilled images of each class"
+    )
+    card: CardSettings | None = Field(
+        None, description="also corruptions, an attack, another resolution, membership; null: not"
+    )
+    scores: bool = Field(
+        True,
+        description="also what HLR, IOR, LRS and ARS need: random real images at the count of each"
+        " set, hard labels, and each set once more without augmentation or with it",
+    )
+    ars_augment: list[OperationName] = Field(
+        _ALL, min_length=1, description="what ARS augments with where the training does not"
     )
 
     @model_validator(mode="before")
@@ -110,7 +132,7 @@ class EvaluationSettings(Settings):
         training = values.get("training", {})
         given = dict(values)
         if isinstance(training, Mapping):
-            given["training"] = {**PROTOCOLS[name]["training"], **training}
+            given["training"] = completed(PROTOCOLS[name]["training"], training)
         return {**PROTOCOLS[name], **given}
 
     @model_validator(mode="after")
@@ -118,8 +140,9 @@ class EvaluationSettings(Settings):
         for kind in self.rate_factors:
             # raises with the nearest name
             STUDENTS[kind]
-        needs: list[str] = [name for name in self.baselines if name != "random_real"]
-        needs += ["soft labels"] if self.labels == "soft" and self.teacher is None else []
+        needs: list[str] = [name for name in self.baselines if name in ("herding", "k_centre")]
+        taught = self.labels in ("soft", "online")
+        needs += ["a teacher of labels"] if taught and self.teacher is None else []
         if needs and self.full_training is None:
             raise ConfigError(
                 f"{needs[0]} needs a network trained on the whole training set",
@@ -127,6 +150,31 @@ class EvaluationSettings(Settings):
                 fix="Say by full_training how it is trained.",
             )
         return self
+
+    def baselines_of(self, *, prior: bool) -> list[Baseline]:
+        """Return the baselines of a source with or without a generator.
+
+        Samples of a generator are always among them, and with labels online, which say as much of
+        the teacher as of the set, so are random real images.
+        """
+        needed: list[Baseline] = ["random_real"] if self.labels == "online" else []
+        needed += ["prior_samples"] if prior else []
+        return [*self.baselines, *(name for name in needed if name not in self.baselines)]
+
+    @property
+    def labels_of_baselines(self) -> LabelKind:
+        """What sets learn from that bring no soft labels along."""
+        if self.labels == "stored":
+            return "hard" if self.teacher is None else "soft"
+        return self.labels
+
+    @property
+    def other_training(self) -> TrainingSettings:
+        """The training without augmentation, or with it where it has none."""
+        own = self.training
+        if own.augment or own.cutmix or own.mixup:
+            return own.model_copy(update={"augment": [], "cutmix": 0.0, "mixup": 0.0})
+        return own.model_copy(update={"augment": self.ars_augment})
 
     def training_of(self, training: TrainingSettings, kind: str) -> TrainingSettings:
         """Return `training` at the learning rate of a kind of student."""

@@ -6,11 +6,12 @@ import json
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, field, fields
 from typing import Any
 
 from hpd.evaluation.plots import as_png, blank_figure
-from hpd.evaluation.protocol import Row
+from hpd.evaluation.rows import Row
+from hpd.storage import Amount, Storage
 
 # what two runs of one group may differ in
 _FREE = ("seed", "device", "description", "format", "checkpoint_every", "evaluation")
@@ -50,14 +51,16 @@ class Line:
         set: name of the row; see `Row`.
         network: kind of student.
         images_per_class: mean number of images in a class.
-        stored_floats: floats that the set counts for, mean over runs.
-        labels: ``hard`` or ``soft``.
+        storage: what the set keeps, mean over runs, rounded.
+        labels: see `Row`.
         accuracy_mean: percent, mean over runs of their means over students.
         students_std: deviation over students, in points, root of the mean square over runs.
         seeds_std: sample deviation over runs of their means; None for one run.
         sem: standard error of the mean: over runs if there are several, else over students; None
             for a single student.
         students: students in all.
+        scores: HLR, IOR, LRS and ARS by their names in `Row`, mean over runs, of those that all
+            runs have.
     """
 
     run: str
@@ -66,13 +69,14 @@ class Line:
     set: str
     network: str
     images_per_class: float
-    stored_floats: float
+    storage: Storage
     labels: str
     accuracy_mean: float
     students_std: float
     seeds_std: float | None
     sem: float | None
     students: int
+    scores: dict[str, float] = field(default_factory=dict)
 
     @property
     def spread(self) -> float:
@@ -126,33 +130,56 @@ def _line(name: str, members: Sequence[Result], rows: Sequence[Row]) -> Line:
         set=rows[0].name,
         network=rows[0].network,
         images_per_class=rows[0].images_per_class,
-        stored_floats=statistics.fmean(row.stored_floats for row in rows),
+        storage=_mean_storage([row.storage for row in rows]),
         labels=rows[0].labels,
         accuracy_mean=round(statistics.fmean(means), 4),
         students_std=round(within, 4),
         seeds_std=None if between is None else round(between, 4),
         sem=None if sem is None else round(sem, 4),
         students=students,
+        scores=_mean_scores(rows),
     )
 
 
-SHOWN = ("distilled", "initial", "random_real", "herding", "k_centre", "full")
+def _mean_storage(parts: Sequence[Storage]) -> Storage:
+    def mean(of: Sequence[Amount]) -> Amount:
+        floats, bits = (
+            round(statistics.fmean(values)) for values in zip(*map(astuple, of), strict=True)
+        )
+        return Amount(floats, bits)
+
+    return Storage(*(mean([getattr(p, f.name) for p in parts]) for f in fields(Storage)))
+
+
+def _mean_scores(rows: Sequence[Row]) -> dict[str, float]:
+    found = {name: [getattr(row, name) for row in rows] for name in ("hlr", "ior", "lrs", "ars")}
+    return {k: round(statistics.fmean(v), 4) for k, v in found.items() if None not in v}
+
+
 HEADINGS = {
-    "distilled": "distilled", "initial": "before", "random_real": "random real",
-    "herding": "herding", "k_centre": "k-centre", "full": "whole set",
+    "distilled": "distilled", "initial": "before", "prior_samples": "prior samples",
+    "prior_same_count": "prior, as many", "random_real": "random real", "herding": "herding",
+    "k_centre": "k-centre", "full": "whole set",
 }  # fmt: skip
+SHOWN = tuple(HEADINGS)
 
 
 def table_of(lines: Sequence[Line]) -> list[list[str]]:
     """Return a table of text, headings first: a line for each group and kind of student."""
     sets = [name for name in SHOWN if any(line.set == name for line in lines)]
-    rows = [["run", "seeds", "student", "images a class", "floats", *map(HEADINGS.get, sets)]]
+    kinds = [
+        part.name
+        for part in fields(Storage)
+        if part.name == "images" or any(getattr(line.storage, part.name).floats for line in lines)
+    ]
+    floats = ["floats" if kind == "images" else f"{kind} floats" for kind in kinds]
+    rows = [["run", "seeds", "student", "images a class", *floats, *map(HEADINGS.get, sets)]]
     for run, network in dict.fromkeys((line.run, line.network) for line in lines):
         own = {line.set: line for line in lines if (line.run, line.network) == (run, network)}
         first = own.get("distilled") or next(iter(own.values()))
         row = [
             run, ", ".join(map(str, first.seeds)), network, f"{first.images_per_class:g}",
-            f"{first.stored_floats:,.0f}",
+            *(f"{getattr(first.storage, kind).floats:,}" for kind in kinds),
         ]  # fmt: skip
         rows.append([*row, *(_cell(own.get(name)) for name in sets)])
     return [[str(cell) for cell in row] for row in rows]

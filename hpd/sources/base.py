@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from generators import StoredGenerator
+from generators import Prior, StoredGenerator
 from hpd.data import ImageSet
 from hpd.registry import Registry, Settings
 from hpd.rng import Streams
@@ -27,6 +27,23 @@ class SourceSettings(Settings):
             streams: randomness of the initialisation.
         """
         raise NotImplementedError
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether images come out of a pretrained generator."""
+        return False
+
+    def prior(self, train: ImageSet, stored: StoredGenerator | None = None) -> Prior | None:
+        """Return that generator and its classes; None without one, or if it has no classes.
+
+        Args:
+            train: the real training images.
+            stored: the generator, where it is in memory.
+
+        Raises:
+            GeneratorError: if it does not exist or does not fit the data.
+        """
+        return None
 
 
 class ChunkedSettings(SourceSettings):

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from generators import Generator, GeneratorSpec, StoredGenerator, read_generator
+from generators import Generator, GeneratorSpec, Prior, StoredGenerator, read_generator
 from generators.projection import perceptual_distance, project, squared_distance
 from hpd.data import ImageSet
 from hpd.device import Precision, resolve_precision
@@ -100,6 +100,15 @@ class GanSettings(CountedSettings):
             lr_pixels=self.lr_pixels, lr_generator=self.lr_generator,
             feature_limit=self.feature_limit, chunk_images=self.chunk_images, noise=noise,
         )  # fmt: skip
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether images come out of a pretrained generator."""
+        return True
+
+    def prior(self, train: ImageSet, stored: StoredGenerator | None = None) -> Prior | None:
+        """Return the generator and its classes; see `SourceSettings.prior`."""
+        return prior_of(stored or read_generator(self.generator), train, self.generator_classes)
 
     def _plan(self, spec: GeneratorSpec) -> list[LevelPlan]:
         """Return what to do at each level."""
@@ -193,6 +202,18 @@ def check_fit(spec: GeneratorSpec, train: ImageSet, name: str) -> None:
             expected=f"{list(train.image_shape)} as in the data",
             fix="Choose another generator, or bring the data to its size.",
         )
+
+
+def prior_of(stored: StoredGenerator, train: ImageSet, given: Sequence[int] | None) -> Prior | None:
+    """Return a generator with its class for each class of the data; None if it has no classes.
+
+    Raises:
+        GeneratorError: if it does not fit the data.
+    """
+    spec = stored.generator.spec
+    check_fit(spec, train, stored.name)
+    classes = [c for c in match_classes(spec, train.classes, given) if c is not None]
+    return Prior(stored, classes) if classes else None
 
 
 def match_classes(

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from generators import StoredGenerator
+from generators import Prior, StoredGenerator
 from hpd.data import ImageSet
 from hpd.errors import ConfigError
 from hpd.rng import Streams
@@ -47,6 +47,18 @@ class HmnSettings(HmnOptions):
             raise ConfigError("the decoder takes no generator", got=kind, expected="stylegan")
         blueprint = self.decoder.blueprint_from(stored, train, device, streams)
         return self._build(blueprint, train, device, streams)
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether images come out of a pretrained generator."""
+        return isinstance(self.decoder, GeneratorDecoderSettings)
+
+    def prior(self, train: ImageSet, stored: StoredGenerator | None = None) -> Prior | None:
+        """Return the decoder's generator and its classes; see `SourceSettings.prior`."""
+        decoder = self.decoder
+        return (
+            decoder.prior(train, stored) if isinstance(decoder, GeneratorDecoderSettings) else None
+        )
 
     def restore(
         self, state: State, train: ImageSet, device: torch.device, streams: Streams

@@ -32,6 +32,9 @@ class Decoder(nn.Module, ABC):
     Its parameters that require grad are learnt and stored; all else is public knowledge.
     """
 
+    generator_floats = 0
+    """Parameters of a pretrained generator among what is public knowledge."""
+
     def learnt(self) -> dict[str, nn.Parameter]:
         """Return what is learnt, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}

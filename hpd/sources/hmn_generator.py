@@ -16,11 +16,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from generators import Generator, LevelState, StoredGenerator, read_generator
+from generators import Generator, LevelState, Prior, StoredGenerator, read_generator
 from hpd.data import ImageSet
 from hpd.errors import ConfigError
 from hpd.rng import Streams
-from hpd.sources.gan import check_fit, match_classes
+from hpd.sources.gan import check_fit, match_classes, prior_of
 from hpd.sources.gan_levels import LevelPlan
 from hpd.sources.hmn_budget import Shapes
 from hpd.sources.hmn_decoders import DECODERS, Blueprint, Decoder, DecoderSettings
@@ -82,6 +82,10 @@ class GeneratorDecoderSettings(DecoderSettings):
             )
         classes = match_classes(stored.generator.spec, train.classes, self.generator_classes)
         return GeneratorBlueprint(stored, classes, self)
+
+    def prior(self, train: ImageSet, stored: StoredGenerator | None = None) -> Prior | None:
+        """Return the generator and its classes; see `SourceSettings.prior`."""
+        return prior_of(stored or read_generator(self.generator), train, self.generator_classes)
 
     def level_plan(self) -> list[LevelPlan]:
         """Return the stages that follow the memories."""
@@ -193,6 +197,7 @@ class GeneratorDecoder(Decoder):
         super().__init__()
         self.stored, self.level = stored, level
         self.generator = stored.generator
+        self.generator_floats = sum(value.numel() for value in self.generator.parameters())
         count = len(head)
         passing = torch.cat([head.new_zeros(count, head.shape[1] - count), torch.eye(count)], dim=1)
         self.head = nn.Parameter((passing + head).to(averages))

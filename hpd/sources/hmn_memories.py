@@ -102,6 +102,11 @@ class HmnSource:
         return self.account.total
 
     @property
+    def generator_floats(self) -> int:
+        """Parameters of the generator that decodes; 0 if the images are kept."""
+        return 0 if self.account.image_floats is not None else self.decoder.generator_floats
+
+    @property
     def provenance(self) -> Mapping[str, object]:
         """The account, and what the decoder comes from."""
         return {"account": self.account.as_json(), **self.decoder.provenance}

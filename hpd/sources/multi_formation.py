@@ -16,7 +16,7 @@ from einops import rearrange
 from pydantic import Field
 from torch import Tensor
 
-from generators import StoredGenerator
+from generators import Prior, StoredGenerator
 from hpd.checks import check_shape, check_shardable
 from hpd.data import ImageSet
 from hpd.errors import ConfigError
@@ -24,7 +24,15 @@ from hpd.rng import Streams
 from hpd.sources.base import SOURCES, SourceSettings, TakesGenerator
 from hpd.sources.pixel import PixelSettings
 from hpd.sources.rendering import sizes
-from hpd.typing import ParameterGroup, Pullback, Shardable, Source, Stage, State
+from hpd.typing import (
+    ParameterGroup,
+    Pullback,
+    Shardable,
+    Source,
+    Stage,
+    State,
+    generator_floats_of,
+)  # fmt: skip
 
 
 @SOURCES.register("multi_formation")
@@ -58,6 +66,15 @@ class MultiFormationSettings(SourceSettings):
             raise ConfigError("the source takes no generator", got=kind, expected="gan")
         inner = self.of.build_from(stored, self._tiled(train, streams), device, streams)
         return MultiFormationSource(inner, self.factor)
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether images come out of a pretrained generator."""
+        return self.of.has_prior
+
+    def prior(self, train: ImageSet, stored: StoredGenerator | None = None) -> Prior | None:
+        """Return the generator of the source inside; see `SourceSettings.prior`."""
+        return self.of.prior(train, stored)
 
     def _tiled(self, train: ImageSet, streams: Streams) -> ImageSet:
         if any(side % self.factor for side in train.image_shape[1:]):
@@ -134,6 +151,11 @@ class MultiFormationSource:
     def stored_floats(self) -> int:
         """Number of floats of the source inside."""
         return self.inner.stored_floats
+
+    @property
+    def generator_floats(self) -> int:
+        """Of the source inside; see `KeepsGenerator`."""
+        return generator_floats_of(self.inner)
 
     @property
     def provenance(self) -> Mapping[str, object]:

@@ -157,7 +157,7 @@ def test_it_says_what_the_set_is_and_where_it_came_from(name, distilled, tmp_pat
     said = about(export(distilled, name, tmp_path / "out", provenance=KNOWN_OWN))
     assert said["classes"] == list(distilled.classes)
     assert (said["mean"], said["std"]) == ([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
-    assert said["stored_floats"] == 1152
+    assert said["storage"]["images"] == {"floats": 1152, "bits": 36864}
     assert said["provenance"]["data"] == "digits"
     assert said["provenance"]["generator"]["licence"] == "MIT"
 

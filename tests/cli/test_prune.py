@@ -128,7 +128,8 @@ def test_soft_labels_stay_with_their_images_and_are_counted(run, pruned, tmp_pat
     manifest = RunFolder(tmp_path / "less").read_manifest()
     plain = RunFolder(pruned[0]).read_manifest()
     assert manifest["soft_labels"] == {"floats": 10 * len(after)}
-    assert manifest["stored_floats"] == plain["stored_floats"] + 10 * len(after)
+    assert manifest["storage"]["images"] == plain["storage"]["images"]
+    assert manifest["storage"]["labels"]["floats"] == 10 * len(after)
     kept = [
         int((run.distilled.images == image).flatten(1).all(1).nonzero()) for image in after.images
     ]

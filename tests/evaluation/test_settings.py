@@ -13,14 +13,15 @@ from hpd.students import TrainingSettings
 
 def rates(name, **training):
     settings = EvaluationSettings.read({"protocol": name, "training": training})
-    return [settings.training.rate(e) for e in range(settings.training.epochs)]
+    pace = settings.training.pace(10)
+    return [settings.training.rate(step / pace.steps) for step in range(pace.steps)]
 
 
 @pytest.mark.parametrize("name", ["dc", "dsa", "dm"])
 def test_a_tenth_of_the_rate_after_half(name):
     got = rates(name)
     half = len(got) // 2 + 1
-    assert len(got) == (300 if name == "dc" else 1000)
+    assert len(got) == 1000
     assert got == [0.01] * half + [0.001] * (len(got) - half)
 
 
@@ -38,6 +39,33 @@ def test_glad_rises_for_half_of_the_epochs_then_falls_along_a_cosine():
 def test_the_average_is_the_plain_mean_until_it_would_decay_faster():
     decays = [TrainingSettings(ema=0.75).decay(epoch) for epoch in range(6)]
     assert decays == pytest.approx([0, 1 / 2, 2 / 3, 0.75, 0.75, 0.75])
+
+
+def test_idc_falls_to_a_fifth_at_two_and_at_five_sixths():
+    assert rates("idc") == pytest.approx([0.01] * 667 + [0.002] * 167 + [0.0004] * 166)
+
+
+@pytest.mark.parametrize("name", ["idc", "hmn"])
+def test_idc_and_hmn_evaluate_with_dsa_less_cutout_in_batches_of_64(name):
+    training = EvaluationSettings.read({"protocol": name}).training
+    assert training.augment == ["color", "crop", "flip", "scale", "rotate"]
+    assert (training.cutmix, training.batch_size, training.epochs) == (0.5, 64, 1000)
+    assert training.pace(770).batches == 13
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_takes_1000_steps_of_small_sets_and_its_epochs_of_large_ones(name):
+    training = EvaluationSettings.read({"protocol": name}).training
+    assert training.pace(10).steps >= 1000
+    assert training.pace(6400).steps == training.epochs * training.pace(6400).batches
+    assert training.pace(6400).batches == 100
+
+
+@pytest.mark.parametrize("length", [{"epochs": 7}, {"steps": 7}])
+def test_a_length_that_is_given_replaces_that_of_the_protocol(length):
+    training = EvaluationSettings.read({"protocol": "dsa", "training": length}).training
+    assert training.pace(10).steps == 7
+    assert EvaluationSettings.read({"training": {"steps": 5}}).training.pace(10).steps == 5
 
 
 @pytest.mark.parametrize("name", ["hmn", "soft"])

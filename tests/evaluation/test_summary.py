@@ -11,10 +11,14 @@ from PIL import Image
 from hpd.cli.tables import evaluation_table
 from hpd.evaluation import Evaluation, Row
 from hpd.evaluation.summary import Result, as_json, markdown, picture, summarise, table_of
+from hpd.storage import Amount, Storage
 
 
-def row(name, mean, std=1.0, *, network="convnet", students=4, per_class=1.0):
-    return Row(name, network, per_class, 100, mean, std, list(range(students)))
+def row(
+    name, mean, std=1.0, *, network="convnet", students=4, per_class=1.0, generator=0, hlr=None
+):
+    storage = Storage(Amount.of(100), generator=Amount.of(generator))
+    return Row(name, network, per_class, storage, mean, std, list(range(students)), hlr=hlr)
 
 
 def result(name, seed, *rows, source="pixel", **protocol):
@@ -42,6 +46,21 @@ def test_runs_that_differ_by_their_seed_are_one_line():
     assert both.seeds_std == both.spread == pytest.approx(statistics.stdev([90, 94]), abs=1e-4)
     assert both.students_std == pytest.approx(12.5**0.5, abs=1e-4)
     assert both.sem == pytest.approx(2)
+
+
+def test_storage_and_scores_are_means_over_runs():
+    runs = [
+        result("a-0", 0, row("distilled", 90, generator=5, hlr=8.0), row("initial", 3, hlr=1.0)),
+        result("a-1", 1, row("distilled", 92, generator=5, hlr=6.0), row("initial", 3)),
+    ]
+    distilled, initial = summarise(runs)
+    assert distilled.storage == Storage(Amount.of(100), generator=Amount.of(5))
+    assert distilled.scores == {"hlr": 7.0}
+    # of those that every run has
+    assert initial.scores == {}
+    heading, first = table_of([distilled, initial])
+    assert heading[4:6] == ["floats", "generator floats"]
+    assert first[4:6] == ["100", "5"]
 
 
 def test_one_run_shows_the_deviation_over_students():
@@ -73,7 +92,7 @@ def test_a_single_student_has_no_deviation(students, shown):
     own = row("distilled", 90, 3.0, students=students)
     assert table_of(summarise([result("a", 0, own)]))[1][5] == shown
     table = evaluation_table(Evaluation([own]))
-    assert list(table.columns[4].cells) == [shown]
+    assert list(table.columns[2].cells) == [shown]
 
 
 def test_the_picture_is_one(tmp_path):

@@ -50,7 +50,7 @@ def write_about(
         "classes": distilled.classes,
         "mean": distilled.normalisation.mean,
         "std": distilled.normalisation.std,
-        "stored_floats": distilled.stored_floats,
+        "storage": distilled.storage.as_json(),
         "provenance": provenance.facts(),
     }
     write_json(folder / ABOUT, {**about, **more})

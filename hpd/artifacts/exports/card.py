@@ -81,8 +81,11 @@ images = (images - mean) / std
 ```
 
 Mean and std are those of the real training images, in [0, 1]; give test images the same. Values
-are rounded to 8 bits and clipped to [0, 1]. In comparisons the set counts for
-{distilled.stored_floats:,} stored floats.
+are rounded to 8 bits and clipped to [0, 1].
+
+## What it stores
+
+{_storage(distilled)}
 
 ## Where it came from
 
@@ -91,6 +94,15 @@ are rounded to 8 bits and clipped to [0, 1]. In comparisons the set counts for
 
 {_licence(provenance)}
 """
+
+
+def _storage(distilled: DistilledSet) -> str:
+    """Return the account as a table."""
+    rows = [
+        f"| {name} | {amount['floats']:,} | {amount['bits']:,} |"
+        for name, amount in distilled.storage.as_json().items()
+    ]
+    return "\n".join(["| | floats | bits |", "|---|---|---|", *rows])
 
 
 def _origin(provenance: Provenance) -> str:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,20 @@ from hpd.artifacts.provenance import Provenance
 from hpd.artifacts.report.charts import StageSteps, loss_chart, read_stages, score_chart
 from hpd.artifacts.report.gallery import gallery
 from hpd.artifacts.report.tables import (
+    SCORES,
     AccuracyRow,
     Likeness,
     accuracy_rows,
     cost_rows,
     duration,
     likeness,
+    whole_set_line,
 )
 from hpd.artifacts.run_folder import CONFIG, COST, EVALUATION, METRICS, RunFolder
 from hpd.data import ImageSet
 from hpd.errors import RunError
 from hpd.files import write_bytes
+from hpd.storage import Storage
 
 REPORT = "report.html"
 _TEMPLATES = resources.files("hpd.artifacts.report")
@@ -68,7 +72,7 @@ def render_report(folder: RunFolder, real: ImageSet | None = None, *, note: str 
     config_text, manifest = folder.read_config(), folder.read_manifest()
     distilled, config = DistilledSet.load(folder.path), _yaml(config_text, folder)
     stages: list[StageSteps] = _parsed(folder, METRICS, _read_metrics) or []
-    rows, alike = _parsed(folder, EVALUATION, _read_evaluation) or ([], Likeness())
+    rows, alike, whole = _parsed(folder, EVALUATION, _read_evaluation) or ([], Likeness(), "")
     cost: Mapping[str, Any] = _parsed(folder, COST, json.loads) or {}
     data = str(config.get("data", {}).get("kind", "data"))
     seconds = cost.get("seconds") or sum(s.seconds + s.score_seconds for s in stages)
@@ -82,6 +86,9 @@ def render_report(folder: RunFolder, real: ImageSet | None = None, *, note: str 
         note=note,
         likeness=alike,
         rows=rows,
+        scores={k: v for k, v in SCORES.items() if any(r.scores[k] is not None for r in rows)},
+        whole=whole,
+        parts=[part.name for part in fields(Storage)],
         soft=any(row.labels != "hard" for row in rows),
         distilled_row=next((row for row in rows if row.name == "distilled"), None),
         random_row=next((row for row in rows if row.name == "random_real"), None),
@@ -132,9 +139,10 @@ def _read_metrics(text: str) -> list[StageSteps]:
     return read_stages([json.loads(line) for line in text.splitlines()])
 
 
-def _read_evaluation(text: str) -> tuple[list[AccuracyRow], Likeness]:
+def _read_evaluation(text: str) -> tuple[list[AccuracyRow], Likeness, str]:
     evaluation = json.loads(text)
-    return accuracy_rows(evaluation), likeness(evaluation)
+    whole = whole_set_line(evaluation.get("whole_sets", []))
+    return accuracy_rows(evaluation), likeness(evaluation), whole
 
 
 def _parsed(folder: RunFolder, name: str, parse: Any) -> Any:

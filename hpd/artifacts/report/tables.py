@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpd.artifacts.report.charts import StageSteps
+from hpd.storage import Storage
 
 _ROW_LABELS = {
     "distilled": "distilled",
-    "initial": "source before its first step",
+    "initial": "before the first step",
+    "prior_samples": "samples of the prior",
+    "prior_same_count": "samples of the prior, as many images",
     "random_real": "random real images",
     "herding": "real images chosen by herding",
     "k_centre": "real images chosen by k-centre",
@@ -23,16 +26,41 @@ def row_label(name: str) -> str:
     """Return how people are told which set a row of an evaluation is about.
 
     >>> row_label("random_real_floats"), row_label("distilled_5")
-    ('random real images of as many floats', 'distilled, the first 5 a class')
+    ('random real images, as many floats', 'distilled, the first 5 a class')
     """
     if name in _ROW_LABELS:
         return _ROW_LABELS[name]
-    if name.endswith("_floats"):
-        return f"{row_label(name.removesuffix('_floats'))} of as many floats"
+    for unit in ("floats", "bits"):
+        if name.endswith(f"_{unit}"):
+            return f"{row_label(name.removesuffix(f'_{unit}'))}, as many {unit}"
     counted = re.fullmatch(r"(.+)_(\d+)", name)
+    if counted and counted[1] == "random_real":
+        return f"random real images, {counted[2]} a class"
     if counted:
         return f"{row_label(counted[1])}, the first {counted[2]} a class"
     return name.replace("_", " ")
+
+
+SCORES = {"hlr": "HLR", "ior": "IOR", "lrs": "LRS", "ars": "ARS"}
+"""What tables call the scores of a row."""
+
+
+def whole_set_line(whole_sets: Sequence[Mapping[str, Any]]) -> str:
+    """Return what students of known widths come to on the whole set; empty if nobody measured.
+
+    Raises:
+        KeyError, TypeError, ValueError: if these are not the `whole_sets` of an evaluation.
+    """
+    known = [
+        f"{own['student']['kind']} of width {own['student'].get('width')} "
+        f"{float(own['accuracy']):.1f}"
+        for own in whole_sets
+    ]
+    return f"on the whole set: {', '.join(known)}" if known else ""
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 @dataclass(frozen=True)
@@ -44,10 +72,11 @@ class AccuracyRow:
     labels: str
     network: str
     images_per_class: float
-    stored_floats: int
+    storage: Storage
     mean: float
     std: float
     students: int
+    scores: Mapping[str, float | None]
 
     @property
     def low(self) -> float:
@@ -73,10 +102,11 @@ def accuracy_rows(evaluation: Mapping[str, Any]) -> list[AccuracyRow]:
             labels=str(row.get("labels", "hard")),
             network=str(row["network"]),
             images_per_class=float(row["images_per_class"]),
-            stored_floats=int(row["stored_floats"]),
+            storage=Storage.of_row(row),
             mean=float(row["accuracy_mean"]),
             std=float(row["accuracy_std"]),
             students=len(row["seeds"]),
+            scores={name: _number(row.get(name)) for name in SCORES},
         )
         for row in evaluation["rows"]
     ]

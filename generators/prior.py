@@ -1,0 +1,59 @@
+"""A generator as a prior: what its samples give, before anything is optimised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from generators.store import StoredGenerator
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A class-conditional generator, and which of its classes are wanted.
+
+    Args:
+        stored: the generator, on any device.
+        classes: its index for each class of the data.
+    """
+
+    stored: StoredGenerator
+    classes: Sequence[int]
+
+    @property
+    def sample_floats(self) -> int:
+        """Floats that a sample is had again from: those of its z."""
+        return self.stored.generator.spec.z_dim
+
+    @property
+    def generator_floats(self) -> int:
+        """Number of the generator's parameters."""
+        return sum(value.numel() for value in self.stored.generator.parameters())
+
+    @torch.no_grad()
+    def draw(self, per_class: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return samples, without truncation.
+
+        Args:
+            per_class: samples of each class.
+            rng: of z ~ N(0, I), all of them at once.
+
+        Returns:
+            images [K * per_class, C, H, W] in [0, 1], clipped, on the CPU, ordered by class, and
+            labels [K * per_class], int64.
+        """
+        generator = self.stored.generator
+        device = next(generator.parameters()).device
+        labels = torch.arange(len(self.classes)).repeat_interleave(per_class)
+        z = torch.randn(len(labels), generator.spec.z_dim, generator=rng)
+        wanted = torch.tensor(self.classes)[labels]
+        parts = [
+            generator(generator.map(some.to(device), own.to(device))).float().cpu()
+            for some, own in zip(z.split(_CHUNK), wanted.split(_CHUNK), strict=True)
+        ]
+        return ((torch.cat(parts) + 1) / 2).clamp(0, 1), labels
