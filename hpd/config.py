@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from hpd.data import DATASETS, DatasetSettings
 from hpd.engine import SELECTORS, OptimizerSettings, SelectorSettings
@@ -76,6 +77,18 @@ class RunSettings(Settings):
                     fix="Install that version.",
                 )
         return values
+
+    @model_validator(mode="after")
+    def _has_the_prior_of_its_baselines(self) -> Self:
+        asked = [name for name in self.evaluation.baselines if name.startswith("prior")]
+        if asked and not self.source.has_prior:
+            raise ConfigError(
+                f"the baseline {asked[0]!r} needs a source with a generator",
+                got=SOURCES.kind_of(self.source),
+                expected="gan, or hmn with a stylegan as its decoder",
+                fix="Leave it out of evaluation.baselines.",
+            )
+        return self
 
     @classmethod
     def section(cls) -> str:

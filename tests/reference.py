@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -156,40 +158,6 @@ def trajectory_distance(student, start, target, batches, lr):
     return missed / sum(((start[name] - target[name]) ** 2).sum() for name in start)
 
 
-def class_relevant_distance(student, real, real_labels, synthetic, synthetic_labels, *, weighted):
-    """The class-relevant feature distance, one image and one position at a time."""
-
-    def feature_of(image, label):
-        maps = student.features(image[None]).detach().requires_grad_()
-        logit = student.head(student.pool(maps))[0, label]
-        slope = torch.autograd.grad(logit, maps)[0][0]
-        maps = maps.detach()[0]
-        channels, height, width = maps.shape
-        activation = torch.zeros(height, width, dtype=maps.dtype)
-        for f in range(channels):
-            activation += slope[f].mean() * maps[f]
-        activation = activation.clamp(min=0)
-        if activation.max() > 0:
-            activation = activation / activation.max()
-        if not weighted:
-            activation = torch.ones_like(activation)
-        total = torch.zeros(channels, dtype=maps.dtype)
-        for i in range(height):
-            for j in range(width):
-                total += activation[i, j] * maps[:, i, j]
-        return total / (height * width)
-
-    distance = 0.0
-    for c in sorted(set(real_labels.tolist())):
-        mine = [
-            feature_of(x, c) for x, y in zip(synthetic, synthetic_labels, strict=True) if y == c
-        ]
-        theirs = [feature_of(x, c) for x, y in zip(real, real_labels, strict=True) if y == c]
-        gap = sum(mine) / len(mine) - sum(theirs) / len(theirs)
-        distance += float((gap**2).sum())
-    return distance
-
-
 def mean_margins(logits, labels):
     """AUM from its definition: one image and one epoch at a time, logits [T, N, K]."""
     means = []
@@ -200,3 +168,24 @@ def mean_margins(logits, labels):
             margins.append(float(epoch[i, y]) - max(others))
         means.append(sum(margins) / len(margins))
     return means
+
+
+def dd_ranking(full, hard, own, random, own_other, random_other):
+    """HLR, IOR, LRS and ARS of shares, as DD-Ranking defines them, student by student.
+
+    Args:
+        full: accuracies on the whole set, as shares, like all others.
+        hard: of the set with hard labels.
+        own: of the set with the labels that it is used with.
+        random: of as many random real images, labelled alike.
+        own_other: of the set under the other augmentation.
+        random_other: of the random images under the other augmentation.
+    """
+    hlr = sum(full) / len(full) - sum(hard) / len(hard)
+    ior = sum(own) / len(own) - sum(random) / len(random)
+    other = sum(own_other) / len(own_other) - sum(random_other) / len(random_other)
+    # (e^a - e^-1) / (e - e^-1) = (e^(a+1) - 1) / (e^2 - 1)
+    lrs, ars = (
+        math.expm1(1 + value) / math.expm1(2) for value in (ior / 2 - hlr / 2, ior / 2 + other / 2)
+    )
+    return hlr, ior, lrs, ars

@@ -124,3 +124,58 @@ def test_a_wrong_base_is_named(tmp_path, text, message):
     with pytest.raises(ConfigError) as caught:
         load_config(write(tmp_path, "top.yaml", text))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "length"),
+    [
+        ([], (300, None, 1000)),
+        (["evaluation.training.epochs=7"], (7, None, 0)),
+        (["evaluation.training.steps=7"], (None, 7, 0)),
+        (["evaluation.training.steps=7", "evaluation.training.epochs=3"], (3, None, 0)),
+        (["evaluation.training.epochs=7", "evaluation.training.min_steps=9"], (7, None, 9)),
+    ],
+)
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_length_replaces_a_length(tmp_path, overrides, length, times):
+    """Epochs and steps say one thing: the later one counts, over a base and a resolved config."""
+    config = "data: digits\nsource: pixel\nevaluation: {training: {lr: 0.02}}\n"
+    (tmp_path / "mine.yaml").write_text(config)
+    values = tmp_path / "mine.yaml"
+    for _ in range(times):
+        settings = load_config(values, overrides)
+        values = settings.model_dump(mode="json")
+    own = settings.evaluation.training
+    assert (own.epochs, own.steps, own.min_steps) == length
+    assert own.lr == 0.02
+    (tmp_path / "over.yaml").write_text("base: mine.yaml\nevaluation: {training: {steps: 4}}\n")
+    assert load_config(tmp_path / "over.yaml").evaluation.training.steps == 4
+
+
+def test_lengths_of_what_is_no_training_stand_side_by_side():
+    """The network of gradient matching has steps and epochs, both of which count."""
+    network = {"kind": "gradient", "network": {"steps": 3, "epochs": 2}}
+    settings = load_config({"data": "digits", "source": "pixel", "objective": network})
+    again = load_config(settings.model_dump(mode="json"), ["objective.network.steps=5"])
+    assert (again.objective.network.steps, again.objective.network.epochs) == (5, 2)
+
+
+@pytest.mark.parametrize("source", ["pixel", "low_rank", "hmn", {"kind": "multi_formation"}])
+def test_samples_of_a_generator_need_one(source):
+    values = {"data": "digits", "source": source, "evaluation": {"baselines": ["prior_samples"]}}
+    with pytest.raises(ConfigError, match="prior_samples.*generator"):
+        load_config(values)
+
+
+@pytest.mark.parametrize("source", [
+    {"kind": "gan", "generator": "digits16"},
+    {"kind": "hmn", "decoder": {"kind": "stylegan", "generator": "digits16"}},
+    {"kind": "multi_formation", "of": {"kind": "gan", "generator": "digits16"}},
+])  # fmt: skip
+def test_every_source_with_a_generator_tells_its_prior(source):
+    settings = load_config(
+        {"data": "digits", "source": source, "evaluation": {"baselines": ["prior_same_count"]}}
+    )
+    prior = settings.source.prior(settings.data.build().train)
+    assert (prior.sample_floats, list(prior.classes)) == (64, list(range(10)))
+    assert prior.generator_floats == 370008

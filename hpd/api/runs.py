@@ -227,7 +227,7 @@ def _rests_on(
     run: Run, config: RunSettings, dataset: Dataset, prior: Prior | None
 ) -> dict[str, Any]:
     """Return what decides the accuracies of an evaluation; not how many students there are."""
-    options = config.evaluation.model_dump(mode="json", exclude={"seeds"})
+    options = config.evaluation.model_dump(mode="json", exclude={"seeds", "card", "scores"})
     sets = [run.distilled.images, run.distilled.labels, run.initial.images]
     sets += [] if run.distilled.soft_labels is None else [run.distilled.soft_labels]
     teacher = config.evaluation.teacher

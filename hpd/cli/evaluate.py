@@ -13,7 +13,11 @@ from hpd.cli.running import interruptible
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-def evaluate(run: Path, overrides: tuple[str, ...]) -> None:
+@click.option(
+    "--card", is_flag=True,
+    help="Also corruptions, an attack, another resolution and membership. [card={}]",
+)  # fmt: skip
+def evaluate(run: Path, overrides: tuple[str, ...], card: bool) -> None:
     """Train fresh students on the distilled set of RUN and on its baselines.
 
     KEY=VALUE sets options of the evaluation for this once.
@@ -21,7 +25,10 @@ def evaluate(run: Path, overrides: tuple[str, ...]) -> None:
     \b
     Example:
       hpd evaluate runs/digits-0 seeds=10 training.epochs=100
+      hpd evaluate runs/digits-0 --card card.images=500
     """
+    # first of all, so that options of the card are laid over its defaults
+    overrides = ("card={}", *overrides) if card else overrides
     with interruptible("evaluate", [str(run), *overrides]):
         evaluate_and_show(run, overrides)
 
@@ -31,6 +38,7 @@ def evaluate_and_show(run: Any, overrides: tuple[str, ...]) -> None:
     from rich.console import Console
 
     from hpd import api
+    from hpd.cli.card_table import card_table
     from hpd.cli.progress import ProgressBar
     from hpd.cli.tables import evaluation_table, storage_table
 
@@ -39,5 +47,7 @@ def evaluate_and_show(run: Any, overrides: tuple[str, ...]) -> None:
         evaluation = api.evaluate(run, *overrides, report=bar.on_student)
     console.print(evaluation_table(evaluation))
     console.print(storage_table(evaluation))
+    if "card" in evaluation.about:
+        console.print(card_table(evaluation.about["card"]))
     path = api.report(run)
     console.print(f"report: {path}", highlight=False, soft_wrap=True)

@@ -48,12 +48,13 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         ]
         for row in rows
     ]
-    students = f"{len(rows[0].seeds)} students" if rows else ""
-    of = "" if several or not rows else f" of {rows[0].network}"
+    count = len(rows[0].seeds) if rows else 0
+    over = f"over {count} students" if count != 1 else "of a single student"
+    of = "" if several or not rows else f", {rows[0].network}"
     whole = whole_set_line(evaluation.about.get("whole_sets", []))
     return text_table(
         [*heading, *scores.values()], cells, left=1 + several,
-        title=f"accuracy on real test images, mean and deviation over {students}{of}",
+        title=f"accuracy on real test images, mean and deviation {over}{of}",
         caption=whole or None,
     )  # fmt: skip
 
@@ -73,7 +74,7 @@ def storage_table(evaluation: Evaluation) -> Table:
         for part in fields(Storage)
         if part.name == "images" or any(_amount(row, part.name).floats for row in rows)
     ]
-    heading = ["set", *(text for part in parts for text in (f"{part}: floats", "bits"))]
+    heading = ["set", *(text for part in parts for text in (f"{part}, floats", "bits"))]
     cells = [
         [
             row_label(row.name),

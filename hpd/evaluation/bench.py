@@ -6,8 +6,10 @@ import statistics
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from hpd.data import Dataset
+from hpd.evaluation.card import resized
 from hpd.evaluation.contenders import Contender, operations
 from hpd.evaluation.rows import Row
 from hpd.evaluation.settings import EvaluationSettings
@@ -50,7 +52,7 @@ class Bench:
         device: torch.device,
         streams: Streams,
     ) -> None:
-        self._train, self._device, self._streams = dataset.train, device, streams
+        self._train, self.device, self.streams = dataset.train, device, streams
         self._settings = settings
         self._images = dataset.test.normalised().to(device)
         self._labels = dataset.test.labels.to(device)
@@ -65,13 +67,14 @@ class Bench:
         return [100 * accuracy(own, self._images, self._labels) for own in trained]
 
     def trained(
-        self, student: StudentSettings, contender: Contender, seeds: Sequence[int]
-    ) -> list[Student]:
-        """Return the student of each seed, trained on a set."""
+        self, student: StudentSettings, contender: Contender, seeds: Sequence[int],
+        side: int | None = None,
+    ) -> list[Student]:  # fmt: skip
+        """Return the student of each seed, trained on a set; on its images at another side."""
         if not seeds:
             return []
         kind = STUDENTS.kind_of(student)
-        lessons = [self._lesson(student, contender, seed) for seed in seeds]
+        lessons = [self._lesson(student, contender, seed, side) for seed in seeds]
         train_students(lessons, self._settings.training_of(contender.training, kind))
         return [lesson.student for lesson in lessons]
 
@@ -81,12 +84,12 @@ class Bench:
         key = f"{kind} {student!r}"
         if key not in self._teachers:
             assert training is not None, "checked by the settings"
-            own = self._streams.fork("teacher", kind)
-            images = self._train.normalised().to(self._device)
-            labels = self._train.labels.to(self._device)
+            own = self.streams.fork("teacher", kind)
+            images = self._train.normalised().to(self.device)
+            labels = self._train.labels.to(self.device)
             training = self._settings.training_of(training, kind)
             self._teachers[key] = train_student(
-                self._fresh(student, own), images, labels, training, own
+                self._fresh(student, own, images), images, labels, training, own
             ).eval()
         return self._teachers[key]
 
@@ -107,10 +110,12 @@ class Bench:
             augment=operations(contender.training),
         )
 
-    def _lesson(self, student: StudentSettings, contender: Contender, seed: int) -> Lesson:
-        own = self._streams.fork("student", STUDENTS.kind_of(student), seed)
+    def _lesson(
+        self, student: StudentSettings, contender: Contender, seed: int, side: int | None
+    ) -> Lesson:
+        own = self.streams.fork("student", STUDENTS.kind_of(student), seed)
         images, labels = contender.draw(seed)
-        images = images.to(self._device)
+        images = images.to(self.device)
         answer = None
         if contender.labels == "stored":
             assert contender.soft_labels is not None, "checked when it was made"
@@ -119,7 +124,11 @@ class Bench:
             labels = in_batches(self._answer(student), images).softmax(dim=1)
         elif contender.labels == "online":
             answer = self._answer(student)
-        return Lesson(self._fresh(student, own), images, labels.to(self._device), own, answer)
+        # a teacher sees images at their own size
+        images = images if side is None else resized(images, side)
+        return Lesson(
+            self._fresh(student, own, images), images, labels.to(self.device), own, answer
+        )
 
     def _answer(self, student: StudentSettings) -> Answer:
         """Return what gives the logits of normalised images."""
@@ -139,11 +148,12 @@ class Bench:
             return Amount.of(sum(value.numel() for value in network.parameters()))
         return Amount.of(round(contender.images_per_class * classes) * classes)
 
-    def _fresh(self, student: StudentSettings, streams: Streams) -> Student:
-        shape, classes = self._train.image_shape, self._train.num_classes
-        return student.build(shape, classes, streams.generator("weights")).to(self._device)
+    def _fresh(self, student: StudentSettings, streams: Streams, images: Tensor) -> Student:
+        channels, height, width = images.shape[1:]
+        rng, classes = streams.generator("weights"), self._train.num_classes
+        return student.build((channels, height, width), classes, rng).to(self.device)
 
     def _read(self, path: str) -> Teacher:
         teacher = read_teacher(path)
         teacher.check_fits(self._train.image_shape, self._train.classes)
-        return teacher.to(self._device)
+        return teacher.to(self.device)

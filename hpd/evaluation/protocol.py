@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from generators import Prior
 from hpd.artifacts import DistilledSet
 from hpd.data import Dataset
 from hpd.evaluation.bench import Bench
+from hpd.evaluation.card import Card, measure_card
 from hpd.evaluation.contenders import (
     Contender,
     Materials,
@@ -30,6 +31,8 @@ from hpd.students import STUDENTS, StudentSettings, in_batches
 
 # students that learn at once: more take more memory, and no less time
 _TOGETHER = 5
+# the sets whose robustness is measured
+_CARDED = ("distilled", "prior_samples", "random_real")
 
 Report = Callable[[str, int, int], None]
 """Hears (row name, students done, students in all) after each student."""
@@ -84,6 +87,12 @@ def evaluate_sets(
     rows, rest = ([row for key, row in found.rows if (key in keys) == own] for own in (True, False))
     known = whole_sets(dataset)
     about = {**found.about, "whole_sets": [own.as_json() for own in known]}
+    if settings.card is not None:
+        asked = [contender for contender in table if contender.name in _CARDED]
+        about["card"] = {
+            "settings": settings.card.model_dump(mode="json"),
+            "sets": [card.as_json() for card in _cards(asked, bench, settings, dataset, report)],
+        }
     return Evaluation(scored(rows, rest, _marks(known, settings)), rest, about=about)
 
 
@@ -106,6 +115,33 @@ def compare(
     found = _measure(contenders, bench, settings, report, ledger or Ledger())
     marks = _marks(whole_sets(dataset), settings)
     return Evaluation(scored([row for _, row in found.rows], [], marks), about=found.about)
+
+
+def _cards(
+    contenders: Sequence[Contender], bench: Bench, settings: EvaluationSettings,
+    dataset: Dataset, report: Report,
+) -> Iterator[Card]:  # fmt: skip
+    """Train students on each set once more, at its own resolution and at the other."""
+    assert settings.card is not None, "asked for"
+    side = settings.card.side_for(dataset.train.image_shape)
+    seeds, done = range(settings.seeds), 0
+    total = len(contenders) * len(settings.students)
+    for student in settings.students:
+        for contender in contenders:
+            # a teacher that is asked online knows images of its own size only
+            other = [] if contender.labels == "online" else seeds
+            yield measure_card(
+                contender.name,
+                STUDENTS.kind_of(student),
+                bench.trained(student, contender, seeds),
+                bench.trained(student, contender, other, side),
+                data=dataset,
+                settings=settings.card,
+                streams=bench.streams,
+                device=bench.device,
+            )
+            done += 1
+            report(f"card of {contender.name}", done, total)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from hpd.evaluation import (
     of_set,
     whole_sets,
 )
+from hpd.evaluation.card import Card
 from hpd.evaluation.contenders import Materials, contenders
 from hpd.evaluation.ledger import Ledger
 from hpd.rng import Streams
@@ -385,3 +386,22 @@ def test_an_unknown_row_is_named(dataset, two_each):
     evaluation = evaluate(dataset, two_each, full_training=None, seeds=1)
     with pytest.raises(ConfigError, match="random_real"):
         evaluation.row("random")
+
+
+def test_a_card_is_of_the_set_and_of_what_stands_beside_it(dataset, two_each):
+    card = {"corruptions": ["rotation"], "steps": 1, "images": 12, "membership_images": 12}
+    evaluation = evaluate(dataset, two_each, card=card, training={"epochs": 4, "lr": 0.05})
+    told = evaluation.as_json()["card"]
+    cards = [Card.of_json(values) for values in told["sets"]]
+    assert [(own.name, own.students, own.resolution) for own in cards] == [
+        ("distilled", 2, 12), ("random_real", 2, 12),
+    ]  # fmt: skip
+    assert told["settings"]["images"] == 12
+    # on the same images, and by the same students as the table
+    whole = evaluate(
+        dataset, two_each, card={**card, "images": None}, training={"epochs": 4, "lr": 0.05}
+    )
+    first = Card.of_json(whole.as_json()["card"]["sets"][0])
+    assert first.clean.mean == pytest.approx(whole.row("distilled").accuracy_mean, abs=1e-3)
+    assert first.resized is not None
+    assert "card" not in evaluate(dataset, two_each, training={"epochs": 4}).as_json()

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from hpd.artifacts.distilled import DistilledSet
 from hpd.artifacts.provenance import Provenance
+from hpd.artifacts.report.card import card_section
 from hpd.artifacts.report.charts import StageSteps, loss_chart, read_stages, score_chart
 from hpd.artifacts.report.gallery import gallery
 from hpd.artifacts.report.tables import (
@@ -86,6 +87,7 @@ def render_report(folder: RunFolder, real: ImageSet | None = None, *, note: str 
         note=note,
         likeness=alike,
         rows=rows,
+        card=_parsed(folder, EVALUATION, lambda text: card_section(json.loads(text))),
         scores={k: v for k, v in SCORES.items() if any(r.scores[k] is not None for r in rows)},
         whole=whole,
         parts=[part.name for part in fields(Storage)],
