@@ -163,7 +163,7 @@ def test_lengths_of_what_is_no_training_stand_side_by_side():
 @pytest.mark.parametrize("source", ["pixel", "low_rank", "hmn", {"kind": "multi_formation"}])
 def test_samples_of_a_generator_need_one(source):
     values = {"data": "digits", "source": source, "evaluation": {"baselines": ["prior_samples"]}}
-    with pytest.raises(ConfigError, match="prior_samples.*generator"):
+    with pytest.raises(ConfigError, match=r"prior_samples.*generator"):
         load_config(values)
 
 

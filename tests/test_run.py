@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -287,3 +288,25 @@ def test_a_run_that_diverges_keeps_its_checkpoints(small, tmp_path):
     assert "NumericError" in result.stderr
     assert (out / "checkpoints" / "stage-00.safetensors").is_file()
     assert not (out / "manifest.json").exists()
+
+
+def test_a_card_is_measured_shown_and_kept(finished, tmp_path):
+    out, _ = finished
+    run = tmp_path / "run"
+    shutil.copytree(out, run)
+    quick = ["seeds=1", "training.steps=2", "full_training=null", "scores=false"]
+    card = ["--card", "card.images=20", "card.steps=1", "card.corruptions=[rotation]"]
+    result = CliRunner().invoke(main, ["evaluate", str(run), *quick, *card])
+    assert result.exit_code == 0, result.output
+    for words in ("rotation", "PGD-1, L-inf 2/255", "at 24 px", "membership"):
+        assert words in result.output
+    told = json.loads((run / "evaluation.json").read_text())["card"]
+    assert [own["name"] for own in told["sets"]] == ["distilled", "random_real", "prior_samples"]
+    assert told["settings"]["images"] == 20
+    assert "PGD-1" in (run / "report.html").read_text()
+    # without it nothing of the kind is said
+    result = CliRunner().invoke(main, ["evaluate", str(run), *quick])
+    assert "membership" not in result.output
+    result = CliRunner().invoke(main, ["evaluate", str(run), *quick, "card.corruptions=[jpg]"])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "jpeg" in result.stderr

@@ -173,7 +173,8 @@ def measure(base: RunSettings, plan: Plan, data: Dataset, lr: float, rank: int) 
     own = soft.gather(1, distilled.labels[:, None]).clamp(min=1e-30)
     return {
         **plan.key,
-        "stored_floats": row.stored_floats,
+        "stored_floats": row.storage.images.floats,
+        "label_floats": row.storage.labels.floats,
         "mean": row.accuracy_mean,
         "std": row.accuracy_std,
         "students": len(row.seeds),
@@ -186,7 +187,7 @@ def measure(base: RunSettings, plan: Plan, data: Dataset, lr: float, rank: int) 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the table: a line for each source, size and adjustment."""
     lines = [
-        "| source | images a class | adjustment | steps | floats | accuracy % | distance "
+        "| source | images a class | adjustment | steps | floats + labels | accuracy % | distance "
         "| sets x students |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -199,9 +200,10 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         distances = [row["distance"] for row in group if row["distance"] is not None]
         distance = f"{statistics.fmean(distances):.3f}" if distances else ""
         name = "real images, relabelled" if mode == START else mode
+        floats = " + ".join(f"{group[0].get(k, 0):,}" for k in ("stored_floats", "label_floats"))
         lines.append(
             f"| {source} | {images} | {name} | {steps} "
-            f"| {group[0]['stored_floats']:,} | {mean:.1f} ± {std:.1f} | {distance} "
+            f"| {floats} | {mean:.1f} ± {std:.1f} | {distance} "
             f"| {len(group)} x {group[0]['students']} |"
         )
     return "\n".join(lines) + "\n"

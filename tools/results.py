@@ -127,7 +127,7 @@ def _measured(task: Task) -> dict[str, Any]:
     return {
         **found,
         "made_images_per_class": contender.images_per_class,
-        "stored_floats": contender.stored_floats,
+        "stored_floats": contender.storage.images.floats,
         "accuracies": {row.network: [round(a, 3) for a in row.accuracies] for row in result.rows},
     }
 

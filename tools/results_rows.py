@@ -26,9 +26,6 @@ BASES = {
 ACROSS = "across architectures"
 """Stands for the mean over all architectures but the first in the column `network`."""
 
-# of a table's rows at several images a class, whose students see many times the images
-_EPOCHS = 100
-
 
 @dataclass(frozen=True)
 class Method:
@@ -141,7 +138,7 @@ class Set:
         if isinstance(source, GanSettings):
             # the class averages would all be the same image
             options.append("source.init=sample")
-        return [*options, f"evaluation.training.epochs={_EPOCHS}"]
+        return options
 
 
 def budget_option(kind: str) -> str:

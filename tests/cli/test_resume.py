@@ -259,8 +259,10 @@ def test_an_evaluation_goes_on_with_the_students_at_which_it_was(here, whole, ke
     assert not (here / "run" / "evaluation.json").exists()
     assert len(names) == 4
     assert CliRunner().invoke(main, ["evaluate", "run"]).exit_code == 0
-    # two students of each row, each kept once
-    assert len(set(names)) == len(names) == 2 * len(rows(whole))
+    # two students of each row and of what its scores rest on, each kept once
+    evaluation = read_sealed(Path(whole) / "evaluation.json")
+    trained = [*evaluation["rows"], *evaluation["references"]]
+    assert len(set(names)) == len(names) == 2 * len(trained)
     check_like(whole)
 
 
@@ -275,7 +277,7 @@ def test_students_of_another_evaluation_are_not_taken(here, kept):
         hpd.evaluate(run)
     names.clear()
     changed = hpd.evaluate(run, "training.epochs=3")
-    assert len(names) == 2 * len(changed.rows)
+    assert len(names) == 2 * len([*changed.rows, *changed.references])
     assert changed.rows == hpd.evaluate(hpd.distill("config.yaml"), "training.epochs=3").rows
 
 

@@ -57,7 +57,7 @@ def test_recovery_has_a_row_for_each_source_size_and_adjustment(base, tmp_path):
     assert all((row["distance"] is None) == (row["images"] == 1) for row in rows)
     pixels = [row for row in rows if row["source"] == "pixel" and row["images"] == 2]
     # 256 pixels and 3 soft labels each
-    assert {row["stored_floats"] for row in pixels} == {6 * (256 + 3)}
+    assert {(row["stored_floats"], row["label_floats"]) for row in pixels} == {(6 * 256, 6 * 3)}
     assert len({row["teacher_cross_entropy"] for row in pixels}) == len(pixels)
     assert len(page.splitlines()) == 2 + len(rows)
     # in two goes, to the same rows
