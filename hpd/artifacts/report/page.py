@@ -37,6 +37,11 @@ from hpd.files import write_bytes
 from hpd.storage import Storage
 
 REPORT = "report.html"
+# what an accuracy means only beside
+_BESIDE = {
+    "random_real": "trained on as many random real images",
+    "prior_samples": "trained on samples of the generator, for as many floats",
+}
 _TEMPLATES = resources.files("hpd.artifacts.report")
 
 
@@ -93,7 +98,7 @@ def render_report(folder: RunFolder, real: ImageSet | None = None, *, note: str 
         parts=[part.name for part in fields(Storage)],
         soft=any(row.labels != "hard" for row in rows),
         distilled_row=next((row for row in rows if row.name == "distilled"), None),
-        random_row=next((row for row in rows if row.name == "random_real"), None),
+        beside=[(row, _BESIDE[row.name]) for row in rows if row.name in _BESIDE],
         charts=[c for c in (loss_chart(stages), score_chart(stages)) if c is not None],
         best=best if isinstance(best, Mapping) else {},
         costs=cost_rows(stages),
