@@ -24,7 +24,7 @@ from hpd.objectives import OBJECTIVES, ObjectiveSettings
 from hpd.objectives.distribution import DistributionSettings
 from hpd.registry import Settings
 from hpd.sources import SOURCES, SourceSettings
-from hpd.students.training import without_length
+from hpd.students.schedule import without_length
 
 _PACKAGE = Path(__file__).parent
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -136,13 +136,7 @@ def evaluate(
         HpdError: if an override is wrong.
     """
     run = opened(run)
-    prefixed = [f"evaluation.{override}" for override in overrides]
-    values = run.config.model_dump(mode="json")
-    if "protocol" in parse_options(overrides):
-        # what the old protocol set would override the new one
-        for option in ("training", "rate_factors", "labels"):
-            del values["evaluation"][option]
-    config = load_config(values, prefixed)
+    config = _changed(run.config, overrides)
     dataset = config.data.build()
     check_data(run.data_facts, dataset.train, run.folder)
     if config.evaluation.teacher is not None:
@@ -175,6 +169,16 @@ def evaluate(
             RunFolder(run.folder).write_evaluation(evaluation.as_json())
             ledger.close()
     return evaluation
+
+
+def _changed(config: RunSettings, overrides: Sequence[str]) -> RunSettings:
+    """Return the configuration of a run with other options of its evaluation."""
+    values = config.model_dump(mode="json")
+    if "protocol" in parse_options(overrides):
+        # what the old protocol set would override the new one
+        for option in ("training", "rate_factors", "labels"):
+            del values["evaluation"][option]
+    return load_config(values, [f"evaluation.{override}" for override in overrides])
 
 
 def _similarity(distilled: DistilledSet, dataset: Dataset) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hpd.evaluation.card import CardSettings
 from hpd.registry import Settings
 from hpd.students import STUDENTS, StudentSettings, TrainingSettings
 from hpd.students.convnet import ConvNetSettings
-from hpd.students.training import completed
+from hpd.students.schedule import completed
 
 Baseline = Literal["random_real", "herding", "k_centre", "prior_samples", "prior_same_count"]
 LabelKind = Literal["hard", "soft", "stored", "online"]

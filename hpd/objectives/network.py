@@ -11,7 +11,7 @@ from torch import Tensor
 from hpd.errors import RunError
 from hpd.objectives.matching import RealSide
 from hpd.students import Student, Taught, train_epoch
-from hpd.students.training import SGDSettings
+from hpd.students.schedule import SGDSettings
 from hpd.typing import State, Step
 
 _IDC_STEPS = 100

@@ -3,11 +3,11 @@
 from hpd.students import alexnet, convnet, resnet, resnet20, vgg, vit
 from hpd.students.base import STUDENTS, Student, StudentSettings
 from hpd.students.means import class_means
+from hpd.students.schedule import TrainingSettings
 from hpd.students.together import train_student, train_students
 from hpd.students.training import (
     Lesson,
     Taught,
-    TrainingSettings,
     accuracy,
     in_batches,
     train_epoch,

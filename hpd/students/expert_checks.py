@@ -14,7 +14,7 @@ from hpd.errors import DataError, NumericError, RunError
 from hpd.registry import Settings
 from hpd.students.base import STUDENTS, StudentSettings
 from hpd.students.expert_record import ExpertRecord, student_layout
-from hpd.students.training import TrainingSettings
+from hpd.students.schedule import TrainingSettings
 from hpd.students.trajectories import ExpertFolder
 
 _SHOWN = 3

@@ -18,7 +18,7 @@ from hpd.registry import Settings
 from hpd.rng import Streams
 from hpd.students.base import STUDENTS, StudentSettings
 from hpd.students.parameters import Layout, layout_of
-from hpd.students.training import TrainingSettings, completed_from
+from hpd.students.schedule import TrainingSettings, completed_from
 
 FORMAT = 1
 _SAMPLE = 2000

@@ -34,7 +34,8 @@ from hpd.seals import digest_json, digest_tensor, read_sealed, sealed, unsealed
 from hpd.students.base import STUDENTS, ImageShape, Student, StudentSettings
 from hpd.students.resnet import ResNet18Settings
 from hpd.students.resnet20 import NAME, NORMALISATION, ResNet20Settings, read_resnet20
-from hpd.students.training import TrainingSettings, completed_from, in_batches
+from hpd.students.schedule import TrainingSettings, completed_from
+from hpd.students.training import in_batches
 from hpd.typing import State
 
 RECORD, WEIGHTS, PARTIAL = "teacher.json", "teacher.safetensors", "teacher.partial.safetensors"

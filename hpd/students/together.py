@@ -12,8 +12,9 @@ from torch import Tensor
 from hpd.augment import Augmentation, draw_augmentation
 from hpd.rng import Streams
 from hpd.students.base import Student
+from hpd.students.schedule import TrainingSettings
 from hpd.students.stack import StudentStack, stackable, width_of
-from hpd.students.training import Lesson, TrainingSettings, asked, soften, train_plainly
+from hpd.students.training import Lesson, asked, soften, train_plainly
 
 # Measured on a CPU: with more values than this in the first maps of a student's batch it is as
 # fast alone as together with others, and takes less memory (tools/bench_evaluation.py). With fewer

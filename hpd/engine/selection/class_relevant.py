@@ -20,7 +20,7 @@ from hpd.students import (
     train_student,
 )
 from hpd.students.convnet import ConvNetSettings
-from hpd.students.training import completed_from
+from hpd.students.schedule import completed_from
 from hpd.typing import Objective, Selector
 
 _BATCH = 128

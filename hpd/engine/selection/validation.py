@@ -15,7 +15,7 @@ from hpd.errors import DataError
 from hpd.rng import Streams
 from hpd.students import STUDENTS, StudentSettings, TrainingSettings, accuracy, train_student
 from hpd.students.convnet import ConvNetSettings
-from hpd.students.training import completed_from
+from hpd.students.schedule import completed_from
 from hpd.typing import Objective, Selector
 
 _TRAINING = TrainingSettings(epochs=30, batch_size=64)
