@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from hpd.data import DATASETS, DatasetSettings
 from hpd.engine import SELECTORS, OptimizerSettings, SelectorSettings
-from hpd.engine.selection import ClassRelevantSettings
+from hpd.engine.selection.ridge import RidgeSettings
 from hpd.engine.tracking import TrackingSettings
 from hpd.errors import ConfigError, nearest
 from hpd.evaluation import EvaluationSettings
@@ -47,7 +47,7 @@ class RunSettings(Settings):
     source: Annotated[SourceSettings, SOURCES]
     objective: Annotated[ObjectiveSettings, OBJECTIVES] = Field(DistributionSettings())
     optimizer: OptimizerSettings = Field(OptimizerSettings())
-    selection: Annotated[SelectorSettings, SELECTORS] = Field(ClassRelevantSettings())
+    selection: Annotated[SelectorSettings, SELECTORS] = Field(RidgeSettings())
     evaluation: EvaluationSettings = Field(EvaluationSettings())
     tracking: TrackingSettings = Field(TrackingSettings())
     checkpoint_every: int = Field(
