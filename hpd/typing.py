@@ -228,9 +228,34 @@ class MatchesByClass(Objective, Protocol):
         ...
 
 
+class Score(float):
+    """A score that knows by how much another must differ from it to mean anything.
+
+    Args:
+        value: lower is better.
+        margin: 0 or more; a plain number has none.
+    """
+
+    margin: float
+
+    def __new__(cls, value: float, margin: float = 0.0) -> Score:
+        """Return the number with its margin."""
+        score = super().__new__(cls, value)
+        score.margin = margin
+        return score
+
+    def __reduce__(self) -> tuple[type[Score], tuple[float, float]]:
+        """Return what a copy in another process is made of."""
+        return Score, (float(self), self.margin)
+
+
 class Selector(Protocol):
     """Scores a synthetic set, so that the best state of a run can be kept."""
 
     def __call__(self, images: Tensor, labels: Tensor) -> float | None:
-        """Return the score of images [N, C, H, W] in [0, 1], lower is better; None: keep last."""
+        """Return the score of images [N, C, H, W] in [0, 1], lower is better; None: keep last.
+
+        With a `Score` that has a margin, of the states within it of the lowest one the last is
+        kept: chance alone undoes no steps.
+        """
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -12,9 +13,9 @@ from hpd.artifacts.checkpoints import Checkpoint
 from hpd.checks import check_finite
 from hpd.device import Processes
 from hpd.engine.observer import StageReport
-from hpd.engine.snapshot import Best, Snapshot
+from hpd.engine.snapshot import Best, Snapshot, margin_of
 from hpd.interrupts import Interrupts
-from hpd.typing import Stage, State, Step
+from hpd.typing import Score, Stage, State, Step
 
 _logger = logging.getLogger(__name__)
 
@@ -124,7 +125,12 @@ def to_checkpoint(snapshot: Snapshot, about: Mapping[str, Any]) -> Checkpoint:
             "stage": s.stage,
             "steps": s.steps,
             "rates": s.rates,
-            "best": {"score": s.best.score, "step": s.best.step},
+            "best": {
+                "score": s.best.score,
+                "margin": margin_of(s.best.score),
+                "step": s.best.step,
+                "lowest": None if math.isinf(s.best.lowest) else s.best.lowest,
+            },
             "reports": [asdict(report) for report in s.reports],
             "best_stage": s.best_stage,
         },
@@ -137,7 +143,15 @@ def to_snapshot(checkpoint: Checkpoint) -> Snapshot:
     reports = tuple(
         StageReport(**{**values, "stage": Stage(**values["stage"])}) for values in about["reports"]
     )
-    best = Best(_below(tensors, "best"), about["best"]["score"], about["best"]["step"])
+    told = about["best"]
+    # checkpoints of earlier versions have neither margin nor lowest score
+    score, lowest = told["score"], told.get("lowest", told["score"])
+    best = Best(
+        _below(tensors, "best"),
+        None if score is None else Score(score, told.get("margin", 0.0)),
+        told["step"],
+        math.inf if lowest is None else lowest,
+    )
     return Snapshot(
         stage=about["stage"],
         steps=about["steps"],

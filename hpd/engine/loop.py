@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from hpd.device import Processes
 from hpd.engine.observer import Observer, StageReport, StepReport
 from hpd.engine.optimizer import OptimizerSettings, optimizer_state, rates, restore
 from hpd.engine.sharing import Share
-from hpd.engine.snapshot import Best, Keeper, KeepsNothing, Snapshot
+from hpd.engine.snapshot import Best, Keeper, KeepsNothing, Snapshot, near
 from hpd.errors import NumericError
 from hpd.typing import (
     DrawsBatches,
@@ -126,6 +126,7 @@ class _Course:
     ended_with: Tensor = field(init=False)
     reports: list[StageReport] = field(default_factory=list)
     best_stage: int = 0
+    lowest: float = math.inf
 
     def __post_init__(self) -> None:
         self.images = self.ended_with = self.initial
@@ -147,7 +148,7 @@ class _Course:
     def _go_to(self, since: Snapshot) -> None:
         """Take over what there was, with the source in the last stage that was finished."""
         self.reports, self.best_stage = list(since.reports), since.best_stage
-        self.images = since.images
+        self.images, self.lowest = since.images, since.best.lowest
         self.objective.load_state(since.objective)
         for index in range(len(self.reports)):
             self.source.enter(index)
@@ -155,12 +156,12 @@ class _Course:
             self.source.load_state(since.source)
             self.ended_with = render_all(self.source)
 
-    def finish(self, report: StageReport) -> None:
-        """Take in a stage whose best state the source is in."""
+    def finish(self, report: StageReport, lowest: float) -> None:
+        """Take in a stage whose best state the source is in; `lowest` is the score so far."""
         self.reports.append(report)
-        self.ended_with = render_all(self.source)
+        self.ended_with, self.lowest = render_all(self.source), lowest
         best = self.reports[self.best_stage].score
-        if report.index == 0 or report.score is None or best is None or report.score < best:
+        if _outdoes(report, best, lowest):
             self.best_stage, self.images = report.index, self.ended_with
 
     def score(self, images: Tensor, labels: Tensor, *, first: bool) -> float | None:
@@ -168,6 +169,13 @@ class _Course:
         if first and self.reports and torch.equal(images.cpu(), self.ended_with):
             return self.reports[-1].score
         return self.selector(images, labels)
+
+
+def _outdoes(report: StageReport, best: float | None, lowest: float) -> bool:
+    """Return whether a stage is kept rather than the best before it, whose score is given."""
+    if report.index == 0 or report.score is None or best is None:
+        return True
+    return report.score < best or (report.best_step > 0 and near(report.score, lowest))
 
 
 @dataclass
@@ -192,7 +200,7 @@ class _StageRun:
         share = Share(course.processes, source)
         groups = share.take(groups)
         optimizer = course.settings.build(groups, lrs)
-        best = Best(source.state(), math.inf, 0)
+        best = Best(source.state(), math.inf, 0, course.lowest)
         return cls(course, index, source.stages[index], groups, optimizer, best, share)
 
     def restore(self, since: Snapshot) -> None:
@@ -200,7 +208,7 @@ class _StageRun:
         share, best = self.share, since.best
         self.course.source.load_state(share.rows(since.source))
         restore(self.optimizer, share.optimizer_rows(since.optimizer), since.rates)
-        self.best = Best(share.rows(best.state), best.score, best.step)
+        self.best = replace(best, state=share.rows(best.state))
         self.done = since.steps
 
     def run(self) -> None:
@@ -218,7 +226,7 @@ class _StageRun:
         self.best.offer(source, self._score(last), self.stage.steps)
         source.load_state(self.best.state)
         report = StageReport(self.stage, self.index, self.best.step, self.best.score)
-        course.finish(report)
+        course.finish(report, self.best.lowest)
         with course.processes.together():
             course.observer.on_stage(report)
         course.keeper.after_stage(self._snapshot)
@@ -294,7 +302,7 @@ class _StageRun:
             objective=course.objective.state(),
             optimizer=optimizer,
             rates=() if finished else rates(self.optimizer),
-            best=Best(best, self.best.score, self.best.step),
+            best=replace(self.best, state=best),
             reports=tuple(course.reports),
             best_stage=course.best_stage,
             images=course.images,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,27 +10,45 @@ from typing import Protocol
 from torch import Tensor
 
 from hpd.engine.observer import StageReport
-from hpd.typing import Source, State
+from hpd.typing import Score, Source, State
 
 
 @dataclass
 class Best:
-    """The best state seen in a stage. The state is a clone: the optimiser works in place.
+    """The state of a stage to keep. It is a clone: the optimiser works in place.
 
     Args:
         state: of the source.
         score: of that state, None where nothing is scored.
         step: number of optimiser steps of the stage before it.
+        lowest: score so far, of this stage and those before it.
     """
 
     state: State
     score: float | None
     step: int
+    lowest: float = math.inf
 
     def offer(self, source: Source, score: float | None, step: int) -> None:
-        """Keep the source's present state if it scores better, or if nothing is scored."""
-        if score is None or self.score is None or score < self.score:
+        """Keep the source's present state if it scores better, or if nothing is scored.
+
+        Or if it scores as good as the lowest within its margin: later states have taken more
+        steps, and what a score cannot tell is no reason to undo them.
+        """
+        if score is None or self.score is None or score < self.score or near(score, self.lowest):
             self.state, self.score, self.step = source.state(), score, step
+        if score is not None:
+            self.lowest = min(self.lowest, score)
+
+
+def near(score: float, lowest: float) -> bool:
+    """Return whether a score with a margin is within it of the lowest."""
+    return margin_of(score) > 0 and score - margin_of(score) <= lowest
+
+
+def margin_of(score: float | None) -> float:
+    """Return the margin of a score, 0 without one."""
+    return score.margin if isinstance(score, Score) else 0.0
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,8 @@ def _affordable_samples(given: Materials, settings: EvaluationSettings) -> int:
     labels = given.classes if settings.labels_of_baselines == "soft" else 0
     kept = given.distilled.storage
     floats = kept.images.floats + kept.labels.floats
-    return max(floats // given.classes // (given.prior.sample_floats + labels), 1)
+    count = floats // given.classes // (given.prior.sample_floats + labels)
+    return max(min(count, settings.prior_limit or count), 1)
 
 
 def first_of(part: DistilledSet, count: int) -> DistilledSet:

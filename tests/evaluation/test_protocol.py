@@ -340,6 +340,9 @@ def test_samples_of_the_prior_are_paid_by_their_z(dataset, two_each, images):
     assert rows["prior_samples"].storage.generator == Amount.of(prior.generator_floats)
     assert rows["prior_same_count"].images_per_class == 2
     assert "random_real" not in rows
+    few = settings(prior_limit=3, seeds=1, full_training=None)
+    row = evaluate_sets(two_each, two_each, dataset, few, **given).row("prior_samples")
+    assert (row.images_per_class, row.storage.images.floats) == (3, 9 * z)
     with pytest.raises(ConfigError, match="generator"):
         evaluate_sets(two_each, two_each, dataset, s, device=CPU, streams=Streams(0))
 

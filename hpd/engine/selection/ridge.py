@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -15,7 +16,7 @@ from hpd.engine.selection.base import SELECTORS, SelectorSettings, some_of
 from hpd.rng import Streams
 from hpd.students import STUDENTS, Student, StudentSettings, in_batches
 from hpd.students.convnet import ConvNetSettings
-from hpd.typing import Objective, Selector
+from hpd.typing import Objective, Score, Selector
 
 _BATCH = 128
 
@@ -34,6 +35,12 @@ class RidgeSettings(SelectorSettings):
     networks: int = Field(5, ge=1, description="networks, each with fresh weights")
     images: int = Field(
         2000, ge=1, description="real images that are predicted, as many of each class, at least 1"
+    )
+    margin: float = Field(
+        1.0,
+        ge=0,
+        description="standard errors by which a score must differ to mean anything: of the states"
+        " within it of the lowest the last is kept; 0: the lowest alone",
     )
     # with less, rounding could leave the kernel without an inverse
     ridge: float = Field(
@@ -58,7 +65,10 @@ class RidgeSettings(SelectorSettings):
             for i in range(self.networks)
         ]
         frozen = [student.to(device).eval().requires_grad_(False) for student in students]
-        return RidgeError(frozen, real, device, ridge=self.ridge, criterion=self.criterion)
+        return RidgeError(
+            frozen, real, device,
+            ridge=self.ridge, criterion=self.criterion, margin=self.margin,
+        )  # fmt: skip
 
 
 def centred_targets(labels: Tensor, num_classes: int) -> Tensor:
@@ -131,10 +141,29 @@ def vote_error(predictions: Tensor, labels: Tensor) -> float:
     return (wrong + error / (1 + error)) / len(labels)
 
 
-CRITERIA: Mapping[str, Callable[[Tensor, Tensor], float]] = {
-    "vote": vote_error,
-    "squared": squared_error,
+def vote_spread(predictions: Tensor, labels: Tensor) -> float:
+    """Return the standard error of `vote_error`: ``sqrt(p (1 - p) / M)`` of a share p of M images.
+
+    >>> vote_spread(torch.eye(4)[None, [0, 1, 2, 2]], torch.tensor([0, 1, 2, 3]))
+    0.21650635094610965
+    """
+    wrong = float((predictions.sum(dim=0).argmax(dim=1) != labels).double().mean())
+    return math.sqrt(wrong * (1 - wrong) / len(labels))
+
+
+def squared_spread(predictions: Tensor, labels: Tensor) -> float:
+    """Return the standard error of `squared_error` over images; 0 for a single one."""
+    gaps = predictions - centred_targets(labels, predictions.shape[2])
+    each = gaps.square().sum(dim=2).mean(dim=0)
+    return float(each.std()) / math.sqrt(len(each)) if len(each) > 1 else 0.0
+
+
+Criterion = Callable[[Tensor, Tensor], float]
+CRITERIA: Mapping[str, tuple[Criterion, Criterion]] = {
+    "vote": (vote_error, vote_spread),
+    "squared": (squared_error, squared_spread),
 }
+"""What errors are, and their standard errors: both of predictions [T, M, K] and labels [M]."""
 
 
 class RidgeError:
@@ -149,14 +178,15 @@ class RidgeError:
         device: where to embed.
         ridge: see `ridge_predictions`.
         criterion: one of `CRITERIA`.
+        margin: of its scores, in standard errors over the real images.
     """
 
     def __init__(
         self, students: Sequence[Student], real: ImageSet, device: torch.device, *,
-        ridge: float, criterion: str,
+        ridge: float, criterion: str, margin: float = 0.0,
     ) -> None:  # fmt: skip
         self._students, self._device, self._ridge = students, device, ridge
-        self._criterion = CRITERIA[criterion]
+        (self._error, self._spread), self._margin = CRITERIA[criterion], margin
         self._normalisation, self._num_classes = real.normalisation, real.num_classes
         self._labels, normalised = real.labels, real.normalised()
         self._real = [self._embed(student, normalised) for student in students]
@@ -166,12 +196,13 @@ class RidgeError:
         rows = in_batches(lambda part: student.embed(part.to(self._device)), images, _BATCH)
         return rows.cpu().double()
 
-    def __call__(self, images: Tensor, labels: Tensor) -> float:
+    def __call__(self, images: Tensor, labels: Tensor) -> Score:
         """Score images [N, C, H, W] in [0, 1] with labels [N]."""
         normalised = self._normalisation.apply(images.detach())
         targets = centred_targets(labels.cpu(), self._num_classes)
-        predictions = [
+        every = [
             ridge_predictions(real, self._embed(student, normalised), targets, self._ridge)
             for student, real in zip(self._students, self._real, strict=True)
         ]
-        return self._criterion(torch.stack(predictions), self._labels)
+        found = torch.stack(every), self._labels
+        return Score(self._error(*found), self._margin * self._spread(*found))
