@@ -38,12 +38,13 @@ from hpd.device import open_device
 from hpd.engine import SELECTORS, StageReport, StepReport, optimise
 from hpd.engine.loop import render_all
 from hpd.engine.selection import LastSettings
+from hpd.engine.snapshot import margin_of, near
 from hpd.errors import RunError
 from hpd.evaluation import compare, of_set
 from hpd.evaluation.ranking import LevelResult, levels_png, rank_correlation
 from hpd.files import write_bytes, write_json
 from hpd.rng import Streams
-from hpd.typing import Objective, Selector, Source, Stage
+from hpd.typing import Objective, Score, Selector, Source, Stage
 
 _LAST, _BY_LEVEL = "last", "class-relevant, trained"
 SELECTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -52,7 +53,7 @@ SELECTIONS: Mapping[str, Mapping[str, Any]] = {
     "plain, trained": {"kind": "class_relevant", "weighting": "none"},
     "plain, random": {"kind": "class_relevant", "weighting": "none", "extractor": "random"},
     "ridge vote": {"kind": "ridge"},
-    "ridge squared": {"kind": "ridge", "criterion": "squared"},
+    "ridge squared": {"kind": "ridge", "criterion": "squared", "margin": 0.0},
     "loss": {"kind": "loss", "draws": 3},
 }
 """The options of each score; the last score, `last`, is the order of the steps."""
@@ -160,25 +161,38 @@ def accuracy_of(
 def scores_of(
     sight: Sight, labels: Tensor, scorers: Mapping[str, Selector], device: torch.device
 ) -> dict[str, dict[str, float]]:
-    """Return what each score says of a set, and the seconds that it took."""
+    """Return what each score says of a set, the seconds that it took, and margins, if any."""
     images, there = sight.images.to(device), labels.to(device)
-    scores, seconds = dict[str, float](), dict[str, float]()
+    scores, seconds, margins = dict[str, float](), dict[str, float](), dict[str, float]()
     for name, scorer in scorers.items():
         started = time.perf_counter()
         score = scorer(images, there)
         seconds[name] = round(time.perf_counter() - started, 5)
         assert score is not None, name
-        scores[name] = score
+        scores[name] = float(score)
+        if margin_of(score):
+            margins[name] = margin_of(score)
     # the more steps, the better
-    return {"scores": {**scores, _LAST: -sight.steps}, "seconds": {**seconds, _LAST: 0.0}}
+    scores, seconds = {**scores, _LAST: -sight.steps}, {**seconds, _LAST: 0.0}
+    return {"scores": scores, "seconds": seconds, "margins": margins}
+
+
+def kept_of(scores: Sequence[float], margins: Sequence[float]) -> int:
+    """Return which of some sets a run keeps, by their scores and margins, in order."""
+    best, kept, lowest = math.inf, 0, math.inf
+    for number, (score, margin) in enumerate(zip(scores, margins, strict=True)):
+        if score < best or near(Score(score, margin), lowest):
+            best, kept = score, number
+        lowest = min(lowest, score)
+    return kept
 
 
 def judged(rows: Sequence[Row]) -> dict[str, Any]:
     """Return what a walk says of each score, and the best accuracy on its way.
 
     ``correlation``: Spearman's, of score and accuracy; None if all values of either are equal.
-    ``kept``: the accuracy of the set with the lowest score, the first of several. ``seconds``: the
-    mean of a set.
+    ``kept``: the accuracy of the set that a run keeps. ``lowest``: that of the set with the lowest
+    score, the first of several, whatever its margin. ``seconds``: the mean of a set.
     """
     accuracies = [row["accuracy"] for row in rows]
     verdicts = {}
@@ -187,7 +201,10 @@ def judged(rows: Sequence[Row]) -> dict[str, Any]:
         correlation = rank_correlation(scores, accuracies)
         verdicts[name] = {
             "correlation": None if math.isnan(correlation) else round(correlation, 4),
-            "kept": accuracies[scores.index(min(scores))],
+            "kept": accuracies[
+                kept_of(scores, [row.get("margins", {}).get(name, 0.0) for row in rows])
+            ],
+            "lowest": accuracies[scores.index(min(scores))],
             "seconds": round(statistics.fmean(row["seconds"][name] for row in rows), 5),
         }
     return {"best": max(accuracies), "verdicts": verdicts}
@@ -207,6 +224,7 @@ def summary(walks: Sequence[Row]) -> dict[str, dict[str, Any]]:
         result[name] = {
             "correlation": round(statistics.fmean(known), 4) if known else None,
             "kept": round(kept, 4),
+            "lowest": round(statistics.fmean(verdict["lowest"] for verdict in own), 4),
             "lost": round(statistics.fmean(walk["best"] for walk in walks) - kept, 4),
             "seconds": round(statistics.fmean(verdict["seconds"] for verdict in own), 5),
             "making_seconds": round(
@@ -276,6 +294,7 @@ def tables(walks: Sequence[Row]) -> str:
     """Return what all walks say as Markdown: the means, the correlations, and what is kept."""
     means = [
         [name, _signed(v["correlation"]), f"{v['kept']:.1f}", f"{v['lost']:.1f}",
+         f"{v['lowest']:.1f}",
          f"{v['seconds']:.3f}", f"{v['making_seconds']:.1f}"]
         for name, v in summary(walks).items()
     ]  # fmt: skip
@@ -288,7 +307,9 @@ def tables(walks: Sequence[Row]) -> str:
     count = sum(len(w["sets"]) for w in walks)
     parts = [
         f"Means over {len(walks)} walks, {count} sets:",
-        table(["score", "correlation", "kept", "lost", "s a set", "s to make"], means),
+        table(
+            ["score", "correlation", "kept", "lost", "lowest alone", "s a set", "s to make"], means
+        ),
         "Spearman's correlation of score and accuracy:",
         table([*head, *names], correlations),
         "Accuracy of the set that a score would keep:",

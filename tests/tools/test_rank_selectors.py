@@ -165,10 +165,19 @@ def test_what_is_said_of_a_score():
     said = tool.judged(rows)
     assert said["best"] == 60
     assert said["verdicts"] == {
-        "good": {"correlation": -1.0, "kept": 60.0, "seconds": 0.5},
-        "bad": {"correlation": 1.0, "kept": 40.0, "seconds": 0.5},
-        "flat": {"correlation": None, "kept": 40.0, "seconds": 0.5},
+        "good": {"correlation": -1.0, "kept": 60.0, "lowest": 60.0, "seconds": 0.5},
+        "bad": {"correlation": 1.0, "kept": 40.0, "lowest": 40.0, "seconds": 0.5},
+        "flat": {"correlation": None, "kept": 40.0, "lowest": 40.0, "seconds": 0.5},
     }
+
+
+def test_what_is_kept_is_what_a_run_keeps():
+    """By the same rule as the loop's, with margins and without."""
+    assert tool.kept_of([5, 3, 3, 4], [0, 0, 0, 0]) == 1
+    assert tool.kept_of([5, 3, 3.5, 4.5], [1, 1, 1, 1]) == 2
+    rows = [{**row({"a": s}, a), "margins": {"a": 1.0}} for s, a in ((3, 60.0), (3.5, 70.0))]
+    verdict = tool.judged(rows)["verdicts"]["a"]
+    assert (verdict["kept"], verdict["lowest"]) == (70.0, 60.0)
 
 
 def test_the_summary_is_the_mean_over_walks():
@@ -177,7 +186,7 @@ def test_the_summary_is_the_mean_over_walks():
             row({"loss": 3}, 80)], [row({"loss": 1}, 70), row({"loss": 1}, 75)]]  # fmt: skip
     walks = [{"making_seconds": {"loss": 1.0}, "sets": run, **tool.judged(run)} for run in runs]
     assert tool.summary(walks) == {
-        "loss": {"correlation": 0.0, "kept": 70.0, "lost": 5.0, "seconds": 0.5,
+        "loss": {"correlation": 0.0, "kept": 70.0, "lowest": 70.0, "lost": 5.0, "seconds": 0.5,
                  "making_seconds": 1.0}
     }  # fmt: skip
 
@@ -197,7 +206,7 @@ def test_the_command_prints_the_tables_of_all_walks(tmp_path, monkeypatch):
     asked, out = faked(monkeypatch), str(tmp_path / "r.json")
     arguments = ["digits", "source.steps=3", "--seeds", "2", "--out", out]
     first = CliRunner().invoke(tool.main, arguments, catch_exceptions=False)
-    assert "| loss | -1.00 | 60.0 | 0.0 | 0.500 | 2.0 |" in first.output
+    assert "| loss | -1.00 | 60.0 | 0.0 | 60.0 | 0.500 | 2.0 |" in first.output
     assert "| digits source.steps=3 | 1 | 2 | -1.00 | -1.00 |" in first.output
     assert "| digits source.steps=3 | 0 | 2 | 60.0 | 60.0 | 60.0 |" in first.output
     again = CliRunner().invoke(tool.main, ["--out", out], catch_exceptions=False)
