@@ -47,6 +47,7 @@ from hpd.rng import Streams
 from hpd.typing import Objective, Score, Selector, Source, Stage
 
 _LAST, _BY_LEVEL = "last", "class-relevant, trained"
+_SECONDS = ("s a set", "s to make")
 SELECTIONS: Mapping[str, Mapping[str, Any]] = {
     _BY_LEVEL: {"kind": "class_relevant"},
     "class-relevant, random": {"kind": "class_relevant", "extractor": "random"},
