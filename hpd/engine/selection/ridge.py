@@ -37,7 +37,7 @@ class RidgeSettings(SelectorSettings):
         2000, ge=1, description="real images that are predicted, as many of each class, at least 1"
     )
     margin: float = Field(
-        1.0,
+        2.0,
         ge=0,
         description="standard errors by which a score must differ to mean anything: of the states"
         " within it of the lowest the last is kept; 0: the lowest alone",
