@@ -46,7 +46,9 @@ def test_it_says_what_else_was_measured(distilled, tmp_path):
     """What newer evaluations and budgets hold, and names of rows in words."""
     rows = [("k_centre_floats", 50.0), ("distilled_5", 40.0)]
     similarity = {"nearest_real": {"usual_rms": 0.123}, "lpips": {"diversity": 0.456}}
-    whole = [{"student": {"kind": "convnet", "width": 128}, "accuracy": 84.56}]
+    whole = [
+        {"student": {"kind": "convnet", "width": 128}, "training": {"epochs": 3}, "accuracy": 84.56}
+    ]
     account = {
         "lines": [{"item": "memories <b>", "count": 7, "floats_each": 11, "floats": 77}],
         "budget": 99, "total": 77, "left_over": 22, "images_per_class": 2,
@@ -62,7 +64,7 @@ def test_it_says_what_else_was_measured(distilled, tmp_path):
     for words in (
         "real images chosen by k-centre, as many floats", "distilled, the first 5 a class",
         "it is 0.123 as a rule", "0.456 apart", "memories <b>", "a budget of 99",
-        "convnet of width 128 84.6",
+        "convnet of width 128 84.6 (3 epochs)",
     ):  # fmt: skip
         assert words in text, words
     left_out = {"similarity": {"nearest_real": {}, "lpips": "left out: no weights"}}

@@ -53,7 +53,7 @@ def whole_set_line(whole_sets: Sequence[Mapping[str, Any]]) -> str:
     """
     known = [
         f"{own['student']['kind']} of width {own['student'].get('width')} "
-        f"{float(own['accuracy']):.1f}"
+        f"{float(own['accuracy']):.1f} ({own['training'].get('epochs')} epochs)"
         for own in whole_sets
     ]
     return f"on the whole set: {', '.join(known)}" if known else ""
