@@ -173,3 +173,25 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check_refused(run(*arguments), message)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_evaluation_goes_without_a_generator_that_is_not_at_hand(tmp_path, caplog):
+    """A run whose generator was in memory can be evaluated later, and names what is missing."""
+    own = hpd.load_generator("digits16")
+    with torch.no_grad():
+        next(own.parameters()).mul_(1.01)
+    student = "evaluation.students=[{kind: convnet, width: 4, depth: 1}]"
+    quick = [
+        "source.steps=0", "source.average_draws=2", "selection=last", student,
+        "evaluation.seeds=1", "evaluation.training.steps=1", "evaluation.full_training=null",
+    ]  # fmt: skip
+    run = hpd.distill("digits", *quick, generator=own, out=tmp_path / "run")
+    assert hpd.evaluate(run).row("prior_samples").images_per_class == 4
+    names = [row.name for row in hpd.evaluate(tmp_path / "run").rows]
+    assert "prior_samples" not in names
+    assert "distilled" in names
+    assert "not the generator of the run" in caplog.text
+    given = hpd.evaluate(tmp_path / "run", generator=own)
+    assert given.row("prior_samples").images_per_class == 4
+    with pytest.raises(hpd.HpdError, match="not the generator of the run"):
+        hpd.evaluate(tmp_path / "run", generator=hpd.load_generator("digits16"))

@@ -206,25 +206,39 @@ def _prior(
     """Return the generator behind the source of a run, if it has one and that is at hand.
 
     Raises:
-        GeneratorError: if it is another than when the run was made.
+        GeneratorError: if the one that is given is not that of the run.
     """
     if not config.source.has_prior:
         return None
     stored = None if generator is None else StoredGenerator.of(generator)
     try:
         prior = config.source.prior(dataset.train, stored)
+        if prior is not None:
+            _check_prior(run, prior)
     except GeneratorError as error:
+        if generator is not None:
+            raise
+        # a run may have had one in memory, in the place of the one that its source names
         _logger.warning("no samples of the generator stand beside the set: %s", error)
         return None
+    return prior
+
+
+def _check_prior(run: Run, prior: Prior) -> None:
+    """Check that a generator is the one that a run was made with.
+
+    Raises:
+        GeneratorError: with both hashes.
+    """
     known = {} if run.folder is None else RunFolder(run.folder).read_manifest().get("generator", {})
-    if prior is not None and known.get("sha256", prior.stored.sha256) != prior.stored.sha256:
+    got = prior.stored.sha256
+    if known.get("sha256", got) != got:
         raise GeneratorError(
             f"{prior.stored.name} is not the generator of the run",
-            got=f"SHA-256 {prior.stored.sha256[:12]}...",
+            got=f"SHA-256 {got[:12]}...",
             expected=f"{known['sha256'][:12]}...",
-            fix="Bring that back.",
+            fix="Bring that back, or give it: hpd.evaluate(run, generator=...).",
         )
-    return prior
 
 
 def _rests_on(
