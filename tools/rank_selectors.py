@@ -38,7 +38,7 @@ from hpd.device import open_device
 from hpd.engine import SELECTORS, StageReport, StepReport, optimise
 from hpd.engine.loop import render_all
 from hpd.engine.selection import LastSettings
-from hpd.engine.snapshot import margin_of, near
+from hpd.engine.snapshot import margin_of, outdoes
 from hpd.errors import RunError
 from hpd.evaluation import compare, of_set
 from hpd.evaluation.ranking import LevelResult, levels_png, rank_correlation
@@ -182,7 +182,7 @@ def kept_of(scores: Sequence[float], margins: Sequence[float]) -> int:
     """Return which of some sets a run keeps, by their scores and margins, in order."""
     best, kept, lowest = math.inf, 0, math.inf
     for number, (score, margin) in enumerate(zip(scores, margins, strict=True)):
-        if score < best or near(Score(score, margin), lowest):
+        if outdoes(Score(score, margin), best, lowest):
             best, kept = score, number
         lowest = min(lowest, score)
     return kept

@@ -35,10 +35,15 @@ class Best:
         Or if it scores as good as the lowest within its margin: later states have taken more
         steps, and what a score cannot tell is no reason to undo them.
         """
-        if score is None or self.score is None or score < self.score or near(score, self.lowest):
+        if score is None or self.score is None or outdoes(score, self.score, self.lowest):
             self.state, self.score, self.step = source.state(), score, step
         if score is not None:
             self.lowest = min(self.lowest, score)
+
+
+def outdoes(score: float, kept: float, lowest: float) -> bool:
+    """Return whether a later score is kept in place of another one, by the lowest score so far."""
+    return score < kept or near(score, lowest)
 
 
 def near(score: float, lowest: float) -> bool:
