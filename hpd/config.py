@@ -97,18 +97,39 @@ class RunSettings(Settings):
 
     def to_yaml(self) -> str:
         """Return the configuration with every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return as_yaml(self.model_dump(mode="json"))
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1, but a number such as 1e-3 is a number."""
+    """Scalars as YAML 1.2's core schema reads them.
+
+    In YAML 1.1 ``010`` is 8, ``1:30`` is 90 and ``no`` is false; here they are text.
+    """
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - as the base class declares it
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """Puts text in quotes that either version would take for something else."""
+
+
+_NUMBER = list("-+.0123456789")
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+", _NUMBER),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        _NUMBER,
+    ),
+    ("merge", "<<", ["<"]),
+):
+    for _reader in (_Loader, _Dumper):
+        _reader.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
+        )
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -122,6 +143,11 @@ def parse_yaml(text: str, where: str) -> Any:
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{where} is not valid YAML", got=reason) from None
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Return YAML that `parse_yaml` reads back, as do readers of YAML 1.1."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def bundled_configs() -> dict[str, Path]:

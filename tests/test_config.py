@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from hpd.config import RunSettings, bundled_configs, load_config, parse_yaml
+from hpd.data import DATASETS
 from hpd.engine import SELECTORS
 from hpd.errors import ConfigError
 from hpd.sources import SOURCES
@@ -179,3 +181,32 @@ def test_every_source_with_a_generator_tells_its_prior(source):
     prior = settings.source.prior(settings.data.build().train)
     assert (prior.sample_floats, list(prior.classes)) == (64, list(range(10)))
     assert prior.generator_floats == 370008
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", "010"), ("0", 0), ("-3", -3), ("+12", 12), ("0x1f", 31), ("0o17", 15),
+        ("1:30", "1:30"), ("1_000", "1_000"), ("yes", "yes"), ("off", "off"), ("n", "n"),
+        ("true", True), ("False", False), ("null", None), ("~", None), ("", None), ("1e-3", 1e-3),
+        ("1.5", 1.5), (".5", 0.5), ("2.", 2.0), ("6.02E+23", 6.02e23), ("2026-11-28", "2026-11-28"),
+        ("0b11", "0b11"), ("1.2.3", "1.2.3"), ("'10'", "10"), ("e5", "e5"),
+        ("[010, 011]", ["010", "011"]), ("{on: no}", {"on": "no"}),
+    ],
+)  # fmt: skip
+def test_scalars_are_those_of_yaml_1_2(text, value):
+    found = parse_yaml(text, "a test")
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["010", "0o17", "1:30", "yes", "on", "1e-3", "null", "~", "12", ".5", "true", "2026-11-28"],
+)
+def test_text_that_looks_like_something_else_survives_a_round_trip(name):
+    options = {"kind": "digits", "classes": [name, "b"]}
+    settings = load_config("digits-pixel-dm").model_copy(update={"data": DATASETS.parse(options)})
+    text = settings.to_yaml()
+    assert load_config(parse_yaml(text, "yaml")).data.classes == [name, "b"]
+    # readers of YAML 1.1 see the same
+    assert yaml.safe_load(text)["data"]["classes"] == [name, "b"]

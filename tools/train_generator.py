@@ -30,7 +30,6 @@ from typing import Any, get_args
 
 import click
 import torch
-import yaml
 from commands import tool
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
@@ -40,6 +39,7 @@ from generators import save_generator
 from generators.training import Trainer, TrainingSettings, sample_grid
 from hpd.artifacts.pictures import png_bytes
 from hpd.checks import check_finite
+from hpd.config import parse_yaml
 from hpd.data import DATASETS, ImageSet
 from hpd.device import Processes, open_device
 from hpd.errors import RunError
@@ -306,7 +306,7 @@ def main(
         torch.set_num_threads(threads)
     processes = Processes.started(cpu=device == "cpu")
     try:
-        kind = DATASETS.parse(yaml.safe_load(data))
+        kind = DATASETS.parse(parse_yaml(data, "--data"))
         settings = TrainingSettings.read({"data": DATASETS.dump(kind), **options})
         where = open_device(device)
         run = RunFolder(out, settings, writes=processes.rank == 0)

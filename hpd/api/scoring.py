@@ -7,10 +7,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from generators import read_generator
+from hpd.config import parse_yaml
 from hpd.data import DATASETS, Dataset
+from hpd.data.finding import at_place
 from hpd.errors import DataError, GeneratorError
 from hpd.evaluation import generators
 from hpd.evaluation.generators import Network, Scores, ScoreSettings
@@ -78,16 +78,17 @@ def _read_data(
 ) -> Dataset:
     """Return the data that the user named, or those in the generator's provenance."""
     kind = provenance.get("training", {}).get("data")
-    if isinstance(given, (str, Path)) and Path(given).expanduser().is_dir():
-        if kind is None or "root" not in DATASETS[kind["kind"]].model_fields:
+    if isinstance(given, (str, Path)) and Path(given).expanduser().exists():
+        moved = None if kind is None else at_place(DATASETS.parse(kind), given)
+        if moved is None:
             raise DataError(
-                f"{name} was not trained on data from a folder",
+                f"{name} was not trained on data from such a place",
                 got=str(given),
                 fix="Name the data set by its kind: {kind: KIND, root: FOLDER}.",
             )
-        kind = {**kind, "root": str(given)}
-    elif given is not None:
-        kind = given if isinstance(given, Mapping) else yaml.safe_load(str(given))
+        return moved.build()
+    if given is not None:
+        kind = given if isinstance(given, Mapping) else parse_yaml(str(given), "data")
     if kind is None:
         raise GeneratorError(
             f"{name} does not say which data it was trained on", fix="Name them: --data, or data=."

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from hpd.config import config_values
+from hpd.config import as_yaml, config_values
 from hpd.continual.memories import MEMORIES, MemorySettings
 from hpd.data import DATASETS, DatasetSettings
 from hpd.errors import ConfigError
@@ -89,7 +88,7 @@ class ContinualSettings(Settings):
 
     def to_yaml(self) -> str:
         """Return the configuration with every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return as_yaml(self.model_dump(mode="json"))
 
 
 def load_continual(
