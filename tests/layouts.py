@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,11 +25,13 @@ class Layout:
         write: puts images [N, C, H, W] and labels of a part, "train" or "test", below a folder.
         shape: [C, H, W] of its images.
         classes: how many it has.
+        file: what `root` is below the folder; "" for the folder itself.
     """
 
     write: Writer
     shape: tuple[int, int, int] = (3, 32, 32)
     classes: int = 10
+    file: str = ""
 
     def part(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return images that tell channels, rows, columns and places apart, and their labels."""
@@ -45,6 +50,56 @@ def write_folder(root: Path, part: str, images: np.ndarray, labels: np.ndarray) 
         path = root / part / f"class{label}" / f"{i:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.transpose(1, 2, 0)).save(path)
+
+
+def write_npz(root: Path, part: str, images: np.ndarray, labels: np.ndarray) -> None:
+    path = root / "data.npz"
+    arrays = dict(np.load(path)) if path.exists() else {}
+    arrays |= {f"{part}_images": images.transpose(0, 2, 3, 1), f"{part}_labels": labels[:, None]}
+    np.savez(path, **arrays)
+
+
+def write_csv(root: Path, part: str, images: np.ndarray, labels: np.ndarray) -> None:
+    path = root / "list.csv"
+    lines = path.read_text() if path.exists() else "file,label,split\n"
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        name = f"{part}{i:03}.png"
+        Image.fromarray(image.transpose(1, 2, 0)).save(root / name)
+        lines += f"{name},class{label},{part}\n"
+    path.write_text(lines)
+
+
+def write_webdataset(root: Path, part: str, images: np.ndarray, labels: np.ndarray) -> None:
+    with tarfile.open(root / f"{part}-000000.tar", "w") as shard:
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            for ending, content in (("png", png(image)), ("cls", str(label).encode())):
+                member = tarfile.TarInfo(f"{i:06}.{ending}")
+                member.size = len(content)
+                shard.addfile(member, io.BytesIO(content))
+
+
+def write_hugging_face(root: Path, part: str, images: np.ndarray, labels: np.ndarray) -> None:
+    hugging_face(images, labels).save_to_disk(root / part)
+    (root / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+
+
+def hugging_face(images: np.ndarray, labels: np.ndarray) -> Any:
+    """Returns a data set of PNGs [N, C, H, W] and labels, as the library `datasets` has it."""
+    import datasets
+
+    names = [f"class{label}" for label in range(max(labels) + 1)]
+    features = datasets.Features(
+        {"img": datasets.Image(), "label": datasets.ClassLabel(names=names)}
+    )
+    rows = [{"bytes": png(image), "path": None} for image in images]
+    return datasets.Dataset.from_dict({"img": rows, "label": list(labels)}, features)
+
+
+def png(image: np.ndarray) -> bytes:
+    """Returns the PNG of an image [C, H, W]."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.transpose(1, 2, 0)).save(buffer, "png")
+    return buffer.getvalue()
 
 
 def write_mnist(name: str) -> Writer:
@@ -97,6 +152,10 @@ def _write_pickle(path: Path, value: object) -> None:
 
 LAYOUTS = {
     "folder": Layout(write_folder, classes=3),
+    "npz": Layout(write_npz, classes=3, file="data.npz"),
+    "csv": Layout(write_csv, classes=3, file="list.csv"),
+    "webdataset": Layout(write_webdataset, classes=3),
+    "hugging_face": Layout(write_hugging_face, classes=3),
     "cifar10": Layout(write_cifar10),
     "cifar100": Layout(write_cifar100, classes=100),
     "svhn": Layout(write_svhn),

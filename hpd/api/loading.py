@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,15 +11,17 @@ from torch import Tensor
 from generators import Generator, projection, read_generator
 from generators.projection import Distance
 from hpd.artifacts import DistilledSet
-from hpd.data import DATASETS, Dataset
+from hpd.data import Dataset
+from hpd.data.finding import data_settings
 from hpd.rng import Streams
 
 
-def load_dataset(name: str | Path, **options: Any) -> Dataset:
-    """Load a data set: a registered name, or a folder of images.
+def load_dataset(name: str | Path | Mapping[str, Any], **options: Any) -> Dataset:
+    """Load a data set: by a registered name, or from a folder or file.
 
     Args:
-        name: ``"digits"``, ``"cifar10"``, ..., or the path of a folder with a subfolder per class.
+        name: ``"digits"``, ``"cifar10"``, ...; the path of a folder with a subfolder per class, of
+            an ``.npz``, a ``.csv``, shards or Parquet files; or ``{"kind": name, option: value}``.
         options: options of that data set: ``root``, ``classes``, ``resolution``, ...
 
     Raises:
@@ -28,9 +31,7 @@ def load_dataset(name: str | Path, **options: Any) -> Dataset:
     >>> len(load_dataset("digits", classes=["3", "8"]).test)
     99
     """
-    if str(name) not in DATASETS and Path(name).expanduser().is_dir():
-        return DATASETS.parse({"kind": "folder", "root": str(name), **options}).build()
-    return DATASETS.parse({"kind": str(name), **options}).build()
+    return data_settings(name, **options).build()
 
 
 def load_generator(

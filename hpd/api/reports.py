@@ -10,6 +10,7 @@ from hpd.api.loading import load_dataset
 from hpd.api.runs import Run, folder_of, opened
 from hpd.artifacts.report import write_report
 from hpd.data import DATASETS, ImageSet
+from hpd.data.finding import at_place
 from hpd.errors import DataError
 
 
@@ -57,12 +58,10 @@ def report(
 
 
 def _read(run: Run, data: str | Path) -> ImageSet:
-    """Return the training images of a data set by name, or of the folder where the run's are."""
+    """Return the training images of a data set by name, or of the place where the run's are."""
     settings = run.config.data
-    if Path(data).expanduser().is_dir() and "root" in type(settings).model_fields:
-        # the same data at another place
-        return settings.model_copy(update={"root": str(data)}).build().train
     if str(data) == DATASETS.kind_of(settings):
         # with the classes and options that the run has of it
         return settings.build().train
-    return load_dataset(data).train
+    moved = at_place(settings, data)
+    return load_dataset(data).train if moved is None else moved.build().train

@@ -8,7 +8,6 @@ from typing import Any
 
 from hpd.api.loading import load_dataset
 from hpd.config import parse_options
-from hpd.data import DATASETS, Dataset
 from hpd.device import open_device
 from hpd.engine import teachers
 from hpd.errors import ConfigError
@@ -31,7 +30,7 @@ def squeeze(
     there is returned as it is.
 
     Args:
-        data: a data set's name, the folder of one, or ``{"kind": name, option: value}``.
+        data: a data set's name, the folder or file of one, or ``{"kind": name, option: value}``.
         overrides: ``"student=resnet20"``, ``"training.epochs=30"``, ...: see `SqueezeSettings`.
         out: folder of the teacher.
         seed: root of all randomness.
@@ -48,14 +47,10 @@ def squeeze(
     settings = SqueezeSettings.read(parse_options(overrides))
     if resnet20 is not None and overrides:
         raise ConfigError("published weights are not trained", got=", ".join(overrides))
-    where, dataset = open_device(device), _dataset(data)
+    where, dataset = open_device(device), load_dataset(data)
     if resnet20 is not None:
         return teachers.keep_published(
             out, published_resnet20(Path(resnet20).expanduser()), dataset
         )
     on_setup(settings, settings.training.pace(len(dataset.train)).epochs)
     return teachers.squeeze(out, settings, dataset, device=where, seed=seed, report=report)
-
-
-def _dataset(data: str | Path | Mapping[str, Any]) -> Dataset:
-    return DATASETS.parse(data).build() if isinstance(data, Mapping) else load_dataset(data)

@@ -1,141 +1,167 @@
-"""Any folder of images: one subfolder per class."""
+"""Any folder of images: one subfolder per class, with or without parts above them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-import torch
-from PIL import Image, ImageOps
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
-from hpd.data.classes import names_without, shown_names
-from hpd.data.images import Dataset
-from hpd.data.registry import DATASETS, DatasetSettings
-from hpd.errors import DataError
-from hpd.rng import Streams
+from hpd.data.classes import names_without, plain_name, shown_names
+from hpd.data.imagenet import (
+    Subset,
+    different,
+    imagenet_names,
+    is_wnid,
+    wnids_of,
+)
+from hpd.data.layouts.imagenet_places import (
+    find_imagenet,
+    find_tiny_imagenet,
+    tiny_imagenet_names,
+)
+from hpd.data.layouts.parts import check_same_classes, listing_of
+from hpd.data.layouts.places import kind_of_file
+from hpd.data.layouts.scanning import shown
+from hpd.data.layouts.split_folders import Parts, find_parts, named_parts
+from hpd.data.listing import FileEntry, Listing, Wanted
+from hpd.data.picture_sets import PictureSetSettings
+from hpd.data.pictures import Pixels, read_picture
+from hpd.data.registry import DATASETS
+from hpd.errors import ConfigError, DataError
 
-_TEST_NAMES = ("test", "val", "valid", "validation")
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
-
-Files = list[tuple[Path, int]]
+_LAYOUTS: tuple[Callable[[Path], Parts | None], ...] = (find_imagenet, find_tiny_imagenet)
 
 
 @DATASETS.register("folder")
-class FolderSettings(DatasetSettings):
-    """Images in ``root/train/<class>/*`` and ``root/test/<class>/*`` (or ``val``).
+class FolderSettings(PictureSetSettings):
+    """Images in ``root/train/<class>/**`` and ``root/test/<class>/**``, by these names or others.
 
-    Without these two folders, ``root/<class>/*`` is split by class, at random but always alike.
+    Without these two folders, ``root/<class>/**`` is split by class, at random but always alike.
+    ImageNet in torchvision's layout and in Kaggle's, and Tiny-ImageNet, are read as downloaded.
     """
 
     root: str = Field(description="the folder")
-    resolution: int | None = Field(
-        None, ge=4, description="resize the shorter side and crop the centre; null: as stored"
+    train: str | None = Field(
+        None, description="folder of the training part, below root or not; null: by its name"
     )
-    channels: Literal[1, 3] = Field(3, description="1 for grey, 3 for colour")
-    test_fraction: float = Field(
-        0.2, gt=0, lt=1, description="share of each class kept for the test, where root has no test"
+    test: str | None = Field(None, description="folder of the test part, likewise")
+    subset: Subset | None = Field(
+        None, description="ten classes of ImageNet: nette, woof, meow, ...; null: see classes"
     )
 
-    def build(self) -> Dataset:
-        """Read all images.
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.subset is not None and self.classes is not None:
+            raise ConfigError(
+                "data.subset and data.classes both say which classes are kept",
+                got=f"subset {self.subset!r} and classes",
+                fix="Give one of them.",
+            )
+        if self.test is not None and self.train is None:
+            raise ConfigError(
+                "data.test needs data.train",
+                got=f"test {self.test!r} alone",
+                fix="Say which folder is the training part, too; data.train=. for root itself.",
+            )
+        return self
+
+    def listing(self) -> Listing:
+        """Return what is in the folder; only folders of classes that are wanted are opened.
 
         Raises:
-            DataError: naming the folder or file that is missing or broken.
+            DataError: naming the folder or file that is missing, or what is not understood.
         """
-        root = Path(self.root).expanduser()
-        if not root.is_dir():
-            raise DataError(f"no such data folder: {root}", fix="Set data.root to your images.")
-        test_root = next((root / n for n in _TEST_NAMES if (root / n).is_dir()), None)
-        if (root / "train").is_dir() and test_root is not None:
-            classes = _class_names(root / "train")
-            _check_same_classes(classes, test_root)
-            train, test = _files(root / "train", classes), _files(test_root, classes)
-        else:
-            classes = _class_names(root)
-            train, test = _split(_files(root, classes), self.test_fraction)
-        return Dataset.of(self._read(train), self._read(test), classes, self.classes)
-
-    def _read(self, files: Files) -> tuple[Tensor, Tensor]:
-        arrays = [self._read_one(path) for path, _ in files]
-        for (path, _), array in zip(files, arrays, strict=True):
-            if array.shape != arrays[0].shape:
+        root = self._root()
+        parts = self._parts(root)
+        names = _Names.of(root, list(parts.train.names))
+        test = parts.test
+        if test is not None and self.classes is None and self.subset is None:
+            check_same_classes(parts.train.names, test.names, parts.train.where, test.where)
+        chosen = self._chosen(names, parts)
+        keys = [names.keys[i] for i in chosen]
+        if test is not None:
+            lacking = names_without(keys, test.names)
+            if lacking:
                 raise DataError(
-                    f"images differ in size: {path}",
-                    got=f"{array.shape[1]}x{array.shape[0]} px",
-                    expected=f"{arrays[0].shape[1]}x{arrays[0].shape[0]} px as {files[0][0]}",
-                    fix="Set data.resolution to bring all to one size.",
+                    f"{shown(test.where)} has no folder of class {shown_names(lacking)}"
                 )
-        images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
-        return images, torch.tensor([label for _, label in files])
+        return listing_of(
+            str(root),
+            [names.shown[i] for i in chosen],
+            [parts.train.pictures(key) for key in keys],
+            None if test is None else [test.pictures(key) for key in keys],
+            wanted=self.wanted,
+            notes=parts.notes,
+        )
 
-    def _read_one(self, path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        try:
-            with Image.open(path) as opened:
-                image = opened.convert("L" if self.channels == 1 else "RGB")
-        # Pillow raises SyntaxError and ValueError too for some broken files
-        except (OSError, SyntaxError, ValueError) as error:
+    def _root(self) -> Path:
+        root = Path(self.root).expanduser()
+        if root.is_dir():
+            return root
+        if root.is_file():
+            kind = kind_of_file(root)
             raise DataError(
-                f"broken image file: {path}", got=error, fix="Replace or remove it."
-            ) from None
-        if self.resolution is not None:
-            size = (self.resolution, self.resolution)
-            image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-        array = np.asarray(image, dtype=np.uint8)
-        return array[:, :, None] if array.ndim == 2 else array
+                f"no such data folder: {shown(root)} is a file",
+                fix=f"Write data={shown(root)}, or {{kind: {kind}, root: {shown(root)}}}."
+                if kind
+                else "",
+            )
+        raise DataError(f"no such data folder: {shown(root)}", fix="Set data.root to your images.")
+
+    def _parts(self, root: Path) -> Parts:
+        if self.train is not None:
+            return named_parts(root, self.train, self.test)
+        found = (layout(root) for layout in _LAYOUTS)
+        return next((parts for parts in found if parts is not None), None) or find_parts(root)
+
+    def _chosen(self, names: _Names, parts: Parts) -> list[int]:
+        if self.subset is None:
+            return names.choose(self.wanted)
+        wnids = wnids_of(self.subset)
+        lacking = names_without(wnids, names.keys)
+        if lacking:
+            raise DataError(
+                f"{shown(parts.train.where)} lacks {len(lacking)} classes of {self.subset!r}",
+                got=shown_names(names.keys),
+                expected=f"folders named by wnids: {shown_names(lacking)}",
+                fix="Say by data.classes which classes are wanted.",
+            )
+        return [names.keys.index(wnid) for wnid in wnids]
+
+    def _read_one(self, path: str | Path) -> Pixels:
+        """Return one picture as it is in the data set, uint8 [H, W, C]."""
+        return read_picture(FileEntry.of(path), self.picture_options)
 
 
-def _class_names(root: Path) -> list[str]:
-    """Return the subfolders of `root`, sorted, as class names."""
-    names = _subfolders(root)
-    if len(names) < 2:
-        raise DataError(
-            f"{root} needs a subfolder per class", got=f"{len(names)} subfolders", expected=">= 2"
-        )
-    return names
+@dataclass(frozen=True)
+class _Names:
+    """What classes are called: by their folders, and to the user.
 
+    Args:
+        keys: names of the folders, sorted.
+        shown: names of the classes: those of the folders, or in words where these are wnids.
+    """
 
-def _subfolders(root: Path) -> list[str]:
-    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    keys: list[str]
+    shown: list[str]
 
+    @classmethod
+    def of(cls, root: Path, keys: list[str]) -> _Names:
+        """Return the names of classes; those of ImageNet and Tiny-ImageNet in words."""
+        if not all(is_wnid(key) for key in keys):
+            return cls(keys, keys)
+        words, known = tiny_imagenet_names(root, keys), imagenet_names()
+        if words is None and all(key in known for key in keys):
+            words = different([known[key] for key in keys], keys)
+        return cls(keys, words or keys)
 
-def _check_same_classes(classes: list[str], test_root: Path) -> None:
-    """Check that the test images are of the classes of the training images, by name."""
-    found = _subfolders(test_root)
-    pairs = (("no", names_without(classes, found)), ("also", names_without(found, classes)))
-    differs = [f"{word} {shown_names(names)}" for word, names in pairs if names]
-    if differs:
-        raise DataError(
-            f"{test_root} has other classes than {test_root.parent / 'train'}",
-            got="; ".join(differs),
-            expected="the same subfolders",
-        )
-
-
-def _files(root: Path, classes: list[str]) -> Files:
-    """Return all image files below `root` with their labels, in a fixed order."""
-    found: Files = []
-    for label, name in enumerate(classes):
-        own = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in _SUFFIXES)
-        if not own:
-            raise DataError(f"no images in {root / name}", expected=", ".join(sorted(_SUFFIXES)))
-        found += [(path, label) for path in own]
-    return found
-
-
-def _split(files: Files, test_fraction: float) -> tuple[Files, Files]:
-    """Split by class, at least one image to each part, the same at every call."""
-    train: Files = []
-    test: Files = []
-    for label in sorted({label for _, label in files}):
-        own = [entry for entry in files if entry[1] == label]
-        if len(own) < 2:
-            raise DataError(f"a class has a single image: {own[0][0]}", expected=">= 2 to split")
-        rng = Streams(0).generator("folder split", label)
-        order = torch.randperm(len(own), generator=rng).tolist()
-        count = min(max(1, round(test_fraction * len(own))), len(own) - 1)
-        test += [own[i] for i in sorted(order[:count])]
-        train += [own[i] for i in sorted(order[count:])]
-    return train, test
+    def choose(self, wanted: Wanted) -> list[int]:
+        """Return the indices of classes wanted by name, by folder or by index."""
+        if wanted.classes is None or self.keys == self.shown:
+            return wanted.choose(self.shown)
+        words = dict(zip(self.keys, self.shown, strict=True))
+        named = [words.get(plain_name(c), c) if isinstance(c, str) else c for c in wanted.classes]
+        return replace(wanted, classes=named).choose(self.shown)

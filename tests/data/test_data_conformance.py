@@ -24,7 +24,7 @@ def settings(kind, tmp_path, monkeypatch):
         # torchvision knows the checksums of the published files
         for module in ("cifar", "svhn"):
             monkeypatch.setattr(f"torchvision.datasets.{module}.check_integrity", lambda *_: True)
-        options["root"] = str(tmp_path)
+        options["root"] = str(tmp_path / layout.file)
     return lambda **more: DATASETS.parse({**options, **more})
 
 

@@ -8,6 +8,7 @@ from layouts import LAYOUTS
 from PIL import Image
 
 import hpd
+from hpd.config import load_config
 from hpd.data import DATASETS
 from hpd.errors import ConfigError, DataError
 
@@ -107,3 +108,62 @@ def test_a_download_that_fails_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", refuse)
     with pytest.raises(DataError, match=r"could not download CIFAR10: got OSError: no network"):
         DATASETS.parse({"kind": "cifar10", "root": str(tmp_path), "download": True}).build()
+
+
+def write_npz(path, count=8):
+    import numpy as np
+
+    images = np.arange(count * 64).reshape(count, 8, 8).astype(np.uint8)
+    np.savez(path, images=images, labels=np.arange(count) % 2)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+def test_a_data_set_is_loaded_by_path_or_by_a_mapping(tmp_path, kind):
+    write_pictures(tmp_path / "photos")
+    path = write_npz(tmp_path / "a.npz") if kind == "npz" else tmp_path / "photos"
+    options = {"kind": kind, "root": str(path), "channels": 1}
+    mapped, placed = hpd.load_dataset(options), hpd.load_dataset(path, channels=1)
+    assert mapped.train.image_shape[0] == 1
+    assert torch.equal(mapped.train.images, placed.train.images)
+    assert hpd.load_dataset({"kind": str(path)}, channels=1).test.sha256 == mapped.test.sha256
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data=photos", "data.resolution=8"],
+        ["data={kind: photos, resolution: 8}"],
+        ["data={kind: folder, root: photos, resolution: 8}"],
+    ],
+)
+def test_a_config_takes_a_path_for_its_data(tmp_path, monkeypatch, overrides):
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "photos")
+    settings = load_config("digits-pixel-dm", overrides).data
+    assert DATASETS.dump(settings)["kind"] == "folder"
+    assert (settings.root, settings.resolution) == ("photos", 8)
+    assert load_config("digits-pixel-dm", [f"data={write_npz('a.npz')}"]).data.root == "a.npz"
+
+
+def test_a_path_in_a_yaml_file_is_saved_as_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_npz(tmp_path / "a.npz")
+    (tmp_path / "own.yaml").write_text("base: digits-pixel-dm\ndata: a.npz\n")
+    settings = load_config("own.yaml")
+    (tmp_path / "again.yaml").write_text(settings.to_yaml())
+    assert load_config("again.yaml").data == settings.data == DATASETS.parse("a.npz")
+
+
+def test_a_path_that_is_not_there_is_one_error_that_says_both(tmp_path):
+    with pytest.raises(ConfigError, match="unknown data set 'photos': got no such file or folder"):
+        load_config("digits-pixel-dm", ["data=photos"])
+    with pytest.raises(ConfigError, match="unknown data set"):
+        hpd.load_dataset({"kind": str(tmp_path / "a.npz")})
+
+
+def test_a_teacher_is_trained_on_data_by_path(tmp_path):
+    path = write_npz(tmp_path / "a.npz", count=20)
+    options = ("training.epochs=1", "student={kind: convnet, norm: batch, width: 4, depth: 2}")
+    teacher = hpd.squeeze(path, *options, out=tmp_path / "teacher", device="cpu")
+    assert tuple(teacher.record.classes) == ("0", "1")
