@@ -53,6 +53,13 @@ def global_random_state_is_untouched():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.fixture(autouse=True)
+def rows_of_pictures_are_kept_elsewhere(tmp_path_factory, monkeypatch):
+    """No test leaves images in the user's own cache, or finds those of another one there."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setattr("hpd.data.row_cache.cache_folder", lambda name: folder / name)
+
+
 @pytest.fixture
 def rng():
     return torch.Generator().manual_seed(0)

@@ -22,10 +22,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import ninja
-import platformdirs
 from filelock import FileLock, Timeout
 
 from generators.ops.toolchain import DEVICE_TYPES, Recipe, read_recipe
+from hpd.cache import cache_folder as folder_in_cache
 from hpd.errors import OpsError
 from hpd.files import write_json
 
@@ -49,9 +49,7 @@ class FailedBeforeError(OpsError):
 
 def cache_folder() -> Path:
     """Return the folder of all libraries: in ``$HPD_CACHE``, or in the user's cache."""
-    own = os.environ.get("HPD_CACHE")
-    root = Path(own).expanduser() if own else platformdirs.user_cache_path("hpd", appauthor=False)
-    return root.absolute() / "ops"
+    return folder_in_cache("ops")
 
 
 def find_library(recipe: Recipe) -> Path | None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from typing_extensions import Self
 
 from hpd.artifacts.report.tables import row_label
+from hpd.data.store import telling
 from hpd.engine import StageReport, StepReport
 from hpd.engine.estimate import Estimate
 from hpd.students.trajectories import ExpertSettings
@@ -38,8 +47,11 @@ class ProgressBar:
         )
         self._epochs = 1
         self._task = self._progress.add_task(title, total=None, note="preparing")
+        self._pictures: TaskID | None = None
+        self._open = ExitStack()
 
     def __enter__(self) -> Self:
+        self._open.enter_context(telling(self.on_picture))
         # some releases of rich print an empty line for a progress bar that is disabled
         if self._console.is_terminal:
             self._progress.start()
@@ -51,8 +63,18 @@ class ProgressBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._open.close()
         if self._console.is_terminal:
             self._progress.stop()
+
+    def on_picture(self, done: int, total: int) -> None:
+        """Show a bar of its own while pictures of a large set are read."""
+        if self._pictures is None:
+            self._pictures = self._progress.add_task("reading pictures", total=total, note="")
+        self._progress.update(self._pictures, completed=done, total=total)
+        if done == total:
+            self._progress.remove_task(self._pictures)
+            self._pictures = None
 
     def expect(self, stages: Sequence[Stage], done: int = 0) -> None:
         """Take the number of steps from the stages, some of which are done already."""
