@@ -5,6 +5,7 @@ from hpd.api.continual import continual
 from hpd.api.distilling import distill
 from hpd.api.experts import train_experts
 from hpd.api.exporting import export
+from hpd.api.inspecting import inspect_dataset
 from hpd.api.loading import load_dataset, load_distilled, load_generator, project
 from hpd.api.pruning import prune
 from hpd.api.relabelling import relabel
@@ -22,6 +23,7 @@ __all__ = [
     "distill",
     "evaluate",
     "export",
+    "inspect_dataset",
     "load_dataset",
     "load_distilled",
     "load_generator",

@@ -11,6 +11,7 @@ from hpd.allocator import keep_freed_memory
 from hpd.cli.compare import compare
 from hpd.cli.configs import configs
 from hpd.cli.continual import continual
+from hpd.cli.data import data
 from hpd.cli.distill import distill
 from hpd.cli.evaluate import evaluate
 from hpd.cli.experts import experts
@@ -27,7 +28,7 @@ from hpd.cli.theory import theory
 from hpd.errors import HpdError
 
 _COMMANDS: tuple[click.Command, ...] = (
-    compare, configs, continual, distill, evaluate, experts, export, generator, ops, prune,
+    compare, configs, continual, data, distill, evaluate, experts, export, generator, ops, prune,
     relabel, report, sample, squeeze, theory,
 )  # fmt: skip
 
