@@ -265,7 +265,7 @@ def some_of(data: Dataset, test_images: int) -> Dataset:
     """Return a data set with so many test images, evenly spaced."""
     test = data.test
     every = torch.arange(0, len(test), max(len(test) // test_images, 1))[:test_images]
-    return replace(data, test=replace(test, images=test.images[every], labels=test.labels[every]))
+    return replace(data, test=test.at(every))
 
 
 if __name__ == "__main__":

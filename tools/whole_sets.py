@@ -63,12 +63,12 @@ class Mark:
         settings = STUDENTS.parse(self.key["student"])
         student = settings.build(train.image_shape, train.num_classes, streams.generator("weights"))
         training = TrainingSettings.read(self.key["training"])
-        train_student(student, train.normalised(), train.labels, training, streams)
+        train_student(student, train.seen_on(), train.labels, training, streams)
         return {
             **self.key,
             "train_sha256": train.sha256,
             "test_sha256": test.sha256,
-            "accuracy": round(100 * accuracy(student, test.normalised(), test.labels), 2),
+            "accuracy": round(100 * accuracy(student, test.seen_on(), test.labels), 2),
             "seconds": round(time.perf_counter() - started),
             "versions": {name: version(name) for name in ("hpd", "torch")},
         }

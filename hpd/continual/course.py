@@ -11,6 +11,7 @@ Learning, NeurIPS 2023, section 4.3, after Prabhu, Torr and Dokania, GDumb, ECCV
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,9 +24,9 @@ from hpd.continual.folder import CourseFolder
 from hpd.continual.memories import Arrival, RandomSettings
 from hpd.continual.settings import ContinualSettings
 from hpd.continual.summary import Cell, Line, summarise
-from hpd.data import Dataset, ImageSet, Normalisation
+from hpd.data import Dataset, ImageSet
 from hpd.errors import ConfigError, DataError
-from hpd.evaluation import compare, of_set
+from hpd.evaluation import compare, of_real, of_set
 from hpd.rng import Streams
 
 DistilClasses = Callable[[Sequence[str], dict[str, object], int], DistilledSet]
@@ -115,14 +116,17 @@ class Course:
         self._folder.keep_cell(self._learn(task, parts))
         estimator.done(task, made - started, time.perf_counter() - made)
 
-    def _part(self, task: Task, step: int) -> DistilledSet:
-        """Return what a memory keeps of the classes of a step; made if it is not there."""
+    def _part(self, task: Task, step: int) -> DistilledSet | None:
+        """Return what a memory keeps of the classes of a step; made if it is not there.
+
+        None stands for all images, of which nobody makes a copy.
+        """
         known = self._folder.memory(task.order, step, task.memory)
         if known is not None:
             return known
         memory, per_step = self._settings.memories[task.memory], self._settings.classes_per_step
         classes = self.order(task.order)[step * per_step : (step + 1) * per_step]
-        train = _measured(self._data.train.only(classes))
+        train = self._data.train.only(classes).measured()
         arrival = Arrival(
             train=train,
             per_class=self._settings.budget_images,
@@ -131,6 +135,8 @@ class Course:
             distil=lambda sections, seed: self._distil(train.classes, dict(sections), seed),
         )
         kept = memory.make(arrival)
+        if kept is None:
+            return None
         if memory.within_budget and kept.stored_floats > arrival.budget:
             raise ConfigError(
                 f"the memory {task.memory!r} does not fit the budget",
@@ -141,24 +147,26 @@ class Course:
         self._folder.keep_memory(task.order, step, task.memory, kept)
         return kept
 
-    def _learn(self, task: Task, parts: Sequence[DistilledSet]) -> Cell:
+    def _learn(self, task: Task, parts: Sequence[DistilledSet | None]) -> Cell:
         """Train students on the parts of a memory, and test them on all classes seen."""
         settings, per_step = self._settings, self._settings.classes_per_step
         memory = settings.memories[task.memory]
         seen = self.order(task.order)[: len(parts) * per_step]
-        train = _measured(self._data.train.only(seen))
+        train = self._data.train.only(seen).measured()
         test = replace(self._data.test.only(seen), normalisation=train.normalisation)
-        whole = DistilledSet(
-            images=torch.cat([part.images for part in parts]),
-            labels=torch.cat([part.labels + i * per_step for i, part in enumerate(parts)]),
-            classes=train.classes,
-            normalisation=train.normalisation,
-            stored_floats=sum(part.stored_floats for part in parts),
-        )
         protocol = settings.rehearsal.evaluation(full=not memory.within_budget)
         # students of all memories start from the same weights
         streams = self._streams.fork("order", task.order, "step", task.step, "students")
-        contender = of_set(task.memory, whole, protocol.training)
+        kept = [part for part in parts if part is not None]
+        if len(kept) == len(parts):
+            whole = _joined(kept, train, per_step)
+            contender = of_set(task.memory, whole, protocol.training)
+            images, floats = len(whole), whole.stored_floats
+        else:
+            # in the order in which they came
+            whole_set = train.at((train.labels // per_step).argsort(stable=True))
+            contender = of_real(task.memory, whole_set, protocol.training)
+            images, floats = len(train), len(train) * math.prod(train.image_shape)
         evaluation = compare(
             [contender], Dataset(train, test), protocol, device=self._device, streams=streams
         )
@@ -167,12 +175,18 @@ class Course:
             step=task.step,
             memory=task.memory,
             classes=list(train.classes),
-            images=len(whole),
-            stored_floats=whole.stored_floats,
+            images=images,
+            stored_floats=floats,
             accuracies=[score for row in evaluation.rows for score in row.accuracies],
         )
 
 
-def _measured(part: ImageSet) -> ImageSet:
-    """Return images with their own mean and deviation."""
-    return replace(part, normalisation=Normalisation.of(part.images))
+def _joined(parts: Sequence[DistilledSet], train: ImageSet, per_step: int) -> DistilledSet:
+    """Return what was kept at all steps as one set, of so many classes a step."""
+    return DistilledSet(
+        images=torch.cat([part.images for part in parts]),
+        labels=torch.cat([part.labels + i * per_step for i, part in enumerate(parts)]),
+        classes=train.classes,
+        normalisation=train.normalisation,
+        stored_floats=sum(part.stored_floats for part in parts),
+    )

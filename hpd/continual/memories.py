@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -49,7 +50,7 @@ class Arrival:
     @property
     def budget(self) -> int:
         """Floats that there are for these classes."""
-        return self.per_class * self.train.num_classes * self.train.images[0].numel()
+        return self.per_class * self.train.num_classes * math.prod(self.train.image_shape)
 
     def keep(self, indices: torch.Tensor) -> DistilledSet:
         """Return some of the real images as they are."""
@@ -65,8 +66,8 @@ class MemorySettings(Settings):
 
     within_budget: ClassVar[bool] = True
 
-    def make(self, arrival: Arrival) -> DistilledSet:
-        """Return what is kept of the classes that come with a step.
+    def make(self, arrival: Arrival) -> DistilledSet | None:
+        """Return what is kept of the classes that come with a step; None: all, as they are.
 
         Raises:
             DataError: if a class has too few images.
@@ -123,11 +124,11 @@ class CoresetSettings(MemorySettings):
             )
         shape, weights = train.image_shape, streams.generator("weights")
         student = self.student.build(shape, train.num_classes, weights).to(arrival.device)
-        images, labels = (t.to(arrival.device) for t in (train.normalised(), train.labels))
+        images, labels = train.seen_on(arrival.device), train.labels.to(arrival.device)
         train_student(student, images, labels, self.training, streams).eval()
         choose = SELECTIONS[self.selection]
         chosen = [
-            own[choose(in_batches(student.embed, images[own]).cpu(), arrival.per_class)]
+            own[choose(in_batches(student.embed, images.at(own)).cpu(), arrival.per_class)]
             for own in train.by_class
         ]
         return arrival.keep(torch.cat(chosen))
@@ -139,9 +140,8 @@ class EverythingSettings(MemorySettings):
 
     within_budget: ClassVar[bool] = False
 
-    def make(self, arrival: Arrival) -> DistilledSet:
+    def make(self, arrival: Arrival) -> None:
         """Keep all; see `MemorySettings.make`."""
-        return arrival.keep(torch.arange(len(arrival.train)))
 
 
 @MEMORIES.register("distilled")

@@ -1,82 +1,78 @@
-"""Labelled images in memory: uint8 as stored, normalised on the fly."""
+"""Labelled images: a view of rows of uint8, normalised batch by batch where they are used."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hpd.checks import check_labels, check_shape
-from hpd.errors import DataError, nearest
+from hpd.data.classes import chosen_classes
+from hpd.data.normalisation import Normalisation, histogram
+from hpd.errors import DataError, ShapeError
+
+_READ_BYTES = 1 << 24
+_ALL = slice(None)
+_CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
-class Normalisation:
-    """Mean and standard deviation per channel, of images in [0, 1].
+def digest_images(
+    shape: tuple[int, int, int],
+    parts: Iterable[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]],
+    labels: Tensor,
+) -> str:
+    """Return the SHA-256 of images and labels: of their shape, pixels and labels.
 
-    Students see ``(x - mean) / std``.
+    Args:
+        shape: (C, H, W) of an image.
+        parts: all images, some at a time.
+        labels: [N], int64.
     """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def apply(self, images: Tensor) -> Tensor:
-        """Normalise images [N, C, H, W] in [0, 1]."""
-        return (images - self._channels(self.mean, images)) / self._channels(self.std, images)
-
-    def undo(self, normalised: Tensor) -> Tensor:
-        """Return normalised images [N, C, H, W] to [0, 1]."""
-        return normalised * self._channels(self.std, normalised) + self._channels(
-            self.mean, normalised
-        )
-
-    @staticmethod
-    def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
-
-    @classmethod
-    def of(cls, images: Tensor) -> Normalisation:
-        """Measure uint8 images [N, C, H, W]; a constant channel gets std 1.
-
-        Sums are exact in integers, so the order of the images changes nothing.
-        """
-        flat = images.transpose(0, 1).flatten(1)
-        count = flat.shape[1]
-        mean = flat.sum(dim=1, dtype=torch.int64).double() / count / 255
-        # 2^63 / 255^2 values would be needed to overflow
-        square = torch.stack([c.long().square().sum() for c in flat]).double() / count / 255**2
-        std = (square - mean**2).clamp(min=0).sqrt()
-        std = torch.where(std > 0, std, torch.ones_like(std))
-        return cls(tuple(mean.tolist()), tuple(std.tolist()))
+    digest = hashlib.sha256(repr((len(labels), *shape)).encode())
+    for part in parts:
+        digest.update(part.data)
+    digest.update(labels.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with labels, kept on the CPU.
+    """Images with labels: some rows of a store, or all of them.
+
+    Images stay uint8 where they lie, in memory or in a file that is mapped into it; a part of a set
+    is a list of rows. `unit`, `normalised` and `seen_on` make numbers of a batch where it is used.
 
     Args:
-        images: [N, C, H, W], uint8.
-        labels: [N], int64, indices into `classes`.
+        rows: the store, uint8 [M, C, H, W], on the CPU.
+        labels: of the images [N], int64, indices into `classes`.
         classes: name of each class.
         normalisation: mean and std of the training images.
+        index: which row each image is [N], int64; None: image i is row i.
+        known_sha256: `sha256`, where it is known already.
     """
 
-    images: Tensor
+    rows: Tensor
     labels: Tensor
     classes: tuple[str, ...]
     normalisation: Normalisation
+    index: Tensor | None = None
+    known_sha256: str | None = None
 
     def __post_init__(self) -> None:
-        check_shape(self.images, "N C H W", "images")
-        check_shape(self.labels, "N", "labels", N=len(self.images))
+        check_shape(self.rows, "M C H W", "images")
+        if self.rows.dtype != torch.uint8:
+            raise ShapeError("images of a set are bytes", got=self.rows.dtype, expected="uint8")
+        count = len(self.rows) if self.index is None else len(self.index)
+        check_shape(self.labels, "N", "labels", N=count)
         check_labels(self.labels, len(self.classes))
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.labels)
 
     @property
     def num_classes(self) -> int:
@@ -86,29 +82,60 @@ class ImageSet:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Shape (C, H, W) of one image."""
-        c, h, w = self.images.shape[1:]
+        c, h, w = self.rows.shape[1:]
         return (c, h, w)
+
+    @property
+    def images(self) -> Tensor:
+        """The images as bytes, uint8 [N, C, H, W]: a copy, unless the set is the whole store."""
+        return self.rows if self.index is None else self.rows[self.index]
 
     @cached_property
     def by_class(self) -> tuple[Tensor, ...]:
-        """Indices of the images of each class."""
-        return tuple((self.labels == c).nonzero().flatten() for c in range(self.num_classes))
+        """Indices of the images of each class, ascending."""
+        counts = torch.bincount(self.labels, minlength=self.num_classes)
+        return self.labels.argsort(stable=True).split(counts.tolist())
 
-    def unit(self, indices: Tensor | slice = slice(None)) -> Tensor:
-        """Return images in [0, 1], [n, C, H, W] of torch's default dtype."""
-        return self.images[indices].to(torch.get_default_dtype()).div_(255)
+    def pixels(self, indices: Tensor | slice = _ALL) -> Tensor:
+        """Return images as bytes, uint8 [n, C, H, W]."""
+        rows = indices if self.index is None else self.index[indices]
+        # several times as fast as rows[rows], which copies one byte after another
+        return self.rows.index_select(0, rows) if isinstance(rows, Tensor) else self.rows[rows]
 
-    def normalised(self, indices: Tensor | slice = slice(None)) -> Tensor:
-        """Return normalised images, [n, C, H, W] of torch's default dtype."""
-        return self.normalisation.apply(self.unit(indices))
+    def parts(self) -> Iterator[Tensor]:
+        """Give all images in their order as bytes, uint8 [n, C, H, W], some at a time."""
+        size = max(1, _READ_BYTES // max(self.rows[:1].numel(), 1))
+        # one part of none, where there are none, as tensors give
+        for start in range(0, max(len(self), 1), size):
+            yield self.pixels(slice(start, start + size))
+
+    def unit(self, indices: Tensor | slice = _ALL, device: torch.device | None = None) -> Tensor:
+        """Return images in [0, 1], [n, C, H, W] of torch's default dtype, on the CPU or `device`.
+
+        Bytes are moved, a fourth of what numbers would be.
+        """
+        pixels = self.pixels(indices)
+        if device is not None:
+            pixels = pixels.to(device)
+        return pixels.to(torch.get_default_dtype()).div_(255)
+
+    def normalised(
+        self, indices: Tensor | slice = _ALL, device: torch.device | None = None
+    ) -> Tensor:
+        """Return normalised images, [n, C, H, W] of torch's default dtype; see `unit`."""
+        return self.normalisation.apply_(self.unit(indices, device))
+
+    def seen_on(self, device: torch.device = _CPU) -> SeenImages:
+        """Return the images as a student on a device sees them, batch by batch."""
+        return SeenImages(self, device)
 
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of shape, pixels and labels."""
-        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-        for part in (self.images, self.labels):
-            digest.update(part.contiguous().numpy().data)
-        return digest.hexdigest()
+        if self.known_sha256 is not None:
+            return self.known_sha256
+        parts = (part.contiguous().numpy() for part in self.parts())
+        return digest_images(self.image_shape, parts, self.labels)
 
     def draw(self, label: int, count: int, rng: torch.Generator) -> Tensor:
         """Return `count` random indices of one class, without repetition.
@@ -133,18 +160,93 @@ class ImageSet:
             )
         return torch.cat([self.draw(c, count, rng) for c in range(self.num_classes)])
 
+    def at(self, indices: Tensor) -> ImageSet:
+        """Return some of the images, in the order given; nothing is copied.
+
+        Args:
+            indices: [n], int64.
+        """
+        rows = indices if self.index is None else self.index[indices]
+        return replace(self, labels=self.labels[indices], index=rows, known_sha256=None)
+
+    def measured(self) -> ImageSet:
+        """Return the same images with their own mean and deviation."""
+        counts = torch.zeros(self.image_shape[0], 256, dtype=torch.int64)
+        for part in self.parts():
+            counts += histogram(part)
+        return replace(self, normalisation=Normalisation.of_histogram(counts))
+
     def only(self, classes: Sequence[int]) -> ImageSet:
-        """Return the images of some classes, relabelled in the order given."""
+        """Return the images of some classes, relabelled in the order given; nothing is copied."""
         position = torch.full((self.num_classes,), -1)
         position[list(classes)] = torch.arange(len(classes))
-        labels = position[self.labels]
-        keep = labels >= 0
+        kept = self.at((position[self.labels] >= 0).nonzero().flatten())
         return replace(
-            self,
-            images=self.images[keep],
-            labels=labels[keep],
+            kept,
+            labels=position[kept.labels],
             classes=tuple(self.classes[c] for c in classes),
         )
+
+    def with_images(self, images: Tensor, labels: Tensor | None = None) -> ImageSet:
+        """Return a set of other images of the same classes and normalisation.
+
+        Args:
+            images: uint8 [N, C, H, W].
+            labels: [N]; None: those of this set.
+        """
+        own = self.labels if labels is None else labels
+        return replace(self, rows=images, labels=own, index=None, known_sha256=None)
+
+
+class SeenImages:
+    """Images as a student sees them: bytes until a batch of them is used.
+
+    Stands where a tensor of normalised images [N, C, H, W] does: an index of images, a slice or
+    `split` gives normalised tensors on the device, of torch's default dtype.
+
+    Args:
+        images: the set.
+        device: where batches are normalised.
+    """
+
+    def __init__(self, images: ImageSet, device: torch.device) -> None:
+        self._images, self.device = images, device
+        self.dtype = torch.get_default_dtype()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @property
+    def shape(self) -> torch.Size:
+        """[N, C, H, W]."""
+        return torch.Size((len(self), *self._images.image_shape))
+
+    def __getitem__(self, indices: Tensor | slice) -> Tensor:
+        if isinstance(indices, Tensor):
+            indices = indices.cpu()
+        return self._images.normalised(indices, self.device)
+
+    def at(self, indices: Tensor) -> SeenImages:
+        """Return some of the images, in the order given; nothing is copied.
+
+        Args:
+            indices: [n], int64.
+        """
+        return SeenImages(self._images.at(indices.cpu()), self.device)
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Give all images in their order, at most `size` at a time."""
+        # one part of none, where there are none, as tensors give
+        for start in range(0, max(len(self), 1), size):
+            yield self[start : start + size]
+
+    def to(self, device: torch.device) -> SeenImages:
+        """Return the same images, seen on another device."""
+        return SeenImages(self._images, device)
+
+
+Images = Tensor | SeenImages
+"""Normalised images [N, C, H, W]: in memory, or made batch by batch."""
 
 
 @dataclass(frozen=True)
@@ -177,26 +279,11 @@ class Dataset:
         unknown = Normalisation((0.0,), (1.0,))
         parts = [ImageSet(images, labels, names, unknown) for images, labels in (train, test)]
         if subset is not None:
-            chosen = [class_index(name, names) for name in subset]
-            if len(set(chosen)) < max(len(chosen), 2):
-                raise DataError("classes must be two or more different ones", got=list(subset))
+            chosen = chosen_classes(subset, names)
             parts = [part.only(chosen) for part in parts]
         for part, name in zip(parts, ("training", "test"), strict=True):
             empty = [part.classes[c] for c, own in enumerate(part.by_class) if not len(own)]
             if empty:
                 raise DataError(f"the {name} part has no image of class {empty[0]!r}")
-        measured = Normalisation.of(parts[0].images)
-        return cls(*(replace(part, normalisation=measured) for part in parts))
-
-
-def class_index(name: str | int, classes: Sequence[str]) -> int:
-    """Return the index of a class given by name or index.
-
-    Raises:
-        DataError: with the nearest known name.
-    """
-    if isinstance(name, str) and name in classes:
-        return classes.index(name)
-    if isinstance(name, int) and 0 <= name < len(classes):
-        return name
-    raise DataError(f"unknown class {name!r}", fix=nearest(str(name), classes))
+        train_part = parts[0].measured()
+        return cls(train_part, replace(parts[1], normalisation=train_part.normalisation))

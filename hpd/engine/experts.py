@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from hpd.data import ImageSet
+from hpd.data import ImageSet, SeenImages
 from hpd.engine.optimizer import optimizer_state, restore
 from hpd.errors import NumericError, RunError
 from hpd.locks import held
@@ -117,7 +117,7 @@ class _Course:
     """What all experts of a folder are trained with."""
 
     folder: ExpertFolder
-    images: Tensor
+    images: SeenImages
     labels: Tensor
     sampled: Tensor
     report: Report
@@ -126,7 +126,7 @@ class _Course:
     def of(
         cls, folder: ExpertFolder, train: ImageSet, device: torch.device, report: Report
     ) -> _Course:
-        images, labels = train.normalised().to(device), train.labels.to(device)
+        images, labels = train.seen_on(device), train.labels.to(device)
         return cls(folder, images, labels, sample(train, folder.record.seed).to(device), report)
 
     def train(self, expert: int) -> None:
@@ -183,7 +183,7 @@ class _Course:
         restore(optimizer, progress.optimizer)
 
     def _accuracy(self, student: Student) -> float:
-        return accuracy(student, self.images[self.sampled], self.labels[self.sampled])
+        return accuracy(student, self.images.at(self.sampled), self.labels[self.sampled])
 
 
 def _check_finite(row: Tensor, loss: float, expert: int, epoch: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -90,7 +91,8 @@ def keep_published(path: str | Path, teacher: Teacher, dataset: Dataset) -> Teac
     open_folder(path)
     if (path / RECORD).is_file():
         return _same(path, teacher.record)
-    images = teacher.normalise(dataset.test.unit())
+    own = replace(dataset.test, normalisation=teacher.record.normalisation)
+    images = own.seen_on(torch.device("cpu"))
     found = {"accuracy_test": accuracy(teacher.network, images, dataset.test.labels)}
     teacher = Teacher(teacher.network, teacher.record.model_copy(update=found))
     write_teacher(path, teacher)
@@ -143,7 +145,7 @@ def _train(
         network.load_state_dict(progress.network)
         restore(optimizer, progress.optimizer)
         losses = progress.losses
-    images, labels = train.normalised().to(device), train.labels.to(device)
+    images, labels = train.seen_on(device), train.labels.to(device)
     taught = Taught(images, labels)
     for epoch in range(len(losses), training.pace(len(images)).epochs):
         rng = streams.generator("epoch", epoch)
@@ -157,8 +159,8 @@ def _train(
     test = dataset.test
     found = {
         "losses": losses,
-        "accuracy_train": accuracy(network, images[chosen], labels[chosen]),
-        "accuracy_test": accuracy(network, test.normalised().to(device), test.labels.to(device)),
+        "accuracy_train": accuracy(network, images.at(chosen), labels[chosen]),
+        "accuracy_test": accuracy(network, test.seen_on(device), test.labels.to(device)),
         "weights": digest_network(network),
     }
     teacher = Teacher(network.requires_grad_(False).eval(), record.model_copy(update=found))

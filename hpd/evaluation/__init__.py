@@ -1,6 +1,6 @@
 """Evaluation: fresh students on the distilled set, beside honest baselines."""
 
-from hpd.evaluation.contenders import Contender, of_random_real, of_set
+from hpd.evaluation.contenders import Contender, of_random_real, of_real, of_set
 from hpd.evaluation.protocol import compare, evaluate_sets
 from hpd.evaluation.rows import Evaluation, Row
 from hpd.evaluation.settings import PROTOCOLS, EvaluationSettings
@@ -14,5 +14,6 @@ __all__ = [
     "compare",
     "evaluate_sets",
     "of_random_real",
+    "of_real",
     "of_set",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hpd.data import Dataset
+from hpd.data import Dataset, Images
 from hpd.evaluation.card import resized
 from hpd.evaluation.contenders import Contender, operations
 from hpd.evaluation.rows import Row
@@ -54,7 +54,7 @@ class Bench:
     ) -> None:
         self._train, self.device, self.streams = dataset.train, device, streams
         self._settings = settings
-        self._images = dataset.test.normalised().to(device)
+        self._images = dataset.test.seen_on(device)
         self._labels = dataset.test.labels.to(device)
         self._teachers: dict[str, Student] = {}
         self._given = None if settings.teacher is None else self._read(settings.teacher)
@@ -85,7 +85,7 @@ class Bench:
         if key not in self._teachers:
             assert training is not None, "checked by the settings"
             own = self.streams.fork("teacher", kind)
-            images = self._train.normalised().to(self.device)
+            images = self._train.seen_on(self.device)
             labels = self._train.labels.to(self.device)
             training = self._settings.training_of(training, kind)
             self._teachers[key] = train_student(
@@ -125,7 +125,9 @@ class Bench:
         elif contender.labels == "online":
             answer = self._answer(student)
         # a teacher sees images at their own size
-        images = images if side is None else resized(images, side)
+        if side is not None:
+            assert isinstance(images, Tensor), "a card is of small sets, not of all real images"
+            images = resized(images, side)
         return Lesson(
             self._fresh(student, own, images), images, labels.to(self.device), own, answer
         )
@@ -148,7 +150,7 @@ class Bench:
             return Amount.of(sum(value.numel() for value in network.parameters()))
         return Amount.of(round(contender.images_per_class * classes) * classes)
 
-    def _fresh(self, student: StudentSettings, streams: Streams, images: Tensor) -> Student:
+    def _fresh(self, student: StudentSettings, streams: Streams, images: Images) -> Student:
         channels, height, width = images.shape[1:]
         rng, classes = streams.generator("weights"), self._train.num_classes
         return student.build((channels, height, width), classes, rng).to(self.device)

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from typing_extensions import Self
 
-from hpd.data import Dataset
+from hpd.data import Dataset, Images
 from hpd.evaluation.attacks import evaluating, membership_advantage, pgd
 from hpd.evaluation.corruptions import CORRUPTIONS, STRENGTHS, find_corruption
 from hpd.registry import Settings
@@ -240,7 +240,7 @@ class _Bench:
         count = min(self._settings.membership_images, *map(len, parts))
         names = ("members", "others")
         chosen = [
-            (part.normalised(own).to(self._device), part.labels[own].to(self._device))
+            (part.at(own).seen_on(self._device), part.labels[own].to(self._device))
             for part, name in zip(parts, names, strict=True)
             for own in [self._order(name, len(part))[:count]]
         ]
@@ -279,14 +279,14 @@ class _Bench:
         """Give test images in [0, 1] with their labels, some at a time."""
         test = self._data.test
         for own in self._chosen.split(_CHUNK):
-            yield test.unit(own).to(self._device), test.labels[own].to(self._device)
+            yield test.unit(own, self._device), test.labels[own].to(self._device)
 
     def _order(self, name: str, count: int) -> Tensor:
         return torch.randperm(count, generator=self._streams.generator(name))
 
 
 @torch.no_grad()
-def losses(student: Student, images: Tensor, labels: Tensor) -> Tensor:
+def losses(student: Student, images: Images, labels: Tensor) -> Tensor:
     """Return the cross entropy [N] of each normalised image [N, C, H, W] with its label [N]."""
     return F.cross_entropy(in_batches(student, images), labels, reduction="none")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from generators import Prior
 from hpd.artifacts import DistilledSet
-from hpd.data import Dataset, ImageSet
+from hpd.data import Dataset, Images, ImageSet
 from hpd.errors import ConfigError
 from hpd.evaluation.coresets import SELECTIONS, Selection
 from hpd.evaluation.settings import EvaluationSettings, LabelKind
@@ -26,7 +26,7 @@ def operations(training: TrainingSettings) -> list[str]:
     return [*training.augment, *(name for name, amount in mixing.items() if amount)]
 
 
-Embedding = Callable[[Tensor], Tensor]
+Embedding = Callable[[Images], Tensor]
 """Turns normalised images [N, C, H, W] into features [N, F] on the CPU."""
 
 
@@ -36,7 +36,8 @@ class Contender:
 
     Args:
         name: of its row.
-        draw: gives normalised images [N, C, H, W] and classes [N] for a student's seed.
+        draw: gives normalised images [N, C, H, W] and classes [N] for a student's seed; a whole
+            set of real images batch by batch.
         training: how students are trained on it.
         images_per_class: mean number of images in a class.
         storage: what it keeps, without labels.
@@ -45,7 +46,7 @@ class Contender:
     """
 
     name: str
-    draw: Callable[[int], tuple[Tensor, Tensor]]
+    draw: Callable[[int], tuple[Images, Tensor]]
     training: TrainingSettings
     images_per_class: float
     storage: Storage
@@ -101,7 +102,7 @@ def contenders(given: Materials, settings: EvaluationSettings) -> list[Contender
     kind = settings.labels_of_baselines
     taught = [c if c.labels == "stored" else replace(c, labels=kind) for c in found]
     if settings.full_training is not None:
-        taught.append(_of_all(given.dataset.train, settings.full_training))
+        taught.append(of_real("full", given.dataset.train, settings.full_training))
     return taught
 
 
@@ -172,7 +173,7 @@ def _affordable(
     take little, buy whole images only.
     """
     kept, classes = given.distilled.storage, given.classes
-    pixels = Amount.of(given.dataset.train.images[0].numel(), PIXEL_BITS)
+    pixels = Amount.of(math.prod(given.dataset.train.image_shape), PIXEL_BITS)
     labels = classes if settings.labels_of_baselines == "soft" else 0
     together, each = kept.images + kept.labels, pixels + Amount.of(labels)
     counts = {
@@ -280,18 +281,20 @@ def _of_coreset(
 ) -> Contender:
     train = given.dataset.train
     per_class = min(per_class, *(len(own) for own in train.by_class))
+    everything = train.seen_on()
     chosen = torch.cat(
-        [own[selection(given.embed(train.normalised(own)), per_class)] for own in train.by_class]
+        [own[selection(given.embed(everything.at(own)), per_class)] for own in train.by_class]
     )
     images, labels = train.normalised(chosen), train.labels[chosen]
     storage = _pictures(len(chosen), train)
     return Contender(name, lambda seed: (images, labels), training, float(per_class), storage)
 
 
-def _of_all(train: ImageSet, training: TrainingSettings) -> Contender:
-    everything = train.normalised()
+def of_real(name: str, train: ImageSet, training: TrainingSettings) -> Contender:
+    """Return all images of a real set as a contender."""
+    everything = train.seen_on()
     return Contender(
-        "full",
+        name,
         lambda seed: (everything, train.labels),
         training,
         len(train) / train.num_classes,
@@ -301,4 +304,4 @@ def _of_all(train: ImageSet, training: TrainingSettings) -> Contender:
 
 def _pictures(count: int, train: ImageSet) -> Storage:
     """Return what real images keep: 8 bits a value."""
-    return Storage(Amount.of(count * train.images[0].numel(), PIXEL_BITS))
+    return Storage(Amount.of(count * math.prod(train.image_shape), PIXEL_BITS))

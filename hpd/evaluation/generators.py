@@ -8,8 +8,8 @@ Update Rule, NeurIPS 2017, for the Frechet distance.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from generators import Generator
-from hpd.data import Dataset, ImageSet, Normalisation
+from hpd.data import Dataset, Images, ImageSet, Normalisation
 from hpd.errors import GeneratorError
 from hpd.registry import Settings
 from hpd.rng import Streams
@@ -33,6 +33,7 @@ from hpd.students import (
 from hpd.students.convnet import ConvNetSettings
 
 _CHUNK = 500
+_VARIANCE_VALUES = 1 << 22
 
 
 class ScoreSettings(Settings):
@@ -109,10 +110,24 @@ def draw_samples(generator: Generator, count: int, rng: torch.Generator) -> tupl
     return torch.cat(parts).clamp(0, 1), labels
 
 
-def within_class_spread(images: Tensor, labels: Tensor, num_classes: int) -> float:
-    """Return ``mean_k sqrt(sum_chw var_{n in k} x[n, c, h, w])`` of images [N, C, H, W]."""
-    own = (images[labels == k] for k in range(num_classes))
-    return float(torch.stack([x.var(dim=0).sum().sqrt() for x in own]).mean())
+def within_class_spread(variances: Iterable[Tensor]) -> float:
+    """Return ``mean_k sqrt(sum_chw var_{n in k} x[n, c, h, w])``.
+
+    Args:
+        variances: of each class k, over its images, [C, H, W].
+    """
+    return float(torch.stack([own.sum().sqrt() for own in variances]).mean())
+
+
+def _variance(real: ImageSet, indices: Tensor) -> Tensor:
+    """Return the variance over some images [C, H, W], some rows of pixels at a time."""
+    channels, height, width = real.image_shape
+    some = max(1, _VARIANCE_VALUES // (len(indices) * channels * width))
+    parts = [
+        replace(real, rows=real.rows[:, :, start : start + some], known_sha256=None)
+        for start in range(0, height, some)
+    ]
+    return torch.cat([part.unit(indices).var(dim=0) for part in parts], dim=1)
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -180,18 +195,22 @@ def score_generator(
     real, test = data.train, data.test
     unit, labels = draw_samples(generator, settings.samples, streams.generator("samples"))
     normalised = real.normalisation.apply(unit)
-    from_real = _train(real.normalised(), real.labels, real, settings, streams)
+    seen = real.seen_on()
+    from_real = _train(seen, real.labels, real, settings, streams)
     from_samples = _train(normalised, labels, real, settings, streams)
-    accuracy_real = accuracy(from_real, test.normalised(), test.labels)
-    accuracy_samples = accuracy(from_samples, test.normalised(), test.labels)
+    accuracy_real = accuracy(from_real, test.seen_on(), test.labels)
+    accuracy_samples = accuracy(from_samples, test.seen_on(), test.labels)
     spreads = [
-        within_class_spread(images, classes, real.num_classes)
-        for images, classes in ((unit, labels), (real.unit(), real.labels))
+        within_class_spread(unit[labels == k].var(dim=0) for k in range(real.num_classes)),
+        within_class_spread(_variance(real, own) for own in real.by_class),
     ]
     measure = network or Network("", real.normalisation, from_real.embed, from_real)
     order = torch.randperm(len(real), generator=streams.generator("real features"))
-    features = [_run(measure, measure.embed, x)
-                for x in (unit, real.unit(order[: settings.features_of]))]  # fmt: skip
+    some = (real.unit(part) for part in order[: settings.features_of].split(_CHUNK))
+    features = [
+        _run(measure, measure.embed, unit),
+        torch.cat([_run(measure, measure.embed, part) for part in some]),
+    ]
     guesses = None if network is None else _run(network, network.classify, unit).argmax(dim=1)
     return Scores(
         label_agreement=accuracy(from_real, normalised, labels),
@@ -205,7 +224,7 @@ def score_generator(
 
 
 def _train(
-    images: Tensor, labels: Tensor, real: ImageSet, settings: ScoreSettings, streams: Streams
+    images: Images, labels: Tensor, real: ImageSet, settings: ScoreSettings, streams: Streams
 ) -> Student:
     """Train a student that starts alike and takes as many steps, whatever the size of its set."""
     epochs = math.ceil(settings.student_images / len(images))
@@ -214,9 +233,8 @@ def _train(
     training = TrainingSettings(epochs=epochs, batch_size=settings.batch_size, schedule="cosine")
     rng = streams.generator("student")
     student = settings.student.build(real.image_shape, real.num_classes, rng)
-    return train_student(
-        student, images[chosen], labels[chosen], training, streams.fork("training")
-    )
+    part = images[chosen] if isinstance(images, Tensor) else images.at(chosen)
+    return train_student(student, part, labels[chosen], training, streams.fork("training"))
 
 
 def _run(network: Network, function: Callable[[Tensor], Tensor], unit: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from generators import Prior
 from hpd.artifacts import DistilledSet
-from hpd.data import Dataset
+from hpd.data import Dataset, Images
 from hpd.evaluation.bench import Bench
 from hpd.evaluation.card import Card, measure_card
 from hpd.evaluation.contenders import (
@@ -73,7 +73,7 @@ def evaluate_sets(
     """
     bench = Bench(dataset, settings, device, streams)
 
-    def embed(images: Tensor) -> Tensor:
+    def embed(images: Images) -> Tensor:
         teacher = bench.teacher(settings.students[0])
         return in_batches(lambda part: teacher.embed(part.to(device)).cpu(), images)
 

@@ -246,7 +246,7 @@ class _Work:
         self._images = distilled.normalised().to(device)
         self._labels = distilled.labels.to(device)
         self._shape, self._num_classes = held.image_shape, held.num_classes
-        self._test = held.normalised().to(device), held.labels.to(device)
+        self._test = held.seen_on(device), held.labels.to(device)
 
     def _student(self, streams: Streams) -> Student:
         rng = streams.generator("weights")

@@ -11,41 +11,13 @@ from torch import Tensor
 from generators.projection import Distance
 from hpd.artifacts import DistilledSet
 from hpd.data import ImageSet
+from hpd.data.nearest import nearest_images
 
-_CHUNK_IMAGES = 4096
 _CHUNK_PAIRS = 32
 # real images whose nearest neighbour says what is usual
 _SAMPLE = 200
 # pairs of a class by which its diversity is measured
 _MOST_PAIRS = 200
-
-
-def nearest_images(
-    images: Tensor, among: Tensor, but: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return which image is nearest in pixels, and how near: the RMS of the differences.
-
-    Args:
-        images: [N, C, H, W] in [0, 1].
-        among: uint8 [M, C, H, W].
-        but: of each image, an index in `among` that does not count [N].
-
-    Returns:
-        indices [N], int64, of the first nearest, and distances [N] in [0, 1].
-    """
-    flat = images.flatten(1).float()
-    best = torch.full((len(flat),), torch.inf)
-    which = torch.zeros(len(flat), dtype=torch.int64)
-    for start in range(0, len(among), _CHUNK_IMAGES):
-        part = among[start : start + _CHUNK_IMAGES].flatten(1).float().div_(255)
-        # the exact differences: by products, images that are equal would not be at distance 0
-        gaps = torch.cdist(flat, part, compute_mode="donot_use_mm_for_euclid_dist")
-        if but is not None:
-            gaps[but[:, None] == torch.arange(start, start + len(part))] = torch.inf
-        gap, index = gaps.min(dim=1)
-        closer = gap < best
-        best, which = best.where(~closer, gap), which.where(~closer, index + start)
-    return which, best / flat.shape[1] ** 0.5
 
 
 def similarity(
@@ -66,7 +38,7 @@ def similarity(
         distance: LPIPS; None leaves it out.
     """
     images = distilled.images.clamp(0, 1)
-    which, gaps = nearest_images(images, train.images)
+    which, gaps = nearest_images(images, train)
     found: dict[str, Any] = {
         "nearest_real": {
             "indices": which.tolist(),
@@ -76,7 +48,7 @@ def similarity(
         }
     }
     if distance is not None:
-        real = train.images[which].float() / 255
+        real = train.unit(which)
         pairs = _pairs(distilled.labels)
         between = _mean(distance, images[pairs[:, 0]], images[pairs[:, 1]]) if len(pairs) else None
         found["lpips"] = {"diversity": between, "nearest_real": _mean(distance, images, real)}
@@ -86,7 +58,7 @@ def similarity(
 def _usual(train: ImageSet) -> float:
     """Return the median distance of real images to the nearest other one."""
     chosen = torch.linspace(0, len(train) - 1, min(_SAMPLE, len(train))).long().unique()
-    _, gaps = nearest_images(train.unit(chosen), train.images, but=chosen)
+    _, gaps = nearest_images(train.unit(chosen), train, but=chosen)
     return float(gaps.median())
 
 

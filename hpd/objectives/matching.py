@@ -83,7 +83,7 @@ class RealSide:
             rng = self.streams.generator("batch norm", step.stage, step.index)
             classes = range(self.train.num_classes)
             chosen = [self.train.draw(c, _CALIBRATION_IMAGES, rng) for c in classes]
-            images = self.train.normalised(torch.cat(chosen)).to(self.device)
+            images = self.train.normalised(torch.cat(chosen), self.device)
             student.train()
             with torch.no_grad(), isolated(self.streams.seed("dropout", step.index), self.device):
                 student(images)
@@ -93,13 +93,13 @@ class RealSide:
         """Return this step's normalised real images of one class [n, C, H, W]."""
         rng = self.streams.generator("real batch", step.stage, step.index, label)
         indices = self.train.draw(label, self._settings.real_batch, rng)
-        return self.train.normalised(indices).to(self.device)
+        return self.train.normalised(indices, self.device)
 
     def mixed_batch(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return random normalised real images of all classes, at most `count`, and labels."""
         indices = torch.randperm(len(self.train), generator=rng)[:count]
-        images, labels = self.train.normalised(indices), self.train.labels[indices]
-        return images.to(self.device), labels.to(self.device)
+        labels = self.train.labels[indices].to(self.device)
+        return self.train.normalised(indices, self.device), labels
 
     def augmentation(self, step: Step, label: int = -1) -> Augmentation | None:
         """Return the augmentation of this step (of one class of it), or None for none."""

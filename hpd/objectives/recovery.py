@@ -219,7 +219,7 @@ class Recovery:
             rng = self._streams.generator("real view", block)
             real = self._train.draw_per_class(1, rng)
             device = next(self._teacher.network.parameters()).device
-            images = self._train.unit(real).to(device)
+            images = self._train.unit(real, device)
             labels = self._train.labels[real].to(device)
         else:
             images, labels = self._start

@@ -190,7 +190,7 @@ class TrajectoryMatching:
             NumericError: if loss or gradient is not finite.
         """
         chosen = torch.cat([own[:1] for own in self._train.by_class])
-        images = self._train.unit(chosen).to(self._device).requires_grad_()
+        images = self._train.unit(chosen, self._device).requires_grad_()
         labels = self._train.labels[chosen].to(self._device)
         span = self._span(Step(0, 0), images)
         lr = self._lr.to(images)

@@ -17,6 +17,7 @@ from torch import Tensor
 from generators import Generator, GeneratorSpec, Prior, StoredGenerator, read_generator
 from generators.projection import perceptual_distance, project, squared_distance
 from hpd.data import ImageSet
+from hpd.data.imagenet import NUM_CLASSES, indices_of_classes
 from hpd.device import Precision, resolve_precision
 from hpd.errors import ConfigError, GeneratorError, nearest
 from hpd.rng import Streams
@@ -35,7 +36,7 @@ class GanSettings(CountedSettings):
 
     generator: str = Field(description="bundled name, or folder of a generator")
     generator_classes: list[int] | None = Field(
-        None, description="the generator's index for each class; null: by the names of the classes"
+        None, description="the generator's index for each class; null: by name or wnid"
     )
     levels: list[int] | Literal["all"] = Field(
         "all", description="levels to optimise, ascending; one level is GLaD"
@@ -137,7 +138,7 @@ class GanSettings(CountedSettings):
         """Return the ws of random real images [N, num_ws, D], ordered by class."""
         rng = streams.generator("gan init")
         device = next(generator.parameters()).device
-        real = train.unit(train.draw_per_class(self.images_per_class, rng)).to(device)
+        real = train.unit(train.draw_per_class(self.images_per_class, rng), device)
         labels = None
         if generator.spec.num_classes:
             labels = torch.tensor(classes, device=device).repeat_interleave(self.images_per_class)
@@ -222,7 +223,8 @@ def match_classes(
     """Return the generator's class index for each class of the data.
 
     Args:
-        spec: facts about the generator.
+        spec: facts about the generator. One of a thousand classes without names is of ImageNet:
+            names and wnids of the data's classes then say which are meant.
         classes: names of the data's classes.
         given: the indices, if the user gave them.
 
@@ -239,6 +241,11 @@ def match_classes(
                 expected=f"{len(classes)} numbers in 0..{spec.num_classes - 1}",
             )
         return list(given)
+    # the published generators of ImageNet do not name their thousand classes
+    if not spec.classes and spec.num_classes == NUM_CLASSES:
+        indices = indices_of_classes(classes)
+        if indices is not None:
+            return [*indices]
     for name in classes:
         if name not in spec.classes:
             hint = nearest(name, spec.classes) if spec.classes else "Its classes have no names."

@@ -34,7 +34,7 @@ class GeneratorDecoderSettings(DecoderSettings):
 
     generator: str = Field(description="bundled name, or folder of a generator")
     generator_classes: list[int] | None = Field(
-        None, description="the generator's index for each class; null: by the names of the classes"
+        None, description="the generator's index for each class; null: by name or wnid"
     )
     level: int = Field(0, ge=0, description="0: memories give ws; k: the state after k layers")
     keep: Literal["memories", "images"] = Field(

@@ -215,7 +215,7 @@ class HmnSource:
         chosen = draw_targets(train, self.account.images_per_class, rng)
 
         def target(indices: Tensor) -> Tensor:
-            return train.unit(chosen[indices]).to(self.labels.device)
+            return train.unit(chosen[indices], self.labels.device)
 
         fit_to_real(
             self._forward, self._memories, self._networks, target,

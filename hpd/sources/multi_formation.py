@@ -7,7 +7,6 @@ Source: Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameteri
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -106,12 +105,17 @@ def tile(train: ImageSet, factor: int, rng: torch.Generator) -> ImageSet:
     for label, own in enumerate(train.by_class):
         whole = len(own) // factor**2
         chosen = train.draw(label, whole * factor**2, rng)
-        small = F.avg_pool2d(train.images[chosen].float(), factor).round().to(torch.uint8)
+        small = torch.cat([_shrunk(part, factor) for part in train.at(chosen).parts()])
         pictures.append(
             rearrange(small, "(n i j) c h w -> n c (i h) (j w)", n=whole, i=factor, j=factor)
         )
         labels.append(torch.full((whole,), label))
-    return replace(train, images=torch.cat(pictures), labels=torch.cat(labels))
+    return train.with_images(torch.cat(pictures), torch.cat(labels))
+
+
+def _shrunk(pixels: Tensor, factor: int) -> Tensor:
+    """Return uint8 images [N, C, H, W] with sides divided by `factor`, averaged over pixels."""
+    return F.avg_pool2d(pixels.float(), factor).round().to(torch.uint8)
 
 
 def parts_of(images: Tensor, factor: int) -> Tensor:

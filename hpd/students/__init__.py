@@ -2,7 +2,6 @@
 
 from hpd.students import alexnet, convnet, resnet, resnet20, vgg, vit
 from hpd.students.base import STUDENTS, Student, StudentSettings
-from hpd.students.means import class_means
 from hpd.students.schedule import TrainingSettings
 from hpd.students.together import train_student, train_students
 from hpd.students.training import (
@@ -21,7 +20,6 @@ __all__ = [
     "Taught",
     "TrainingSettings",
     "accuracy",
-    "class_means",
     "in_batches",
     "train_epoch",
     "train_student",

@@ -179,8 +179,9 @@ def check_images(train: ImageSet) -> None:
     Raises:
         DataError: naming how many there are, and the first of them.
     """
-    flat = train.images.flatten(1)
-    constant = (flat.amin(dim=1) == flat.amax(dim=1)).nonzero().flatten().tolist()
+    flat = (part.flatten(1) for part in train.parts())
+    alike = torch.cat([part.amin(dim=1) == part.amax(dim=1) for part in flat])
+    constant = alike.nonzero().flatten().tolist()
     if constant:
         named = [f"image {i} of class {train.classes[train.labels[i]]!r}" for i in constant]
         raise DataError(

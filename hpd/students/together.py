@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hpd.augment import Augmentation, draw_augmentation
+from hpd.data import Images
 from hpd.rng import Streams
 from hpd.students.base import Student
 from hpd.students.schedule import TrainingSettings
@@ -23,7 +24,7 @@ _MOST_TOGETHER, _LEAST = 2_000_000, 400_000
 
 
 def train_student(
-    student: Student, images: Tensor, labels: Tensor, settings: TrainingSettings, streams: Streams
+    student: Student, images: Images, labels: Tensor, settings: TrainingSettings, streams: Streams
 ) -> Student:
     """Train `student` in place with cross entropy, and return it.
 
@@ -82,7 +83,7 @@ def _first_maps(lesson: Lesson, settings: TrainingSettings) -> int:
         return 0
     count = len(lesson.images)
     batch = math.ceil(count / settings.batches(count))
-    return lesson.images[:batch, 0].numel() * width_of(lesson.student)
+    return batch * math.prod(lesson.images.shape[2:]) * width_of(lesson.student)
 
 
 class _Class:
@@ -92,13 +93,8 @@ class _Class:
         self._settings, self._lessons = settings, lessons
         self._stack = StudentStack([lesson.student for lesson in lessons])
         self._pace = settings.pace(len(lessons[0].images))
-        classes = lessons[0].student.head.out_features
-        self._targets = [
-            F.one_hot(lesson.labels, classes).to(lesson.images.dtype)
-            if lesson.labels.ndim == 1
-            else soften(lesson.labels, settings.temperature)
-            for lesson in lessons
-        ]
+        self._classes = lessons[0].student.head.out_features
+        self._labels = [soften(lesson.labels, settings.temperature) for lesson in lessons]
         soft = any(lesson.labels.ndim == 2 or lesson.teacher is not None for lesson in lessons)
         self._temperature = settings.temperature if soft else 1.0
         self._momentum = torch.zeros_like(self._stack.values)
@@ -129,7 +125,7 @@ class _Class:
         """Return images and targets of each student's batch, augmented and perhaps mixed."""
         settings, lessons = self._settings, self._lessons
         images = [lesson.images[own] for lesson, own in zip(lessons, batches, strict=True)]
-        targets = [of[own] for of, own in zip(self._targets, batches, strict=True)]
+        targets = [self._targets(of[own]) for of, own in zip(self._labels, batches, strict=True)]
         if settings.augment:
             images = self._augmented(images, rngs)
         for i, (lesson, rng) in enumerate(zip(lessons, rngs, strict=True)):
@@ -140,6 +136,12 @@ class _Class:
             if lesson.teacher is not None:
                 targets[i] = asked(lesson.teacher, images[i], self._temperature)
         return images, targets
+
+    def _targets(self, labels: Tensor) -> Tensor:
+        """Return the probabilities of a batch [n, K] by classes [n] or probabilities."""
+        if labels.ndim == 2:
+            return labels
+        return F.one_hot(labels, self._classes).to(self._lessons[0].images.dtype)
 
     def _augmented(self, images: list[Tensor], rngs: Sequence[torch.Generator]) -> list[Tensor]:
         """Augment each student's images; students that drew the same operation in one go."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hpd.augment import Mixed, draw_augmentation
+from hpd.data import Images
 from hpd.rng import Streams, isolated
 from hpd.students.base import Student
 from hpd.students.schedule import SGDSettings, TrainingSettings
@@ -32,7 +33,7 @@ class Lesson:
     """
 
     student: Student
-    images: Tensor
+    images: Images
     labels: Tensor
     streams: Streams
     teacher: Answer | None = None
@@ -92,7 +93,7 @@ class Taught:
         teacher: see `Lesson`.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
     temperature: float = 1.0
     teacher: Answer | None = None
@@ -175,14 +176,14 @@ def _mixed_loss(student: Student, mixed: Mixed, labels: Tensor, temperature: flo
 
 @torch.no_grad()
 def in_batches(
-    function: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 256
+    function: Callable[[Tensor], Tensor], images: Images, batch_size: int = 256
 ) -> Tensor:
     """Return what a function gives for images [N, ...], some at a time, without gradient."""
     return torch.cat([function(part) for part in images.split(batch_size)])
 
 
 @torch.no_grad()
-def accuracy(student: Student, images: Tensor, labels: Tensor, batch_size: int = 128) -> float:
+def accuracy(student: Student, images: Images, labels: Tensor, batch_size: int = 128) -> float:
     """Return the share of normalised images [N, C, H, W] whose label [N] is predicted."""
     student.eval()
     right = [

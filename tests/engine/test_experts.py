@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
@@ -203,7 +202,7 @@ def test_other_images_are_refused(images, tmp_path):
     pixels = images.images.clone()
     pixels[0, 0, 0, 0] ^= 1
     with pytest.raises(RunError, match="training images"):
-        train(tmp_path, replace(images, images=pixels))
+        train(tmp_path, images.with_images(pixels))
 
 
 def test_what_cannot_work_is_refused_before_anything_is_written(images, tmp_path):
@@ -213,7 +212,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(images, tmp_path
     pixels = images.images.clone()
     pixels[4] = 9
     with pytest.raises(DataError, match="1 of 36 training images are constant"):
-        train(out, replace(images, images=pixels))
+        train(out, images.with_images(pixels))
     assert not out.exists()
 
 

@@ -177,7 +177,7 @@ def test_images_that_are_not_finite_have_no_score(criterion, images, noise):
 def test_as_many_real_images_of_each_class_are_drawn(images):
     few = some_of(images, 5, Streams(0).generator("x"))
     assert few.labels.bincount().tolist() == [5, 5, 5]
-    lopsided = replace(images, images=images.images[10:], labels=images.labels[10:])
+    lopsided = images.at(torch.arange(10, len(images)))
     assert some_of(lopsided, 5, Streams(0).generator("x")).labels.bincount().tolist() == [2, 5, 5]
     for asked, want in ((15, 15), (17, 15), (1, 3), (2000, 36)):
         assert len(build(images, images=asked)._labels) == want
@@ -193,7 +193,7 @@ def test_every_student_embeds_grey_and_colour(student, rng):
         real = load_dataset("digits").train
         pixels = torch.randint(256, (20, *shape), generator=rng).to(torch.uint8)
         labels = torch.tensor([0] * 3 + [1] * 17)
-        real = replace(real, images=pixels, labels=labels, classes=("a", "b"))
+        real = replace(real, rows=pixels, index=None, labels=labels, classes=("a", "b"))
         score = build(real, student=settings, networks=2)
         assert 0 <= score(torch.rand(2, *shape, generator=rng), torch.tensor([0, 1])) < 1.1
 

@@ -78,7 +78,7 @@ def test_where_a_feature_is_counts(weighted, images):
     synthetic, labels = torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 2])
     synthetic[:, :, 0, 0] = 1
     moved = synthetic.flip(2)
-    real = replace(images, images=(moved * 255).to(torch.uint8), labels=labels)
+    real = images.with_images((moved * 255).to(torch.uint8), labels)
     real = replace(real, normalisation=Normalisation((0.0,), (1.0,)))
     score = ClassRelevantDistance([student], real, CPU, weighted=weighted)
     # of three classes, each is one too many at one of 64 positions and one too few at another
@@ -221,11 +221,11 @@ def test_held_out_images_are_nowhere_else(images):
 def test_a_small_class_gives_one_image_and_keeps_one(images):
     few = images.only([0, 1])
     some = torch.tensor([0, 1, *range(12, 24)])
-    few = replace(few, images=few.images[some], labels=few.labels[some])
+    few = few.at(some)
     seen, held = ValidationSettings(held_out=0.1).split(few)
     assert held.labels.bincount().tolist() == [1, 1]
     assert seen.labels.bincount().tolist() == [1, 11]
-    single = replace(few, images=few.images[1:], labels=few.labels[1:])
+    single = few.at(torch.arange(1, len(few)))
     with pytest.raises(DataError, match="class 'a' has too few images to hold any out: got 1"):
         ValidationSettings().split(single)
 

@@ -16,6 +16,7 @@ from generators import read_generator
 from hpd.cli import main
 from hpd.data import DATASETS, Dataset
 from hpd.errors import DataError, GeneratorError
+from hpd.evaluation import generators
 from hpd.evaluation.generators import (
     Network,
     ScoreSettings,
@@ -71,9 +72,16 @@ def test_distance_follows_its_definition(rng):
 
 
 def test_spread_is_the_deviation_inside_classes():
-    images = torch.tensor([0.0, 2.0, 10.0, 14.0]).reshape(4, 1, 1, 1)
-    labels = torch.tensor([0, 0, 1, 1])
-    assert within_class_spread(images, labels, 2) == pytest.approx((2**0.5 + 8**0.5) / 2)
+    classes = torch.tensor([[0.0, 2.0], [10.0, 14.0]]).reshape(2, 2, 1, 1, 1)
+    variances = (own.var(dim=0) for own in classes)
+    assert within_class_spread(variances) == pytest.approx((2**0.5 + 8**0.5) / 2)
+
+
+@pytest.mark.parametrize("values", [1, 700, 1 << 22])
+def test_variances_in_parts_are_those_of_the_whole_to_the_bit(values, digits, monkeypatch):
+    monkeypatch.setattr(generators, "_VARIANCE_VALUES", values)
+    own = digits.train.by_class[3]
+    assert torch.equal(generators._variance(digits.train, own), digits.train.unit(own).var(dim=0))
 
 
 def test_samples_are_of_classes_in_turn_and_within_range(digits16, rng):
@@ -181,7 +189,7 @@ def test_command_refuses_in_one_line(options, message):
 def test_command_says_that_digits_lie_in_no_folder(tmp_path):
     result = CliRunner().invoke(main, [*COMMAND, "--data", str(tmp_path)])
     assert result.exit_code == 2
-    assert "digits16 was not trained on data from a folder" in result.output
+    assert "digits16 was not trained on data from such a place" in result.output
 
 
 @pytest.mark.slow

@@ -174,7 +174,7 @@ def test_coresets_are_those_of_a_trained_network(dataset, images):
 
     def embed(x):
         calls.append(len(x))
-        return x.flatten(1)
+        return torch.cat([part.flatten(1) for part in x.split(5)])
 
     one_each = as_set(images, torch.tensor([0, 12, 24]))
     given = Materials(one_each, one_each, dataset, None, embed, Streams(0))

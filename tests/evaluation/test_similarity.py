@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from hpd.artifacts import DistilledSet
-from hpd.evaluation.similarity import nearest_images, similarity
+from hpd.data.nearest import nearest_images
+from hpd.evaluation.similarity import similarity
 
 
 def as_set(images, indices):
@@ -27,7 +28,7 @@ def test_a_copy_has_distance_zero_and_is_named(images):
 
 def test_the_nearest_is_that_of_a_loop(images, rng):
     queries = torch.rand(4, 1, 8, 8, generator=rng)
-    which, gaps = nearest_images(queries, images.images, but=torch.tensor([0, 1, 2, 3]))
+    which, gaps = nearest_images(queries, images, but=torch.tensor([0, 1, 2, 3]))
     for i, query in enumerate(queries):
         rms = [
             float(((query - real / 255) ** 2).mean() ** 0.5) if j != i else float("inf")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from conftest import CPU, SMALL_STUDENT, SMALL_TRAINING
@@ -192,4 +190,4 @@ def test_what_is_wrong_is_named_before_the_run_starts(build, images, tmp_path):
     pixels = images.images.clone()
     pixels[7] = 9
     with pytest.raises(DataError, match="image 7 of class 'a'"):
-        build(train=replace(images, images=pixels))
+        build(train=images.with_images(pixels))

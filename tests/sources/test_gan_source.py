@@ -9,10 +9,13 @@ import torch
 from conftest import CPU, tiny_generator
 
 from generators import read_generator, save_generator
+from generators.base import GeneratorSpec
+from hpd.data.imagenet import SUBSETS, wnids_of
 from hpd.engine.loop import render_all
 from hpd.errors import ConfigError, GeneratorError, NumericError, RunError
 from hpd.rng import Streams
 from hpd.sources import SOURCES
+from hpd.sources.gan import match_classes
 
 
 @pytest.fixture
@@ -122,7 +125,7 @@ def test_classes_that_the_generator_does_not_have_are_named(build, images):
 
 
 def test_images_of_another_size_are_refused(build, images):
-    large = replace(images, images=images.images.repeat(1, 1, 2, 2))
+    large = images.with_images(images.images.repeat(1, 1, 2, 2))
     with pytest.raises(GeneratorError, match=r"got images \[1, 8, 8\], expected \[1, 16, 16\]"):
         build(train=large)
 
@@ -137,3 +140,28 @@ def test_an_unconditional_generator_serves_any_class(build, tmp_path):
     network = tiny_generator(num_classes=0)
     save_generator(network, network.settings, tmp_path / "g", licence="MIT", provenance={})
     assert render_all(build(generator=str(tmp_path / "g"), init="sample")).shape == (3, 1, 8, 8)
+
+
+def spec_of(num_classes, classes=()):
+    return GeneratorSpec("stylegan_xl", 32, 3, 64, 512, num_classes, 9, (), classes)
+
+
+def test_classes_of_imagenet_are_known_to_a_generator_of_its_thousand():
+    thousand = spec_of(1000)
+    assert match_classes(thousand, ["n01440764", "n02102040"], None) == [0, 217]
+    assert match_classes(thousand, ["cassette player", "tench"], None) == [482, 0]
+    # what the user says, and what the generator knows of itself, come first
+    assert match_classes(thousand, ["n01440764", "n02102040"], [7, 9]) == [7, 9]
+    named = spec_of(1000, (*(f"class{i}" for i in range(999)), "tench"))
+    assert match_classes(named, ["tench", "class3"], None) == [999, 3]
+
+
+@pytest.mark.parametrize(("count", "names"), [(1000, ["tench", "dog"]), (10, ["tench"])])
+def test_others_have_to_be_said(count, names):
+    with pytest.raises(GeneratorError, match=r"set source\.generator_classes"):
+        match_classes(spec_of(count), names, None)
+
+
+@pytest.mark.parametrize("subset", ["nette", "woof", "c"])
+def test_subsets_of_imagenet_set_the_classes_of_a_generator(subset):
+    assert match_classes(spec_of(1000), wnids_of(subset), None) == list(SUBSETS[subset])

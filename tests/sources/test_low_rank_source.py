@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -121,7 +120,7 @@ def test_there_is_a_single_stage(images):
 
 
 def test_images_need_not_be_square(images):
-    flat = replace(images, images=images.images[:, :, :4])
+    flat = images.with_images(images.images[:, :, :4])
     source = build(flat, rank=1, budget_images=3)
     assert render_all(source).shape == (3 * 8, 1, 4, 8)
 

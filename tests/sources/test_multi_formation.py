@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from conftest import CPU, tiny_generator
@@ -38,7 +36,7 @@ def test_the_gradient_of_parts(float64, rng):
 
 @pytest.mark.parametrize("inner", [{"kind": "pixel"}, {"kind": "low_rank", "rank": 1}])
 def test_it_stores_what_the_source_inside_stores(images, inner):
-    many = replace(images, images=images.images.repeat(4, 1, 1, 1), labels=images.labels.repeat(4))
+    many = images.with_images(images.images.repeat(4, 1, 1, 1), images.labels.repeat(4))
     inside = SOURCES.parse(inner).build(many, CPU, Streams(0))
     source = build(many, of=inner)
     assert source.stored_floats == inside.stored_floats

@@ -31,7 +31,7 @@ def one_ulp(values: tuple[float, ...]) -> tuple[float, ...]:
 def one_pixel(images: ImageSet) -> ImageSet:
     pixels = images.images.clone()
     pixels[17, 0, 3, 4] ^= 1
-    return replace(images, images=pixels)
+    return images.with_images(pixels)
 
 
 def test_what_fits_passes(record, images):
@@ -42,13 +42,13 @@ def test_what_fits_passes(record, images):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: another(x, images=x.images[:, :, :7]), r"image shape.*\(1, 8, 8\).*\(1, 7, 8\)"),
+        (lambda x: another(x, rows=x.images[:, :, :7]), r"image shape.*\(1, 8, 8\).*\(1, 7, 8\)"),
         (lambda x: another(x, classes=("a", "c", "b")), "classes.*'a', 'b', 'c'.*'a', 'c', 'b'"),
         (lambda x: another(x, classes=("a", "b", "c", "d")), "classes"),
         (lambda x: x.only([0, 2, 1]), "classes"),
         (lambda x: another(x, labels=x.labels.flip(0)), "training images .SHA"),
         (one_pixel, "training images .SHA"),
-        (lambda x: another(x, images=x.images[1:], labels=x.labels[1:]), "got 36, expected 35"),
+        (lambda x: x.at(torch.arange(1, len(x))), "got 36, expected 35"),
         (
             lambda x: another(
                 x, normalisation=Normalisation(one_ulp(x.normalisation.mean), x.normalisation.std)
@@ -157,14 +157,14 @@ def test_constant_images_are_named(images):
     pixels = images.images.clone()
     pixels[[3, 12, 13, 14, 35]] = 200
     with pytest.raises(DataError, match="5 of 36 training images are constant") as caught:
-        check_images(replace(images, images=pixels))
+        check_images(images.with_images(pixels))
     assert caught.value.got == (
         "image 3 of class 'a', image 12 of class 'b', image 13 of class 'b' and 2 more"
     )
     # one channel that is constant is not an image that is
     coloured = images.images.repeat(1, 2, 1, 1)
     coloured[5, 0] = 0
-    check_images(replace(images, images=coloured, normalisation=Normalisation((0, 0), (1, 1))))
+    check_images(replace(images, rows=coloured, normalisation=Normalisation((0, 0), (1, 1))))
 
 
 def test_every_refusal_is_one_line(path, record, images):

@@ -13,7 +13,6 @@ from hpd.students import (
     Lesson,
     TrainingSettings,
     accuracy,
-    class_means,
     train_student,
 )
 from hpd.students.base import initialise
@@ -139,8 +138,3 @@ def test_a_teacher_is_asked_of_each_augmented_and_mixed_batch(images, rng):
     other = trained(images.labels.flip(0))
     for a, b in zip(first.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
-
-
-def test_means_of_no_rows_are_zero():
-    means = class_means(torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), 3)
-    assert torch.equal(means, torch.zeros(3, 2))

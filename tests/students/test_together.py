@@ -189,3 +189,18 @@ def test_every_convnet_with_instance_norm_can_be_stacked_and_nothing_else():
         assert not stackable(
             STUDENTS.parse({"kind": "convnet", "norm": norm}).build((3, 32, 32), 10, rng)
         )
+
+
+def test_labels_become_probabilities_batch_by_batch(monkeypatch):
+    """Never those of a whole set at once: a table of all images and classes may be large."""
+    lengths, real = [], together.F.one_hot
+
+    def listen(labels, classes):
+        lengths.append(len(labels))
+        return real(labels, classes)
+
+    monkeypatch.setattr(together.F, "one_hot", listen)
+    settings = TrainingSettings(epochs=2, batch_size=5)
+    monkeypatch.setattr(together, "_LEAST", 0)
+    train_students(lessons(count=2, images=15), settings)
+    assert lengths == [5] * 3 * 2 * 2

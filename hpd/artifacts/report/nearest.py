@@ -10,9 +10,8 @@ from torch import Tensor
 from hpd.artifacts.distilled import DistilledSet
 from hpd.data import ImageSet
 from hpd.data.classes import shown_names
+from hpd.data.nearest import nearest_images
 from hpd.errors import DataError
-
-_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,8 @@ def nearest_real(distilled: DistilledSet, indices: Tensor, real: ImageSet) -> li
                 f"the real images have none of class {name!r}", got=shown_names(real.classes)
             )
         candidates = real.by_class[real.classes.index(name)]
-        pixels = real.images[candidates].flatten(1).float() / 255
-        for part in mine.split(_CHUNK):
-            images = distilled.images[part].float().flatten(1)
-            closest = torch.cdist(images, pixels).argmin(dim=1)
-            for i, image, j in zip(part.tolist(), images, closest.tolist(), strict=True):
-                distance = (image - pixels[j]).square().mean().sqrt()
-                index = int(candidates[j])
-                found[i] = Nearest(real.images[index], index, float(distance))
+        which, distances = nearest_images(distilled.images[mine], real, rows=candidates)
+        rows = zip(mine.tolist(), which.tolist(), distances.tolist(), strict=True)
+        for i, index, distance in rows:
+            found[i] = Nearest(real.pixels(torch.tensor([index]))[0], index, distance)
     return [found[i] for i in indices.tolist()]

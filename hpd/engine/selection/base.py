@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -46,8 +44,7 @@ def some_of(train: ImageSet, per_class: int, rng: torch.Generator) -> ImageSet:
     They stay in the order of the data, so that a limit that leaves nothing out changes nothing.
     """
     chosen = torch.cat([train.draw(c, per_class, rng) for c in range(train.num_classes)])
-    chosen = chosen.sort().values
-    return replace(train, images=train.images[chosen], labels=train.labels[chosen])
+    return train.at(chosen.sort().values)
 
 
 SELECTORS: Registry[SelectorSettings] = Registry("selector")

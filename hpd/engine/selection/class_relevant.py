@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from hpd.data import ImageSet, Normalisation
+from hpd.data import Images, ImageSet, Normalisation
 from hpd.engine.selection.base import SELECTORS, SelectorSettings, some_of
 from hpd.rng import Streams
 from hpd.students import (
@@ -66,8 +66,8 @@ class ClassRelevantSettings(SelectorSettings):
         rng = streams.generator("extractor")
         student = self.student.build(train.image_shape, train.num_classes, rng).to(device)
         if self.extractor == "trained":
-            images, labels = train.normalised().to(device), train.labels.to(device)
-            train_student(student, images, labels, self.training, streams)
+            labels = train.labels.to(device)
+            train_student(student, train.seen_on(device), labels, self.training, streams)
         return student.eval().requires_grad_(False)
 
 
@@ -96,7 +96,7 @@ def class_relevant_features(
 
 
 def class_relevant_means(
-    student: Student, images: Tensor, labels: Tensor, num_classes: int, *, weighted: bool = True
+    student: Student, images: Images, labels: Tensor, num_classes: int, *, weighted: bool = True
 ) -> Tensor:
     """Return the class means of `class_relevant_features`, summed up some images at a time.
 
@@ -153,10 +153,10 @@ class ClassRelevantDistance:
         self._students, self._weighted = students, weighted
         self._normalisation: Normalisation = train.normalisation
         self._num_classes = train.num_classes
-        real = train.normalised(), train.labels.to(device)
+        real = train.seen_on(device), train.labels.to(device)
         self._real = [self._means(student, *real) for student in students]
 
-    def _means(self, student: Student, images: Tensor, labels: Tensor) -> Tensor:
+    def _means(self, student: Student, images: Images, labels: Tensor) -> Tensor:
         return class_relevant_means(
             student, images, labels, self._num_classes, weighted=self._weighted
         )

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from hpd.data import ImageSet
+from hpd.data import Images, ImageSet
 from hpd.engine.selection.base import SELECTORS, SelectorSettings, some_of
 from hpd.rng import Streams
 from hpd.students import STUDENTS, Student, StudentSettings, in_batches
@@ -188,10 +188,10 @@ class RidgeError:
         self._students, self._device, self._ridge = students, device, ridge
         (self._error, self._spread), self._margin = CRITERIA[criterion], margin
         self._normalisation, self._num_classes = real.normalisation, real.num_classes
-        self._labels, normalised = real.labels, real.normalised()
-        self._real = [self._embed(student, normalised) for student in students]
+        self._labels, seen = real.labels, real.seen_on(device)
+        self._real = [self._embed(student, seen) for student in students]
 
-    def _embed(self, student: Student, images: Tensor) -> Tensor:
+    def _embed(self, student: Student, images: Images) -> Tensor:
         """Return the embedding of normalised images, float64 [N, E] on the CPU."""
         rows = in_batches(lambda part: student.embed(part.to(self._device)), images, _BATCH)
         return rows.cpu().double()

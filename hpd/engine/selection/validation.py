@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -56,10 +55,7 @@ class ValidationSettings(SelectorSettings):
                 )
             # the last of each period: of a class of fewer, the last
             held[own[period - 1 :: period] if len(own) >= period else own[-1:]] = True
-        seen, kept = (
-            replace(train, images=train.images[part], labels=train.labels[part])
-            for part in (~held, held)
-        )
+        seen, kept = (train.at(part.nonzero().flatten()) for part in (~held, held))
         return seen, kept
 
     def build(
@@ -88,7 +84,7 @@ class ValidationError:
         self._settings, self._streams, self._device = settings, streams, device
         self._shape, self._num_classes = held.image_shape, held.num_classes
         self._normalisation = held.normalisation
-        self._images, self._labels = held.normalised().to(device), held.labels.to(device)
+        self._images, self._labels = held.seen_on(device), held.labels.to(device)
 
     def __call__(self, images: Tensor, labels: Tensor) -> float:
         """Score images [N, C, H, W] in [0, 1] with labels [N]: 0 for no error, at most 1."""
