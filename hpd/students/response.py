@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from hpd.students.stack import StudentStack, stackable
 _Tensors = dict[str, Tensor]
 # activations of this many images stay in the cache of a CPU; a GPU takes all that fit
 _PART_ON_CPU = 64
+# and of large images, so many that their maps take no more than a few hundred MB: no slower
+_PIXELS_ON_CPU = 1 << 17
 _PART = 256
 
 
@@ -191,4 +194,6 @@ class _EmbedOnly(torch.nn.Module):
 
 
 def _part_size(images: Tensor) -> int:
-    return _PART_ON_CPU if images.device.type == "cpu" else _PART
+    if images.device.type != "cpu":
+        return _PART
+    return max(1, min(_PART_ON_CPU, _PIXELS_ON_CPU // math.prod(images.shape[2:])))

@@ -13,6 +13,7 @@ from conftest import SMALL_STUDENT
 
 from hpd.students import STUDENTS
 from hpd.students.response import Response
+from hpd.students.stack import StudentStack
 
 SHAPE, CLASSES = (1, 8, 8), 3
 
@@ -123,6 +124,7 @@ import torch
 from hpd.errors import ConfigError
 from hpd.students import STUDENTS
 from hpd.students.response import Response
+from hpd.students.stack import StudentStack
 
 settings = STUDENTS.parse({"kind": "convnet", "width": 4, "depth": 2})
 student = settings.build((1, 8, 8), 3, torch.Generator()).eval()
@@ -145,3 +147,19 @@ def test_without_a_compiler_one_line_says_so(tmp_path):
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("refused:")]
     assert "objective.compile=false" in line
+
+
+@pytest.mark.parametrize(("side", "part"), [(8, 64), (32, 64), (64, 32), (128, 8), (512, 1)])
+def test_large_images_answer_in_parts_that_fit_a_memory(side, part, rng, monkeypatch):
+    """All at once, 64 images of 128 px take gigabytes in the maps of an ordinary student."""
+    settings, shape = STUDENTS.parse({"kind": "convnet", "width": 1, "depth": 1}), (1, side, side)
+    sizes, embed = [], StudentStack.embed
+    monkeypatch.setattr(
+        StudentStack, "embed", lambda stack, x: (sizes.append(x.shape[1]), embed(stack, x))[1]
+    )
+    student = settings.build(shape, CLASSES, rng).eval()
+    answer = Response(lambda: settings.make(shape, CLASSES))
+    images = torch.randn(part + 1, *shape, generator=rng)
+    parted = answer.embed(student, images)
+    assert sizes == [part, 1]
+    torch.testing.assert_close(parted, student.embed(images).detach(), rtol=1e-4, atol=1e-5)
