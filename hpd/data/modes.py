@@ -81,7 +81,10 @@ def _on_ground(picture: Image.Image, ground: str, stored: str) -> Image.Image:
 def _mend_transparency(picture: Image.Image, stored: str) -> None:
     """Bring the transparent value of a PNG to the scale that Pillow brought its pixels to."""
     value = picture.info.get("transparency")
-    if stored in _PNG_SCALES and isinstance(value, int):
+    if picture.mode == "1" and isinstance(value, int):
+        # until Pillow 13 this is 1 where the pixels are 255
+        picture.info["transparency"] = 255 if value else 0
+    elif stored in _PNG_SCALES and isinstance(value, int):
         picture.info["transparency"] = value * _PNG_SCALES[stored] & 255
     elif stored == "RGB;16B" and isinstance(value, tuple):
         picture.info["transparency"] = tuple(v >> 8 for v in value)
