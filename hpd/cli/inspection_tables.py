@@ -59,12 +59,12 @@ def _class_rows(about: Inspection) -> list[list[str]]:
         return [row(label) for label in range(count)]
     sizes = [sum(own) for own in zip(*columns, strict=True)]
     fewest, most = (pick(range(count), key=sizes.__getitem__) for pick in (min, max))
+    extremes = [row(fewest, "fewest: "), row(most, "most: ")] if min(sizes) < max(sizes) else []
     return [
         *(row(label) for label in range(_END_CLASSES)),
         [f"{count - 2 * _END_CLASSES} more", *("" for _ in columns)],
         *(row(label) for label in range(count - _END_CLASSES, count)),
-        row(fewest, "fewest: "),
-        row(most, "most: "),
+        *extremes,
     ]
 
 

@@ -14,8 +14,8 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -232,7 +232,9 @@ class Shelf:
     @contextlib.contextmanager
     def draft(self) -> Iterator[Draft]:
         """Give a folder to write to, which is gone after the block if it was not `kept`."""
-        folder = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self.folder))
+        # not by tempfile, whose folders are private: a cache may be that of a group
+        folder = self.folder / f"{_DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
+        folder.mkdir()
         try:
             yield Draft(folder)
         finally:

@@ -456,3 +456,14 @@ def test_animations_are_told_once_with_their_names(tmp_path, cache, caplog):
     caplog.clear()
     read(listing)
     assert not caplog.text
+
+
+def test_rows_may_be_read_by_whoever_the_umask_lets(tmp_path, cache):
+    before = os.umask(0o022)
+    try:
+        read(listing_of(tmp_path / "d"))
+    finally:
+        os.umask(before)
+    (folder,) = (path for path in cache.glob("*/*") if path.is_dir())
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in folder.iterdir())
