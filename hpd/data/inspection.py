@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from hpd.data.images import Dataset
-from hpd.data.listing import Listing, Report
-from hpd.data.looking import PARTS, Counts, Look, Shape, digest_of, look_at, pick
+from hpd.data.listing import PARTS, Listing, Report
+from hpd.data.looking import Counts, Look, Shape, digest_of, look_at, pick
 from hpd.data.normalisation import Normalisation
 from hpd.data.pictures import PictureOptions, shown_path
 

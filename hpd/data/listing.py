@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from hpd.data.classes import chosen_classes
 from hpd.data.opening import open_picture
 
 PartName = Literal["train", "test"]
+PARTS: tuple[PartName, PartName] = ("train", "test")
 NO_TEST = "no test part: a share of each class is kept for it"
 
 
@@ -67,9 +69,13 @@ class FileEntry(NamedTuple):
         Raises:
             OSError: if it is not.
         """
-        status = Path(path).stat()
-        # the second changes, too, where a copy keeps the time of its original
-        return cls(str(path), status.st_size, max(status.st_mtime_ns, status.st_ctime_ns))
+        return cls.known(str(path), Path(path).stat())
+
+    @classmethod
+    def known(cls, path: str, status: os.stat_result) -> FileEntry:
+        """Return a file whose status is known."""
+        # the second time changes, too, where a copy keeps the first of its original
+        return cls(path, status.st_size, max(status.st_mtime_ns, status.st_ctime_ns))
 
     @property
     def stamp(self) -> str:
@@ -149,6 +155,9 @@ class Listing:
     train: Part
     test: Part
     notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.train) + len(self.test)
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import torch
 
 from hpd.data.decoding import threads
-from hpd.data.listing import Entry, Listing, PartName, Report
+from hpd.data.listing import PARTS, Entry, Listing, PartName, Report
+from hpd.data.normalisation import histogram
 from hpd.data.pictures import PictureFacts, PictureOptions, Pixels, read_with_facts
 from hpd.errors import DataError
 
 _PER_TASK = 32
 _DIGEST_BYTES = 16
-PARTS: tuple[PartName, PartName] = ("train", "test")
 
 Shape = tuple[int, int, int]
 _T = TypeVar("_T")
@@ -140,6 +141,6 @@ def _look(task: Sequence[Picked], options: PictureOptions) -> Looks:
         digest = digest_of(pixels)
         each.append(Look(part, label, entry.name, facts, shape, digest, blank))
         if part == "train":
-            own = [np.bincount(pixels[..., c].ravel(), minlength=256) for c in range(channels)]
-            counts[shape] = counts.get(shape, 0) + np.stack(own)
+            own = histogram(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+            counts[shape] = counts.get(shape, 0) + own.numpy()
     return Looks(each, counts)

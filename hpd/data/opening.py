@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 # loaded with Pillow
 _COMMON = ("BMP", "GIF", "JPEG", "PNG", "PPM")
 # read by other programs, if at all; Ghostscript would run what is written in the file
-_NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 # what a text says that stands where a picture should be, and what it is
 _IMPOSTORS = (
     (b"%!ps", "an EPS file, which would be run rather than read"),
@@ -44,7 +44,6 @@ def open_picture(source: str | Path | IO[bytes]) -> ImageFile.ImageFile:
         DecompressionBombError: if it has more than twice ``Image.MAX_IMAGE_PIXELS``.
         ValueError: and others, for some broken files; see `hpd.data.pictures.read_picture`.
     """
-    is_path = isinstance(source, (str, Path))
     # a pipe would wait for somebody to write; a Path takes three times as long
     if isinstance(source, (str, Path)) and not stat.S_ISREG(os.stat(source).st_mode):  # noqa: PTH116
         raise UnidentifiedImageError("no regular file")
@@ -57,7 +56,7 @@ def open_picture(source: str | Path | IO[bytes]) -> ImageFile.ImageFile:
             picture = Image.open(source, formats=_others())
         except UnidentifiedImageError:
             raise UnidentifiedImageError(_what_it_is(source)) from None
-    if is_path:
+    if isinstance(source, (str, Path)):
         # then it is not mapped into memory: Pillow mixes up the rows of a mapped TIFF that lies
         # on its side, and who maps a file that another process cuts is killed
         picture.filename = ""
@@ -72,7 +71,7 @@ def _others() -> tuple[str, ...]:
     """
     # imports all of them, which takes a while
     Image.init()
-    kinds = set(Image.ID) - set(_COMMON) - _NOT_DECODED
+    kinds = set(Image.ID) - set(_COMMON) - NOT_DECODED
     return tuple(sorted(kinds, key=lambda kind: (Image.OPEN[kind][1] is None, kind)))
 
 

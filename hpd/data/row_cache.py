@@ -19,6 +19,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,12 @@ import PIL
 from filelock import FileLock, Timeout
 
 from hpd.cache import cache_folder
-from hpd.data.listing import Listing, Part
+from hpd.data.listing import PARTS, Listing, Part
 from hpd.files import write_json
 
 # changes when the same pictures would come out as other bytes, or files mean something else
 FORMAT = 1
 _KEY_DIGITS = 24
-PARTS = ("train", "test")
 _ABOUT, _HISTOGRAMS, _LOCK, _DRAFT = "about.json", "histograms.npy", ".lock", ".part-"
 _logger = logging.getLogger(__name__)
 
@@ -72,6 +72,14 @@ class Contents:
     def key(self) -> str:
         """Short hash of all digests."""
         return _short([[(b.name, b.digest) for b in part] for part in (self.train, self.test)])
+
+    def within(self, other: Contents) -> bool:
+        """Return whether another has at least these classes with these pictures."""
+        pairs = ((self.train, other.train), (self.test, other.test))
+        return all(
+            {(b.name, b.digest) for b in own} <= {(b.name, b.digest) for b in known}
+            for own, known in pairs
+        )
 
 
 def _blocks(part: Part, classes: Sequence[str], where: str) -> tuple[Block, ...]:
@@ -117,7 +125,7 @@ class Stored:
                 if (folder / f"{part}.rows").stat().st_size != found.count(part) * found.row_bytes:
                     return None
             expected = (len(found.contents.train), found.shape[0], 256)
-            return found if found.histograms().shape == expected else None
+            return found if found.histograms.shape == expected else None
         # numpy raises EOFError for an empty file
         except (OSError, ValueError, KeyError, TypeError, EOFError):
             return None
@@ -145,7 +153,7 @@ class Stored:
         c, h, w = self.shape
         return c * h * w
 
-    @property
+    @cached_property
     def contents(self) -> Contents:
         """Classes of both parts."""
         parts = (self.about["parts"][part] for part in PARTS)
@@ -165,8 +173,9 @@ class Stored:
         shape = (self.count(part), *self.shape)
         return np.memmap(self.folder / f"{part}.rows", np.uint8, mode="c", shape=shape)
 
+    @cached_property
     def histograms(self) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-        """Return how often each value occurs in each training class, [K, C, 256]."""
+        """How often each value occurs in each training class, [K, C, 256]."""
         found: np.ndarray[tuple[int, ...], np.dtype[np.int64]] = np.load(self.folder / _HISTOGRAMS)
         return found
 
@@ -193,14 +202,11 @@ class Shelf:
         exact = Stored.open(self.folder / contents.key)
         if exact is not None:
             return exact
-        wanted = [{(b.name, b.digest) for b in part} for part in (contents.train, contents.test)]
         for about in sorted(self.folder.glob(f"*/{_ABOUT}")):
             stored = Stored.open(about.parent)
             if stored is None:
                 continue
-            known = [{(b.name, b.digest) for b in part}
-                     for part in (stored.contents.train, stored.contents.test)]  # fmt: skip
-            if all(own <= other for own, other in zip(wanted, known, strict=True)):
+            if contents.within(stored.contents):
                 return stored
         return None
 

@@ -21,10 +21,10 @@ from torch import Tensor
 from hpd.data.classes import shown_names
 from hpd.data.decoding import Head, Rows, decode, read_first
 from hpd.data.images import Dataset, ImageSet, digest_images
-from hpd.data.listing import NO_TEST, Listing, Part, Report, garbage_later
+from hpd.data.listing import NO_TEST, PARTS, Listing, Part, PartName, Report, garbage_later
 from hpd.data.normalisation import Normalisation, histogram
 from hpd.data.pictures import PictureOptions
-from hpd.data.row_cache import PARTS, Block, Contents, Shelf, Stored
+from hpd.data.row_cache import Block, Contents, Shelf, Stored
 from hpd.errors import DataError
 from hpd.memory import as_text
 
@@ -84,7 +84,7 @@ def read_listing(listing: Listing, options: PictureOptions, identity: Mapping[st
         if stored is not None:
             return _mapped(stored, listing, contents)
     if small:
-        return _in_memory(listing, options, contents, f"{shelf.folder.name} {contents.key}")
+        return _in_memory(listing, options, f"{shelf.folder.name} {contents.key}")
     try:
         stored = _make(shelf, listing, options, contents)
     # a full or read-only disk; what is wrong with pictures is a DataError
@@ -115,18 +115,16 @@ def _make(shelf: Shelf, listing: Listing, options: PictureOptions, contents: Con
         if stored is not None:
             return stored
         head = _head(listing, options)
-        shape = head.shape
-        size = (len(listing.train) + len(listing.test)) * int(np.prod(shape))
+        shape, size = head.shape, len(listing) * head.pixels.nbytes
         with shelf.draft() as draft:
             free = shutil.disk_usage(draft.folder).free
             if free < size:
                 raise OSError(None, f"{as_text(size)} needed, {as_text(free)} free")
             hashes, counts, moving = dict[str, str](), list[Counts](), list[str]()
-            read = _Counter(len(listing.train) + len(listing.test))
             for part in PARTS:
                 own: Part = getattr(listing, part)
                 with _RowFile(draft.rows(part)) as file:
-                    moving += decode(own.entries, options, head, file.write, read.part())
+                    moving += decode(own.entries, options, head, file.write, _heard(listing, part))
                 labels = torch.tensor(own.labels, dtype=torch.int64)
                 parts = _class_by_class(draft.rows(part), getattr(contents, part), shape, counts)
                 hashes[part] = digest_images(shape, parts, labels)
@@ -187,23 +185,15 @@ class _RowFile:
             os.close(self._descriptor)
 
 
-class _Counter:
-    """Counts pictures over both parts, and tells who listens."""
+def _heard(listing: Listing, part: PartName) -> Report:
+    """Return who hears of the pictures of a part, counted over both."""
+    before, listener = 0 if part == "train" else len(listing.train), _listener.get()
 
-    def __init__(self, total: int) -> None:
-        self._total, self._before = total, 0
-        self._listener = _listener.get()
+    def hear(done: int, total: int) -> None:
+        if listener is not None:
+            listener(before + done, len(listing))
 
-    def part(self) -> Report:
-        """Return who hears of the next part."""
-        before = self._before
-
-        def hear(done: int, total: int) -> None:
-            self._before = before + done
-            if self._listener is not None:
-                self._listener(before + done, self._total)
-
-        return hear
+    return hear
 
 
 def _mapped(stored: Stored, listing: Listing, contents: Contents) -> Dataset:
@@ -211,7 +201,7 @@ def _mapped(stored: Stored, listing: Listing, contents: Contents) -> Dataset:
     stored.touch()
     places = {b.name: i for i, b in enumerate(stored.contents.train)}
     own_places = [places[b.name] for b in contents.train]
-    counts = torch.from_numpy(stored.histograms()[own_places].sum(axis=0))
+    counts = torch.from_numpy(stored.histograms[own_places].sum(axis=0))
     normalisation, parts = Normalisation.of_histogram(counts), []
     for name in PARTS:
         rows, own = torch.from_numpy(stored.rows(name)), getattr(listing, name)
@@ -234,8 +224,7 @@ def _without_disk(
 ) -> Dataset:
     """Read into memory what cannot be kept in files."""
     head = _head(listing, options)
-    shape = head.shape
-    size = (len(listing.train) + len(listing.test)) * int(np.prod(shape))
+    size = len(listing) * head.pixels.nbytes
     free = psutil.virtual_memory().available
     problem = f"cannot keep the images of {listing.where} in {shelf.folder}: {error.strerror}"
     if size > 0.8 * free:
@@ -248,14 +237,23 @@ def _without_disk(
         "%s. They are read into memory (%s), as at every start; HPD_CACHE names another folder",
         problem, as_text(size),
     )  # fmt: skip
-    return _in_memory(listing, options, contents, f"{shelf.folder.name} {contents.key}")
+    return _in_memory(listing, options, f"{shelf.folder.name} {contents.key}", head)
 
 
-def _in_memory(listing: Listing, options: PictureOptions, contents: Contents, key: str) -> Dataset:
-    """Return the images of a listing in memory, which this process may still have."""
+def _in_memory(
+    listing: Listing, options: PictureOptions, key: str, head: Head | None = None
+) -> Dataset:
+    """Return the images of a listing in memory, which this process may still have.
+
+    Args:
+        listing: what to read.
+        options: what pictures are turned into.
+        key: by which they are remembered.
+        head: the first picture, where it is read already.
+    """
     found = _remembered.get(key)
     if found is None:
-        found = _read(listing, options)
+        found = _read(listing, options, head or _head(listing, options))
         if sum(rows.nbytes for rows in found.values()) <= _REMEMBERED_BYTES:
             _remembered[key] = found
     if key in _remembered:
@@ -276,11 +274,9 @@ def _in_memory(listing: Listing, options: PictureOptions, contents: Contents, ke
     )  # fmt: skip
 
 
-def _read(listing: Listing, options: PictureOptions) -> dict[str, Tensor]:
+def _read(listing: Listing, options: PictureOptions, head: Head) -> dict[str, Tensor]:
     """Read all pictures into memory: uint8 [N, C, H, W] by part."""
-    head = _head(listing, options)
-    read, found = _Counter(len(listing.train) + len(listing.test)), dict[str, Tensor]()
-    moving = list[str]()
+    found, moving = dict[str, Tensor](), list[str]()
     for part in PARTS:
         own: Part = getattr(listing, part)
         rows = torch.empty(len(own), *head.shape, dtype=torch.uint8)
@@ -288,7 +284,7 @@ def _read(listing: Listing, options: PictureOptions) -> dict[str, Tensor]:
         def take(first: int, pixels: Rows, rows: Tensor = rows) -> None:
             rows[first : first + len(pixels)] = torch.from_numpy(pixels)
 
-        moving += decode(own.entries, options, head, take, read.part())
+        moving += decode(own.entries, options, head, take, _heard(listing, part))
         found[part] = rows
     _tell_of_frames(moving)
     return found

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hpd.data.layouts.words import part_of
 from hpd.data.listing import FileEntry
+from hpd.data.opening import NOT_DECODED
 from hpd.data.pictures import shown_path
 from hpd.errors import DataError
 
@@ -20,7 +21,7 @@ _PASSED_OVER = {
     "$recycle.bin", "system volume information", "@eadir", "icon\r",
 }  # fmt: skip
 # Pillow only knows these by their heads, or decodes them with the help of other programs
-_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
+_NO_SUFFIX_OF = NOT_DECODED | {"IPTC"}
 _USUAL = frozenset({"png", "jpg", "jpeg", "webp", "bmp", "PNG", "JPG", "JPEG", "WEBP", "BMP"})
 _SHOWN = 10
 # three paths, and what is said of them, are at most 600
@@ -50,7 +51,7 @@ def picture_suffixes() -> frozenset[str]:
 
     Image.init()
     known = Image.registered_extensions().items()
-    decoded = set(Image.OPEN) - _NOT_DECODED
+    decoded = set(Image.OPEN) - _NO_SUFFIX_OF
     return frozenset(suffix.lower() for suffix, kind in known if kind in decoded)
 
 
@@ -159,14 +160,9 @@ def _scan(folder: str, pictures: list[FileEntry], others: Counter[str]) -> list[
                     fix="Remove it, or bring back its file.",
                 ) from None
             if is_picture and stat.S_ISREG(status.st_mode):
-                pictures.append(_entry(entry.path, status))
+                pictures.append(FileEntry.known(entry.path, status))
     # a folder counts under the first of the paths that lead to it
     return sorted(below, reverse=True)
-
-
-def _entry(path: str, status: os.stat_result) -> FileEntry:
-    """Return what `FileEntry.of` does, of a file whose status is known."""
-    return FileEntry(path, status.st_size, max(status.st_mtime_ns, status.st_ctime_ns))
 
 
 def _refuse_parts(folder: str, below: Sequence[str]) -> None:
@@ -207,7 +203,7 @@ def stamped(paths: Sequence[str], said_by: str | Path) -> list[FileEntry]:
     entries, missing = [], []
     for path in paths:
         try:
-            entries.append(_entry(path, os.stat(path)))  # noqa: PTH116 - of 100,000, as above
+            entries.append(FileEntry.known(path, os.stat(path)))  # noqa: PTH116 - of 100,000, as above
         # ValueError: a name with a NUL in it
         except (OSError, ValueError):
             missing.append(path)
