@@ -9,8 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from generators import GENERATORS
     from hpd.api import (
         Run,
+        check,
         compare,
         continual,
         distill,
@@ -29,10 +31,12 @@ if TYPE_CHECKING:
         sample,
         score_generator,
         squeeze,
+        telling,
         train_experts,
     )
     from hpd.artifacts import DistilledSet
     from hpd.config import RunSettings, load_config
+    from hpd.data import DATASETS
     from hpd.engine import SELECTORS
     from hpd.errors import HpdError
     from hpd.objectives import OBJECTIVES
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
     from hpd.students import STUDENTS
 
 _HOMES = {
+    "DATASETS": "hpd.data",
+    "GENERATORS": "generators",
     "OBJECTIVES": "hpd.objectives",
     "SELECTORS": "hpd.engine",
     "SOURCES": "hpd.sources",
@@ -48,6 +54,7 @@ _HOMES = {
     "HpdError": "hpd.errors",
     "Run": "hpd.api",
     "RunSettings": "hpd.config",
+    "check": "hpd.api",
     "compare": "hpd.api",
     "continual": "hpd.api",
     "distill": "hpd.api",
@@ -67,10 +74,13 @@ _HOMES = {
     "sample": "hpd.api",
     "score_generator": "hpd.api",
     "squeeze": "hpd.api",
+    "telling": "hpd.api",
     "train_experts": "hpd.api",
 }
 
 __all__ = [
+    "DATASETS",
+    "GENERATORS",
     "OBJECTIVES",
     "SELECTORS",
     "SOURCES",
@@ -79,6 +89,7 @@ __all__ = [
     "HpdError",
     "Run",
     "RunSettings",
+    "check",
     "compare",
     "continual",
     "distill",
@@ -98,6 +109,7 @@ __all__ = [
     "sample",
     "score_generator",
     "squeeze",
+    "telling",
     "train_experts",
 ]
 

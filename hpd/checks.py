@@ -9,6 +9,27 @@ from hpd.errors import ConfigError, NumericError, ShapeError
 from hpd.typing import Shardable, Source
 
 
+def check_tensor(value: object, name: str, dtype: torch.dtype | None = None) -> Tensor:
+    """Return what is a tensor of floats; its values are not looked at, so no device is waited for.
+
+    Args:
+        value: any object.
+        name: how it is called in the message.
+        dtype: that it must have; None: any float.
+
+    Raises:
+        ShapeError: if it is something else.
+    """
+    if isinstance(value, Tensor):
+        if value.dtype == dtype or (dtype is None and value.is_floating_point()):
+            return value
+        got = str(value.dtype)
+    else:
+        got = type(value).__name__
+    wanted = "floats" if dtype is None else str(dtype)
+    raise ShapeError(f"{name} has the wrong dtype", got=got, expected=f"a tensor of {wanted}")
+
+
 def check_shape(tensor: Tensor, pattern: str, name: str, **sizes: int) -> Tensor:
     """Check a tensor's shape against letters of `hpd.typing`, and return it.
 

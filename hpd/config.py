@@ -5,34 +5,43 @@ The only module that knows which sources, objectives, students, data sets and se
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+import html
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from hpd.artifacts.run_folder import CONFIG
+from hpd.boundary import public
 from hpd.data import DATASETS, DatasetSettings
 from hpd.engine import SELECTORS, OptimizerSettings, SelectorSettings
+from hpd.engine.selection import LastSettings
 from hpd.engine.selection.ridge import RidgeSettings
 from hpd.engine.tracking import TrackingSettings
 from hpd.errors import ConfigError, nearest
 from hpd.evaluation import EvaluationSettings
+from hpd.foreign import reading_foreign
 from hpd.objectives import OBJECTIVES, ObjectiveSettings
 from hpd.objectives.distribution import DistributionSettings
+from hpd.own_code import OwnCode, foreign
+from hpd.paths import path_of
 from hpd.registry import Settings
+from hpd.showing import as_html, never_fails
 from hpd.sources import SOURCES, SourceSettings
 from hpd.students.schedule import without_length
+from hpd.yaml_text import Place, Placed, as_yaml, flatten, laid_over, parse_value, placed, read_yaml
 
 _PACKAGE = Path(__file__).parent
-
 
 FORMAT = 1
 # what can change while a run goes on: paths are held to the hashes of what lies there, the device
 # and the size of chunks decide no more than how sums are rounded
-_FREE = {"format", "description", "device", "checkpoint_every", "tracking", "evaluation"}
+_FREE = {
+    "format", "description", "device", "checkpoint_every", "curve_every", "tracking", "evaluation",
+    "own_code",
+}  # fmt: skip
 _FREE_ANYWHERE = {"chunk_images", "root", "generator", "experts", "teacher"}
 
 
@@ -52,6 +61,15 @@ class RunSettings(Settings):
     tracking: TrackingSettings = Field(TrackingSettings())
     checkpoint_every: int = Field(
         50, ge=1, description="steps between checkpoints; there is one after each stage, too"
+    )
+    curve_every: int = Field(
+        20,
+        ge=0,
+        description="steps between losses on fixed draws, the curve of the report; 0: none."
+        " They change nothing else",
+    )
+    own_code: list[OwnCode] = Field(
+        [], description="noted by a run: what does not come with hpd; nothing is imported by it"
     )
 
     @model_validator(mode="before")
@@ -79,6 +97,15 @@ class RunSettings(Settings):
         return values
 
     @model_validator(mode="after")
+    def _can_search(self) -> Self:
+        if self.source.needs_scores and isinstance(self.selection, LastSettings):
+            raise ConfigError(
+                "a search over levels needs scores", got="selection last",
+                expected="a selection that scores", fix="Leave out selection, or source.search.",
+            )  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
     def _has_the_prior_of_its_baselines(self) -> Self:
         asked = [name for name in self.evaluation.baselines if name.startswith("prior")]
         if asked and not self.source.has_prior:
@@ -95,59 +122,36 @@ class RunSettings(Settings):
         """Return how messages name the top level."""
         return "the config"
 
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self:
+        """Check `values` and return the settings; of unknown kinds say what is noted of them."""
+        with reading_foreign(foreign(values)):
+            return super().read(values)
+
+    @classmethod
+    def read_kept(cls, values: Mapping[str, Any]) -> Self:
+        """Return the settings of a run, with parts whose kind is unknown kept as they are.
+
+        Raises:
+            ConfigError: see `read`; and where such a part is asked to do something.
+        """
+        with reading_foreign(foreign(values, kept=True)):
+            return super().read(values)
+
+    def __repr__(self) -> str:
+        kinds = (
+            DATASETS.kind_of(self.data), SOURCES.kind_of(self.source),
+            OBJECTIVES.kind_of(self.objective), SELECTORS.kind_of(self.selection),
+        )  # fmt: skip
+        return f"RunSettings({', '.join(kinds)}, seed {self.seed})"
+
+    @never_fails
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), f"<pre>{html.escape(self.to_yaml())}</pre>")
+
     def to_yaml(self) -> str:
         """Return the configuration with every default written out."""
         return as_yaml(self.model_dump(mode="json"))
-
-
-class _Loader(yaml.SafeLoader):
-    """Scalars as YAML 1.2's core schema reads them.
-
-    In YAML 1.1 ``010`` is 8, ``1:30`` is 90 and ``no`` is false; here they are text.
-    """
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012 - as the base class declares it
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts text in quotes that either version would take for something else."""
-
-
-_NUMBER = list("-+.0123456789")
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+", _NUMBER),
-    (
-        "float",
-        r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
-        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-        _NUMBER,
-    ),
-    ("merge", "<<", ["<"]),
-):
-    for _reader in (_Loader, _Dumper):
-        _reader.add_implicit_resolver(
-            f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
-        )
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML without running anything.
-
-    Raises:
-        ConfigError: naming place and problem.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{where} is not valid YAML", got=reason) from None
-
-
-def as_yaml(values: Mapping[str, Any]) -> str:
-    """Return YAML that `parse_yaml` reads back, as do readers of YAML 1.1."""
-    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def bundled_configs() -> dict[str, Path]:
@@ -160,14 +164,15 @@ def bundled_configs() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
 
 
+@public
 def load_config(
     config: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), seed: int | None = None
 ) -> RunSettings:
     """Resolve a configuration.
 
     Args:
-        config: name of a bundled one, path of a YAML file, or a mapping. One that has a `base`,
-            the name or path of another, says only what differs from that.
+        config: name of a bundled one, path of a YAML file, folder of a run, or a mapping. One that
+            has a `base`, the name or path of another, says only what differs from that.
         overrides: ``"key.sub=value"`` each, the value as in YAML.
         seed: replaces the configuration's.
 
@@ -179,20 +184,40 @@ def load_config(
 
 def config_values(
     config: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), seed: int | None = None
-) -> dict[str, Any]:
+) -> Placed:
     """Return a configuration as it is given, with overrides and seed; see `load_config`."""
     if not isinstance(config, str | Path | Mapping):
         expected = "a name, a path or a mapping"
         raise ConfigError("no config", got=repr(config), expected=expected)
     values = _on_base(config, Path()) if isinstance(config, Mapping) else _read(config)
-    if isinstance(overrides, str):
+    if isinstance(overrides, str) or not isinstance(overrides, Iterable):
         fix = f"Give a list, [{overrides!r}]."
         raise ConfigError("overrides are several", got=repr(overrides), fix=fix)
+    layer = values.layer + 1
     for override in overrides:
-        _apply(values, override)
+        _apply(values, override, layer)
     if seed is not None:
         values["seed"] = seed
-    return values
+        values.places["seed"] = Place("", layer)
+    return _without_stale_description(values)
+
+
+# what a description is about, where it is no more than a name
+_DESCRIBED = ("data.subset", "data.classes", "source.generator")
+
+
+def _without_stale_description(values: Placed) -> Placed:
+    """Return options less a description of other data, another source or another objective."""
+    place = values.places.get("description")
+    if place is None:
+        return values
+    kinds = [
+        f"{name}.kind" if isinstance(values.get(name), Mapping) else name
+        for name in ("data", "source", "objective")
+    ]
+    names = [name for name in (*kinds, *_DESCRIBED) if name in values.places]
+    layers = [values.places[name].layer for name in names]
+    return values.without("description") if max(layers, default=0) > place.layer else values
 
 
 def resolve_config(
@@ -212,19 +237,19 @@ def resolve_config(
     return config
 
 
-def parse_options(overrides: Sequence[str]) -> dict[str, Any]:
+def parse_options(overrides: Sequence[str]) -> Placed:
     """Turn ``"key=value"`` texts into options by name, the values as in YAML.
 
     Raises:
         ConfigError: for a text that cannot be read.
     """
-    values: dict[str, Any] = {}
+    values = Placed({})
     for override in overrides:
-        _apply(values, override)
+        _apply(values, override, 0)
     return values
 
 
-def _read(config: str | Path, beside: Path = Path(), above: Sequence[Path] = ()) -> dict[str, Any]:
+def _read(config: str | Path, beside: Path = Path(), above: Sequence[Path] = ()) -> Placed:
     """Return what a YAML file says, on its base.
 
     Args:
@@ -233,63 +258,61 @@ def _read(config: str | Path, beside: Path = Path(), above: Sequence[Path] = ())
         above: the files that this one is a base of.
     """
     bundled = bundled_configs()
-    path = bundled.get(str(config), beside / Path(config).expanduser())
-    if not path.is_file():
+    path = bundled.get(str(config)) or config_path(config, beside)
+    if path is None:
         raise ConfigError(
             f"no config {str(config)!r}",
-            expected="the name of a bundled one or a YAML file",
-            fix=nearest(str(config), bundled),
+            expected="the name of a bundled one, a YAML file, or the folder of a run",
+            fix=nearest(str(config), bundled, listed_by="hpd configs"),
         )
     if path.resolve() in above:
         raise ConfigError(f"{path} is its own base", fix="Leave out one `base` of the circle.")
-    values = parse_yaml(path.read_text(), str(path))
-    if not isinstance(values, dict):
+    values = read_yaml(path)
+    if not isinstance(values, Placed):
         raise ConfigError(f"{path} is not a config", got=type(values).__name__, expected="keys")
     return _on_base(values, path.parent, [*above, path.resolve()])
 
 
-def _on_base(values: Mapping[str, Any], beside: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
+def config_path(config: str | Path, beside: Path = Path()) -> Path | None:
+    """Return the file that a path names, in the folder of a run its config; None: there is none."""
+    named = path_of(config)
+    path = None if named is None else path_of(beside / named)
+    if path is not None and path.is_dir():
+        path = path_of(path / CONFIG)
+    return path if path is not None and path.is_file() else None
+
+
+def run_folder(config: str | Path) -> Path | None:
+    """Return the folder of a run or a course where a config is one; None: it is another."""
+    path = None if str(config) in bundled_configs() else path_of(config)
+    return path if path is not None and path.is_dir() and config_path(path) is not None else None
+
+
+def _on_base(values: Mapping[str, Any], beside: Path, above: Sequence[Path] = ()) -> Placed:
     """Return a configuration with what its `base` says and itself does not."""
-    own = dict(values)
-    base = own.pop("base", None)
+    own = values if isinstance(values, Placed) else Placed(values)
+    base = own.get("base")
     if base is None:
-        return own
+        return own.without("base")
     if not isinstance(base, str):
         raise ConfigError("base is not valid", got=base, expected="the name or path of a config")
-    return _laid_over(_read(base, beside, above), own)
+    below, own = _read(base, beside, above), own.without("base")
+    places = {**below.places, **own.raised(below.layer + 1)}
+    return Placed(laid_over(below, own, _kept), places)
 
 
-def _laid_over(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` changed by `values`: groups of options one by one, all else as a whole.
-
-    A group of another `kind` takes nothing from the base, whose options are not its own.
-
-    >>> _laid_over({"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"y": 4}})
-    {'a': {'x': 1, 'y': 4}, 'b': 3}
-    >>> _laid_over({"source": {"kind": "gan", "steps": 9}}, {"source": {"kind": "pixel"}})
-    {'source': {'kind': 'pixel'}}
-    """
-    result = dict(base)
-    for key, new in values.items():
-        old = result.get(key)
-        # `source: pixel` is short for `source: {kind: pixel}`
-        old = {"kind": old} if isinstance(old, str) else old
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            same_kind = new.get("kind", old.get("kind")) == old.get("kind")
-            new = _laid_over(_replaced(key, old, new), new) if same_kind else new
-        result[key] = new
-    return result
-
-
-def _replaced(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def _kept(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what is left of a group of options that `new` changes.
 
-    A training's length is one thing in two options: epochs replace steps, and steps epochs.
+    Memories are a list by name: those of a base are not added to one's own. A training's length is
+    one thing in two options: epochs replace steps, and steps epochs.
     """
-    return without_length(old, new) if name.endswith("training") else dict(old)
+    if name == "memories":
+        return {}
+    return without_length(old, new) if name.endswith("training") else old
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _apply(given: Placed, override: str, layer: int) -> None:
     """Set one dotted key in nested mappings."""
     if not isinstance(override, str):
         fix = "hpd.distill and its like take each by itself, load_config all in one list."
@@ -300,6 +323,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not equals or not dotted:
         raise ConfigError("cannot read override", got=repr(override), expected="key=value")
     *parents, last = dotted.split(".")
+    values: dict[str, Any] = given
     for key in parents:
         inner = values.get(key)
         # `student: convnet` is short for `student: {kind: convnet}`
@@ -308,10 +332,29 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise ConfigError(f"cannot set {dotted!r}: {key!r} holds no options", got=inner)
         values[key] = dict(inner)
         values = values[key]
-    value = parse_yaml(text, f"the value of {dotted}")
-    kept = _replaced(parents[-1] if parents else "", values, {last: value})
+    value = parse_value(text, f"the value of {dotted}")
+    kept = dict(values)
+    if last == "kind" and parents and kept.get("kind", value) != value:
+        kept = _given_beside(given, ".".join(parents), kept, layer)
+    if parents and parents[-1] != "memories":
+        kept = dict(_kept(parents[-1], kept, {last: value}))
     values.clear()
     values |= {**kept, last: value}
+    given.places |= placed(dotted, value, Place("", layer))
+
+
+def _given_beside(
+    given: Placed, group: str, options: Mapping[str, Any], layer: int
+) -> dict[str, Any]:
+    """Return the options of a group that overrides gave: another kind has none of the others."""
+    kept = {}
+    for key, value in options.items():
+        places = [p for name, p in given.places.items() if f"{name}.".startswith(f"{group}.{key}.")]
+        if any(place.layer == layer for place in places):
+            kept[key] = value
+        else:
+            given.places = given.without(f"{group}.{key}").places
+    return kept
 
 
 def config_changes(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
@@ -329,18 +372,3 @@ def config_changes(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
         and key.split(".")[0] not in _FREE
         and key.split(".")[-1] not in _FREE_ANYWHERE
     }
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, with dotted keys.
-
-    >>> flatten({"a": {"b": 1, "c": [2]}, "d": None})
-    {'a.b': 1, 'a.c': [2], 'd': None}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from hpd.errors import ConfigError, DeviceError, ProcessError
+from hpd.exchange import exchanging, meet
+from hpd.launch import VARIABLES, Launch, read_launch
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+    from torch.distributed import ProcessGroup
 
 Precision = Literal["float32", "bfloat16", "auto"]
 """What is computed in; ``auto`` is bfloat16 where the device has units for it, else float32."""
@@ -23,11 +30,13 @@ Precision = Literal["float32", "bfloat16", "auto"]
 TrackerName = Literal["tensorboard", "wandb"]
 
 _Object = TypeVar("_Object")
-# where launchers say how many processes they started: torchrun and Accelerate, then those of MPI
-_COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 # one may train extractors or score while the others wait; a process that died is noticed at once,
 # as its connections close and its launcher ends the others
 _PATIENCE = timedelta(hours=2)
+_STATE = threading.Lock()
+# a child of fork has none of the threads that its parent computed with, and would wait for them
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 # without such units each bfloat16 convolution of a CPU takes some thirty times as long
 _FAST_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 
@@ -41,42 +50,68 @@ def open_device(name: str) -> torch.device:
 
     Raises:
         DeviceError: if there is no such device, or several processes would share it.
+        ProcessError: if a launcher left variables that say half of what is needed; see
+            `hpd.launch.read_launch`. On the CPU they do not matter.
     """
-    if name == "auto":
-        from accelerate import PartialState
-
-        device = torch.device(PartialState(cpu=_only_cpu()).device)
-        # of several processes on a CPU each is told a number of its own, which means nothing
-        return torch.device("cpu") if device.type == "cpu" else device
     try:
-        device = torch.device(name)
-        if device.type != "cpu" and _launched():
-            device = _own_device(device)
+        device = _found_device() if name == "auto" else torch.device(name)
+        launch = Launch() if device.type == "cpu" or name == "auto" else read_launch()
+        if launch.count > 1:
+            device = _own_device(device, launch)
+        # a device that is busy, or that a parent of this process has taken, says so here
         torch.empty((), device=device)
     # torch raises AssertionError for a build without the device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise DeviceError(f"no device {name!r}", got=reason, fix="Try device=auto.") from None
+        fix = "Try device=cpu." if name == "auto" else "Try device=auto."
+        raise DeviceError(f"no device {name!r}", got=reason, fix=fix) from None
     return device
 
 
-def _own_device(device: torch.device) -> torch.device:
+def _found_device() -> torch.device:
+    """Return what Accelerate finds."""
+    device = torch.device(_state(cpu=_only_cpu()).device)
+    # of several processes on a CPU each is told a number of its own, which means nothing
+    return torch.device("cpu") if device.type == "cpu" else device
+
+
+def _own_device(device: torch.device, launch: Launch) -> torch.device:
     """Return the device of this kind that one of several processes computes on."""
     if device.index is not None:
         raise DeviceError(
             "several processes cannot share a device", got=str(device), fix="Use device=auto."
         )
     count = torch.get_device_module(device).device_count()
-    return torch.device(device.type, int(os.environ.get("LOCAL_RANK", 0)) % max(count, 1))
-
-
-def _launched() -> bool:
-    """Return whether a launcher started this process as one of several."""
-    return any(int(os.environ.get(name) or 1) > 1 for name in _COUNTS)
+    return torch.device(device.type, launch.local_rank % max(count, 1))
 
 
 def _only_cpu() -> bool:
     return not torch.accelerator.is_available()
+
+
+def _state(*, cpu: bool) -> PartialState:
+    """Return what Accelerate knows of this process and the others, which meet at the first call.
+
+    Accelerate takes the environment at its word. So it sees checked variables where there are
+    several processes, and none where there is one.
+    """
+    from accelerate import PartialState
+
+    launch = read_launch()
+    with _STATE:
+        if PartialState._shared_state:
+            return PartialState()
+        hidden = {name: os.environ.pop(name) for name in VARIABLES if name in os.environ}
+        os.environ.update(launch.variables())
+        try:
+            if launch.count == 1:
+                return PartialState(cpu=cpu)
+            # it would wait for a process that never comes as long as for one that works
+            group = meet(launch.rank, launch.count, launch.address)
+            with exchanging():
+                return PartialState(cpu=cpu, timeout=_PATIENCE, **group)
+        finally:
+            os.environ.update(hidden)
 
 
 class Processes:
@@ -85,9 +120,13 @@ class Processes:
     Whatever is exchanged is exchanged by all of them, in the same order. With one process every
     exchange is free, and nothing of Accelerate is imported.
 
+    Tensors of the computation go where they lie, by NCCL between GPUs. Numbers and objects, and
+    with them all waiting for one that works alone, go by Gloo: NCCL ends processes that wait long.
+
     Args:
         rank: which of them this is.
         count: how many there are.
+        words: the group that numbers and objects are exchanged in; None: that of the tensors.
 
     Raises:
         ProcessError: from any exchange, if another process has ended.
@@ -96,9 +135,10 @@ class Processes:
         told: whether a failure of one of them is known to all.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1) -> None:
+    def __init__(self, rank: int = 0, count: int = 1, words: ProcessGroup | None = None) -> None:
         self.rank, self.count = rank, count
         self.told = False
+        self._words = words
 
     @classmethod
     def started(cls, *, cpu: bool = False) -> Processes:
@@ -106,17 +146,27 @@ class Processes:
 
         Args:
             cpu: whether they compute on the CPU even where there is something faster.
+
+        Raises:
+            ProcessError: if a launcher said half of what is needed (see `hpd.launch.read_launch`),
+                or if the processes do not meet where it said.
         """
-        if not _launched():
+        if read_launch().count == 1:
             return cls()
         # Arguments in it default to the group of when it is imported, and torch's optimizers import
         # it at their first. Imported now that there is none, or end() would leave the group's
         # threads to the exit of the process, which aborts if one of them frees a tensor then.
         import_module("torch.distributed.fsdp")
-        from accelerate import PartialState
-
-        state = PartialState(cpu=cpu or _only_cpu(), timeout=_PATIENCE)
-        return cls(state.process_index, state.num_processes)
+        state, words = _state(cpu=cpu or _only_cpu()), None
+        if not torch.distributed.is_initialized():
+            raise ProcessError(
+                "the processes have no connection with each other (any more)",
+                fix="Start them before anything else of Accelerate, and end them last.",
+            )
+        with exchanging():
+            if torch.distributed.get_backend() != "gloo":
+                words = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+        return cls(state.process_index, state.num_processes, cast("ProcessGroup | None", words))
 
     @property
     def is_first(self) -> bool:
@@ -136,17 +186,22 @@ class Processes:
             return tensor
         from accelerate.utils import reduce
 
-        with _reached():
+        with exchanging():
             found = reduce(tensor.to(_exchange_device()).contiguous(), reduction=reduction)
         return found.to(tensor.device)
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` holds in one of them, the same answer in each."""
-        return flag if self.count == 1 else bool(self.sum(torch.tensor(float(flag))) > 0)
+        return self.largest(int(flag)) > 0
 
     def largest(self, number: int) -> int:
-        """Return the largest of the numbers of all processes."""
-        return max(int(part) for part in self.gather(torch.tensor([number]), [1] * self.count))
+        """Return the largest of the numbers of all processes, the same in each."""
+        if self.count == 1:
+            return number
+        found = torch.tensor([number])
+        with exchanging():
+            torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, self._words)
+        return int(found)
 
     def gather(self, rows: Tensor, counts: Sequence[int]) -> list[Tensor]:
         """Return the tensors [n, ...] of all processes, in their order.
@@ -163,7 +218,7 @@ class Processes:
         most = max(counts)
         padded = rows.new_zeros(most, *rows.shape[1:], device=_exchange_device())
         padded[: len(rows)] = rows
-        with _reached():
+        with exchanging():
             found = gather(padded).to(rows.device)
         parts = found.split(most)
         return [part[:count] for part, count in zip(parts, counts, strict=True)]
@@ -172,10 +227,10 @@ class Processes:
         """Return what each process gives, in their order: small objects that can be pickled."""
         if self.count == 1:
             return [own]
-        from accelerate.utils import gather_object
-
-        with _reached():
-            return list(gather_object([own]))
+        found: list[Any] = [None] * self.count
+        with exchanging():
+            torch.distributed.all_gather_object(found, own, self._words)
+        return found
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -222,11 +277,9 @@ class Processes:
         """Return what the first process gives."""
         if self.count == 1:
             return own
-        from accelerate.utils import broadcast_object_list
-
         box = [own]
-        with _reached():
-            broadcast_object_list(box)
+        with exchanging():
+            torch.distributed.broadcast_object_list(box, 0, self._words)
         return box[0]
 
     def end(self) -> None:
@@ -264,11 +317,10 @@ class Tracker:
     def __init__(
         self, name: TrackerName, folder: Path, project: str, config: Mapping[str, Any], done: int
     ) -> None:
-        from accelerate import PartialState
         from accelerate.tracking import TensorBoardTracker, WandBTracker
 
-        # trackers ask it which process they are in
-        PartialState(cpu=_only_cpu())
+        # trackers ask Accelerate which process they are in
+        _state(cpu=_only_cpu())
         self._tracker: Any
         if name == "tensorboard":
             self._tracker = TensorBoardTracker(name, logging_dir=folder, purge_step=done)
@@ -289,19 +341,6 @@ class Tracker:
     def close(self) -> None:
         """Write what is not written yet."""
         self._tracker.finish()
-
-
-@contextmanager
-def _reached() -> Iterator[None]:
-    """Say what it means when an exchange fails."""
-    try:
-        yield
-    # all that torch.distributed raises
-    except RuntimeError as error:
-        raise ProcessError(
-            "another process of the run has ended",
-            fix="Start all of them again; a run that is written down goes on with --resume.",
-        ) from error
 
 
 def _exchange_device() -> torch.device:
@@ -329,5 +368,12 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     info = Path("/proc/cpuinfo")
     if device.type != "cpu" or not info.is_file():
         return False
-    flags = next((line for line in info.read_text().splitlines() if line.startswith("flags")), "")
+    flags = next(
+        (
+            line
+            for line in info.read_text("utf-8", "replace").splitlines()
+            if line.startswith("flags")
+        ),
+        "",
+    )
     return not _FAST_BFLOAT16.isdisjoint(flags.split())

@@ -8,6 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import PurePath
+
+LONGEST = 600
+"""Characters of the longest message; longer ones lose the middle of their longest part."""
+
+_LEAST = 60
+_GAP = " ... "
 
 
 class HpdError(Exception):
@@ -18,23 +25,41 @@ class HpdError(Exception):
         got: the offending value, if there is one.
         expected: what would have been accepted.
         fix: what to do, as a sentence.
+
+    The message is one line of at most `LONGEST` printable characters, whatever the parts hold:
+    names of files and what they say come from outside.
     """
 
     def __init__(
         self, problem: str, *, got: object = None, expected: object = None, fix: str = ""
     ) -> None:
         self.problem, self.got, self.expected, self.fix = problem, got, expected, fix
-        details = []
-        if got is not None:
-            details.append(f"got {got}")
-        if expected is not None:
-            details.append(f"expected {expected}")
-        message = problem + (": " + ", ".join(details) if details else "")
-        super().__init__(" ".join(f"{message}. {fix}".split()) if fix else message)
+        super().__init__(_message(problem, got, expected, fix))
 
 
-class ConfigError(HpdError):
-    """A configuration with an unknown key, a wrong type or an impossible combination."""
+# a ValueError, so that pydantic says which option the error of a check belongs to
+class ConfigError(HpdError, ValueError):
+    """A configuration with an unknown key, a wrong type or an impossible combination.
+
+    Args:
+        problem: as in `HpdError`, like `got`, `expected` and `fix`.
+        option: dotted name of the option, from the settings that were read; "" for no single one.
+        because: dotted name of the option beside it on account of which it does nothing; "" if it
+            is wrong for another reason.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        fix: str = "",
+        option: str = "",
+        because: str = "",
+    ) -> None:
+        super().__init__(problem, got=got, expected=expected, fix=fix)
+        self.option, self.because = option, because
 
 
 class DataError(HpdError):
@@ -55,6 +80,10 @@ class RunError(HpdError):
 
 class NumericError(HpdError):
     """NaN or Inf where a finite number is needed."""
+
+
+class CheckError(HpdError):
+    """A component that does not do what is asked of its kind."""
 
 
 class OutOfMemoryError(HpdError):
@@ -93,8 +122,70 @@ class OpsError(HpdError):
         return "\n".join([super().__str__(), *self.lines])
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def one_line(text: object) -> str:
+    r"""Return text as one line of printable characters; others are written as in Python.
+
+    >>> print(one_line("a\n  b\x1b[31m"))
+    a b\x1b[31m
+    """
+    try:
+        line = " ".join(str(text).split())
+    # a whole number of thousands of digits in it
+    except ValueError:
+        line = type(text).__name__
+    if line.isprintable():
+        return line
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line
+    )
+
+
+def shown(value: object) -> str:
+    """Return a plain value as Python writes it, anything else by the name of its type."""
+    if isinstance(value, str | int | float | bool | PurePath | list | tuple | dict | None):
+        try:
+            return repr(value)
+        # a whole number of thousands of digits, or what lies in the list
+        except Exception:
+            return type(value).__name__
+    return type(value).__name__
+
+
+def _message(problem: object, got: object, expected: object, fix: object) -> str:
+    """Return the parts as one message, the longest cut to one length that makes it short enough."""
+    parts = ["" if part is None else one_line(part) for part in (problem, got, expected, fix)]
+    for most in range(LONGEST, _LEAST, -1):
+        parts = [cut(part, most) for part in parts]
+        message = _joined(parts, got is not None, expected is not None)
+        if len(message) <= LONGEST:
+            break
+    return message
+
+
+def _joined(parts: list[str], has_got: bool, has_expected: bool) -> str:
+    problem, got, expected, fix = parts
+    details = ([f"got {got}"] if has_got else []) + (
+        [f"expected {expected}"] if has_expected else []
+    )
+    message = problem + (": " + ", ".join(details) if details else "")
+    return f"{message}. {fix}" if fix else message
+
+
+def cut(text: str, most: int = LONGEST) -> str:
+    """Return a text, or the start and the end of one that is longer than `most`."""
+    if len(text) <= most:
+        return text
+    room = most - len(_GAP)
+    return text[: room - room // 3] + _GAP + text[len(text) - room // 3 :]
+
+
+def nearest(name: str, known: Iterable[str], *, listed_by: str = "") -> str:
     """Return a sentence that names the closest known name, or lists them all.
+
+    Args:
+        name: what was asked for.
+        known: what there is.
+        listed_by: command that lists them, where they are too many for a message.
 
     >>> nearest("digist", ["digits", "cifar10"])
     "Did you mean 'digits'?"
@@ -103,4 +194,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     close = get_close_matches(name, names, n=1)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}."
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return f"`{listed_by}` lists them." if listed_by else f"Known: {', '.join(names)}."

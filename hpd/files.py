@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import itertools
 import json
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,27 +18,44 @@ from torch import Tensor
 
 _ABOUT = "about"
 _SUFFIX = ".part"
+# of the temporary file in characters, of which one may take four of the 255 bytes of a name
+_LONGEST_NAME = 50
 _LEFTOVER = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(_SUFFIX)}")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file by way of a temporary one beside it, so that no reader sees half of it."""
-    descriptor, temporary = tempfile.mkstemp(
-        prefix=f".{path.name}.", suffix=_SUFFIX, dir=path.parent
-    )
+    """Write a file by way of a temporary one beside it, so that no reader sees half of it.
+
+    It may be read and written by whom the umask allows, as ordinary files.
+
+    Raises:
+        OSError: if it cannot be written; what was there before is still there.
+    """
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    temporary = path.with_name(f".{path.name[:_LONGEST_NAME]}.{secrets.token_hex(4)}{_SUFFIX}")
+    # not by tempfile, whose files are private; asking for the umask would change it for all threads
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; ordinary ones follow the umask
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def keep_aside(path: Path) -> Path:
+    """Copy a damaged file, once, to a name beside it that nothing has, and return that."""
+    content = path.read_bytes()
+    for number in itertools.count(1):
+        aside = path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")
+        if not aside.exists():
+            write_bytes(aside, content)
+        if aside.read_bytes() == content:
+            return aside
+    raise AssertionError
 
 
 def is_leftover(name: str) -> bool:
@@ -49,6 +68,19 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.rglob(f".*{_SUFFIX}"):
         if is_leftover(path.name):
             path.unlink(missing_ok=True)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what JSON says.
+
+    Raises:
+        ValueError: if it is none, and for what is nested too deep, of which the parser of the
+            standard library says so by a `RecursionError`.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("values nested too deep") from None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -83,4 +115,4 @@ def read_about(metadata: Mapping[str, str] | None) -> Any:
     Raises:
         KeyError: if nothing was.
     """
-    return json.loads((metadata or {})[_ABOUT])
+    return parse_json((metadata or {})[_ABOUT])

@@ -75,19 +75,9 @@ class Interrupts:
         self._before.clear()
 
     @property
-    def heard(self) -> bool:
-        """Whether a signal waits for `check`."""
-        return self._heard is not None
-
-    @property
     def number(self) -> int:
         """Number of the signal that waits for `check`; 0 if there is none."""
         return self._heard or 0
-
-    def take_over(self, number: int) -> None:
-        """Take a signal that another process heard for one of this process's; 0 for none."""
-        if number and self._heard is None:
-            self._heard = number
 
     def check(self) -> None:
         """Raise the signal that was heard.

@@ -8,7 +8,7 @@ which parts run changes nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -83,3 +83,17 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
             yield
         finally:
             module.set_rng_state(before, *where)
+
+
+@contextmanager
+def no_global_draws(refusal: Callable[[], Exception]) -> Iterator[None]:
+    """Put torch's global generator of the CPU back after a block, and refuse one that drew from it.
+
+    Args:
+        refusal: makes the error; a block that fails keeps its own.
+    """
+    with torch.random.fork_rng(devices=[]):
+        before = torch.random.get_rng_state()
+        yield
+        if not torch.equal(torch.random.get_rng_state(), before):
+            raise refusal()

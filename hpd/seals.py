@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hpd.files import parse_json
+
 _SEAL = "sha256"
 _BLOCK_BYTES = 2**20
 
@@ -72,6 +74,6 @@ def read_sealed(path: Path) -> dict[str, Any]:
         OSError: if it cannot be read.
     """
     try:
-        return unsealed(json.loads(path.read_bytes()))
+        return unsealed(parse_json(path.read_bytes()))
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not as it was written ({type(error).__name__}: {error})") from None

@@ -31,6 +31,9 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+LARGEST_INT = 2**63 - 1
+"""The largest whole number that a tensor holds."""
+
 Pullback = Callable[[Tensor], None]
 """Takes the image gradient [N, C, H, W] and adds to the `.grad` of the source's parameters."""
 
@@ -48,10 +51,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of `steps` optimiser steps on one set of parameters."""
+    """A stretch of optimiser steps on one set of parameters.
+
+    Args:
+        name: of the stage.
+        steps: how many.
+        trial: after so many the stage ends where none of its states scores better than its start,
+            which is kept, and what it leaves is shared by the stages after it; None: it takes all.
+    """
 
     name: str
     steps: int
+    trial: int | None = None
 
 
 @dataclass(frozen=True)

@@ -218,6 +218,8 @@ def objective_options(experts_folder, teacher_folder) -> dict[str, dict]:
         # one step with each network, so that any step can be taken first
         "gradient": matching | {"network": {"steps": 1}},
         "distribution": matching,
+        # a fresh network at each step, so that any step can be taken first
+        "regression": small | {"real_batch": 24, "pool": None},
         "trajectory": small
         | {
             "experts": experts_folder, "student_steps": 3, "expert_epochs": 1,

@@ -106,8 +106,9 @@ def attempt(
 def kept(out: Path) -> tuple[int, int]:
     """Return the steps that an interrupted run has taken, and those it has in a checkpoint."""
     metrics = out / "metrics.jsonl"
-    # the last line may be half a line
-    taken = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+    # the last line may be half a line; one after each stage tells of no step
+    lines = metrics.read_bytes().split(b"\n")[:-1] if metrics.exists() else []
+    taken = sum(json.loads(line)["loss"] is not None for line in lines)
     steps = CONFIG["source"]["steps"]
     written = [json.loads(p.read_text()) for p in (out / "checkpoints").glob("step-*.json")]
     return taken, max((c["stage"] * steps + c["steps"] for c in written), default=0)

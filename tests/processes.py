@@ -1,20 +1,32 @@
 """Distils small sets in several processes that a launcher started: see test_processes.py.
 
 Usage: ``accelerate launch ... processes.py CONFIGS.json FOLDER``; CONFIGS.json maps names to
-configs, and FOLDER gets the set of each as NAME.safetensors. Many in one start, since each process
-takes seconds to import everything.
+configs, and FOLDER gets the set of each as NAME.safetensors. Then signals come at random. All in
+one start, since each process takes seconds to import everything.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
+from random import Random
+from threading import Timer
+
+import torch
 
 import hpd
+from hpd.artifacts import RunFolder
 from hpd.device import Processes
+from hpd.engine.keeper import RunKeeper
 from hpd.files import write_tensors
+from hpd.interrupts import Interrupted, Interrupts
 from hpd.seals import digest_tensor
+
+SIGNALS = 60
 
 
 class Seen:
@@ -41,10 +53,45 @@ def main(configs: Path, folder: Path) -> None:
         if processes.is_first:
             tensors = {"images": run.distilled.images, "initial": run.initial.images}
             write_tensors(folder / f"{name}.safetensors", tensors)
+    check_signals(processes, RunFolder.create(folder / f"signals-{processes.rank}", ""))
     if processes.is_first:
         (folder / "count").write_text(str(processes.count))
     processes.end()
     check_alone()
+
+
+class Counts(RunKeeper):
+    """Counts steps, and exchanges something where a run would gather a snapshot."""
+
+    steps = 0
+
+    def take(self):
+        return self._processes.sum(torch.ones(3))
+
+    def _write(self, snapshot):
+        assert snapshot.tolist() == [self._processes.count] * 3
+
+
+def check_signals(processes: Processes, folder: RunFolder) -> None:
+    """Check that all end after the same step, whoever hears SIGTERM at whatever moment."""
+    random = Random(processes.rank)
+    for i in range(SIGNALS):
+        interrupts = Interrupts(repeated=True)
+        keeper = Counts(folder, every=10**9, interrupts=interrupts, facts={}, processes=processes)
+        seconds = random.uniform(0, 0.02)
+        timer = Timer(seconds, os.kill, [os.getpid(), signal.SIGTERM])
+        with interrupts, suppress(Interrupted), interrupts.deferred():
+            # in turn one of them alone, and all of them
+            if i % (processes.count + 1) in (processes.rank, processes.count):
+                timer.start()
+            with suppress(Interrupted):
+                while True:
+                    keeper.steps += 1
+                    keeper.after_step(keeper.steps, keeper.take)
+            if timer.is_alive():
+                timer.join()
+        found = processes.objects(keeper.steps)
+        assert len(set(found)) == 1, found
 
 
 def check_alone() -> None:

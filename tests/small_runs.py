@@ -50,6 +50,19 @@ def write_images(root: Path) -> None:
         Image.fromarray(image[0].numpy()).save(folder / f"{i:02d}.png")
 
 
+class Hears:
+    """An observer that keeps what it hears."""
+
+    def __init__(self):
+        self.steps, self.stages = [], []
+
+    def on_step(self, report):
+        self.steps.append(report)
+
+    def on_stage(self, report):
+        self.stages.append(report)
+
+
 class EndsAfter:
     """An observer that ends a run at a step, without a checkpoint."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -34,6 +35,12 @@ def test_type_checkers_see_the_same_names():
     }
     assert seen == hpd._HOMES
     assert sorted(seen) == sorted(hpd.__all__)
+
+
+def test_no_module_takes_the_name_of_what_is_public():
+    """Python sets a package's attribute to a submodule when that is imported."""
+    modules = {module.name for module in pkgutil.iter_modules(hpd.__path__)}
+    assert not modules & set(hpd.__all__)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from hpd.config import RunSettings, bundled_configs, load_config, parse_yaml
+from hpd.config import RunSettings, bundled_configs, load_config
 from hpd.data import DATASETS
 from hpd.engine import SELECTORS
 from hpd.errors import ConfigError
 from hpd.sources import SOURCES
+from hpd.sources.pixel import PixelSettings
+from hpd.students.resnet import ResNet18Settings
+from hpd.yaml_text import parse_yaml
 
 # those of courses have tests of their own
 RUNS = [name for name in bundled_configs() if not name.endswith("-continual")]
@@ -48,7 +51,7 @@ def test_overrides_set_nested_values():
         (["sourc.steps=7"], "unknown key 'sourc' in the config. Did you mean 'source'?"),
         (["seed=zero"], "seed in the config is not valid: got 'zero'"),
         (["seed"], "expected key=value"),
-        ([["seed=1"]], "hpd.distill and its like take each by itself"),
+        ([["seed=1"]], "expected a list of str"),
         (["=3"], "expected key=value"),
         (["seed.x=3"], "'seed' holds no options"),
         (["data.classes=[1"], "the value of data.classes is not valid YAML"),
@@ -63,8 +66,39 @@ def test_wrong_overrides_are_named(overrides, message):
     assert "\n" not in str(caught.value)
 
 
+def test_another_kind_takes_none_of_the_options_below_it():
+    pixel = load_config("digits", ["source.kind=pixel"]).source
+    assert pixel == PixelSettings()
+    # those that were given beside it, in any order, stay
+    for overrides in (
+        ["source.steps=7", "source.kind=pixel", "source.images_per_class=2"],
+        ["source.kind=pixel", "source.images_per_class=2", "source.steps=7"],
+    ):
+        given = load_config("digits", overrides).source
+        assert given == PixelSettings(steps=7, images_per_class=2)
+    student = load_config("digits", ["objective.student.kind=resnet18"]).objective.student
+    assert student == ResNet18Settings()
+    assert load_config("digits", ["source.kind=gan"]).source == load_config("digits").source
+
+
+def test_a_search_over_levels_needs_scores():
+    with pytest.raises(ConfigError, match="a search over levels needs scores: got selection last"):
+        load_config("digits", ["source.search=levels", "selection=last"])
+    inside = "source={kind: multi_formation, of: {kind: gan, generator: digits16, search: levels}}"
+    with pytest.raises(ConfigError, match="a search over levels needs scores"):
+        load_config("digits", [inside, "selection=last"])
+    with pytest.raises(ConfigError, match="trial_steps"):
+        load_config("digits", ["source.trial_steps=5"])
+    assert load_config("digits", ["source.search=levels"]).source.trial_steps == 10
+
+
+def test_bundled_configs_are_not_all_listed_in_a_message():
+    with pytest.raises(ConfigError, match=r"no config 'zzzqqq'.*`hpd configs` lists them"):
+        load_config("zzzqqq")
+
+
 def test_what_is_no_config_is_named():
-    with pytest.raises(ConfigError, match="got None, expected a name, a path or a mapping"):
+    with pytest.raises(ConfigError, match="got None, expected str or Path or Mapping"):
         load_config(None)
 
 
@@ -196,7 +230,7 @@ def test_every_source_with_a_generator_tells_its_prior(source):
 )  # fmt: skip
 def test_scalars_are_those_of_yaml_1_2(text, value):
     found = parse_yaml(text, "a test")
-    assert found == value and type(found) is type(value)
+    assert found == value and isinstance(found, type(value))
 
 
 @pytest.mark.parametrize(

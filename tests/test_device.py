@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 def test_auto_is_bfloat16_where_a_cpu_lists_units_for_it(monkeypatch, flags, fast):
     info = f"processor : 0\nflags : {flags}\nbugs : amx_bf16\n"
     monkeypatch.setattr(Path, "is_file", lambda path: True)
-    monkeypatch.setattr(Path, "read_text", lambda path: info)
+    monkeypatch.setattr(Path, "read_text", lambda path, *encoding: info)
     assert has_fast_bfloat16(CPU) is fast
     assert resolve_precision("auto", CPU) == (torch.bfloat16 if fast else torch.float32)
 
@@ -65,6 +65,21 @@ def test_an_exchange_that_fails_says_what_it_means(monkeypatch):
         raise RuntimeError("Connection closed by peer\nat some place")
 
     monkeypatch.setattr("accelerate.utils.reduce", unreachable)
+    monkeypatch.setattr("torch.distributed.all_reduce", unreachable)
     monkeypatch.setattr("hpd.device._exchange_device", lambda: CPU)
-    with pytest.raises(ProcessError, match=r"^another process of the run has ended\. Start all of"):
-        Processes(0, 2).sum(torch.ones(1))
+    for exchange in (lambda p: p.sum(torch.ones(1)), lambda p: p.largest(1)):
+        with pytest.raises(
+            ProcessError, match=r"^another process of the run has ended\. Start all"
+        ):
+            exchange(Processes(0, 2))
+
+
+def test_a_device_that_was_found_and_cannot_be_used_is_one_line(monkeypatch):
+    """As in a child of fork whose parent has used it."""
+
+    def taken(*arguments, **options):
+        raise RuntimeError("Cannot re-initialize CUDA in forked subprocess\nat some place")
+
+    monkeypatch.setattr(torch, "empty", taken)
+    with pytest.raises(DeviceError, match=r"no device .auto.: got Cannot re-init.* Try device=cpu"):
+        open_device("auto")

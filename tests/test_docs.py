@@ -16,6 +16,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from conftest import ROOT
+from own_modules import Elsewhere
 
 from hpd.cli import main
 from hpd.engine import SELECTORS
@@ -45,17 +46,26 @@ LAUNCHERS = ("accelerate", "torchrun")
 
 
 def blocks(page):
-    """The fenced blocks of bash and Python, in order."""
-    return re.findall(r"^```(bash|python)\n(.*?)^```", (DOCS / page).read_text(), re.S | re.M)
+    """The fenced blocks of bash and Python in order: language, file that it is a part of, text."""
+    fence = r'^```(bash|python)(?: title="(\w+\.py)")?\n(.*?)^```'
+    return re.findall(fence, (DOCS / page).read_text(), re.S | re.M)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
 def test_commands_and_snippets_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(OBJECTIVES, "_classes", dict(OBJECTIVES._classes))
-    names = {}
-    with torch.random.fork_rng(devices=[]):
-        for language, text in blocks(page):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    there, names = Elsewhere(tmp_path, monkeypatch), {}
+    there.forget()
+    # as where Python is started in the folder
+    sys.path.insert(0, str(tmp_path))
+    with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
+        stack.callback(there.forget)
+        for language, file, text in blocks(page):
+            if file:
+                with (tmp_path / file).open("a") as part:
+                    part.write(text + "\n\n")
+                continue
             if language == "python":
                 printed = io.StringIO()
                 with contextlib.redirect_stdout(printed):

@@ -98,6 +98,32 @@ def test_hpd_runs_on_foreign_files(name):
     assert not torch.equal(outcome.images, outcome.initial_images)
 
 
+def test_a_run_says_what_was_made_up_for_the_generator(tmp_path):
+    weights = hpd.load_generator("digits16").state_dict()
+    bare = {name: value for name, value in weights.items() if not name.endswith("noise_const")}
+    torch.save({"generator": bare}, tmp_path / "g.pt")
+    pixels = torch.zeros(10, 1, 16, 16, dtype=torch.uint8)
+    names = tuple("0123456789")
+    train = ImageSet(pixels, torch.arange(10), names, Normalisation.of(pixels + pixels.new_ones(1)))
+    options = {"kind": "gan", "generator": str(tmp_path / "g.pt"), "average_draws": 2}
+    source = SOURCES.parse(options | {"generator_classes": list(range(10))}).build(
+        train, CPU, Streams(0)
+    )
+    about = source.provenance["generator"]
+    assert about["read"]["prefix"] == "generator" and "seed 0" in about["read"]["noise"]
+
+
+def test_convert_takes_the_generator_that_is_named(tmp_path):
+    weights = {name: hpd.load_generator(name).state_dict() for name in ("digits16", "fashion32")}
+    torch.save(weights, tmp_path / "two.pt")
+    out = tmp_path / "out"
+    check_refused(run("convert", str(tmp_path / "two.pt"), str(out)), "digits16, fashion32")
+    assert not out.exists()
+    result = run("convert", str(tmp_path / "two.pt"), str(out), "--network", "fashion32")
+    assert result.exit_code == 0, result.output
+    assert read_generator(out).generator.spec.resolution == 32
+
+
 def run(*arguments):
     return CliRunner().invoke(main, ["generator", *arguments])
 

@@ -131,5 +131,20 @@ def test_settings_are_frozen():
 
 
 def test_a_name_is_registered_once():
-    with pytest.raises(ValueError, match="registered twice"):
-        SHAPES.register("square")(SquareSettings)
+    with pytest.raises(ConfigError, match="'square' is registered twice"):
+        SHAPES.register("square")(Outer)
+
+
+def test_a_class_that_is_defined_again_takes_the_place_of_the_one_before(monkeypatch):
+    """As in a notebook, where a cell is run again."""
+    monkeypatch.setattr(SHAPES, "_classes", dict(SHAPES._classes))
+    again = type("SquareSettings", (SquareSettings,), {"__module__": SquareSettings.__module__})
+    SHAPES.register("square")(again)
+    assert SHAPES["square"] is again
+
+
+@pytest.mark.parametrize("what", [None, 3, int, "square", SquareSettings()])
+def test_what_is_no_class_of_settings_is_not_registered(what):
+    with pytest.raises(ConfigError, match=r"'round' cannot be registered: got .*derived from Set"):
+        SHAPES.register("round")(what)
+    assert "round" not in SHAPES

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 import hpd
 from generators import read_generator
 from hpd import api
-from hpd.continual.memories import MEMORIES
+from hpd.courses.memories import MEMORIES
 from hpd.data import Dataset, ImageSet, Normalisation
 from hpd.data import images as images_module
 from hpd.data import nearest as nearest_module

@@ -38,6 +38,10 @@ OBJECTIVES = {
         "kind": "gradient", "student": SMALL_STUDENT, "real_batch": 8,
         "network": {"steps": 2, "epochs": 1, "momentum": 0.9},
     },
+    "regression": {
+        "kind": "regression", "student": SMALL_STUDENT, "real_batch": 24,
+        "pool": {"networks": 2, "updates": 2},
+    },
     "trajectory": {
         "kind": "trajectory", "student": SMALL_STUDENT, "student_steps": 2, "expert_epochs": 1,
         "max_start_epoch": 1,
@@ -81,6 +85,8 @@ def configs(tmp_path_factory):
             one_by_one = SOURCES["gan"] | {"chunk_images": 1}
             found[f"gan-one-by-one-{objective}"] = base | {"source": one_by_one, "objective": own}
     scored = {"selection": {"kind": "loss", "every": 2}}
+    searched = SOURCES["gan"] | {"levels": [0, 2, 6], "search": "levels", "trial_steps": 1}
+    found["gan-searched"] = found["gan-distribution"] | scored | {"source": searched}
     found["pixel-scored"] = found["pixel-distribution"] | scored
     hpd.train_experts(load_config(found["pixel-trajectory"]))
     return found
@@ -181,7 +187,8 @@ def test_only_the_first_process_speaks_and_writes(configs, tmp_path):
     for once in ("a step: about", "stage pixels", "distilled 5 images in", "images and all else"):
         assert said.count(once) == 1, said
     assert RunFolder(run).evaluated
-    assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
+    # three steps, and what the stage came to
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 4
     assert len(list((run / "tensorboard").iterdir())) == 1
 
 
@@ -193,20 +200,23 @@ def test_what_all_processes_know_is_said_by_one(monkeypatch, tmp_path, rank, sai
 
     monkeypatch.setattr(hpd.api, "distill", distill)
     monkeypatch.setattr(Processes, "started", lambda cpu: Processes(rank, 2))
-    monkeypatch.setenv("RANK", str(rank))
     result = CliRunner().invoke(main, ["distill", "digits", "--out", str(tmp_path / "run")])
     assert (result.exit_code, result.stderr, result.stdout) == (2, said, "")
 
 
 def test_what_one_process_alone_knows_is_said_with_its_number(monkeypatch):
-    monkeypatch.setenv("RANK", "3")
+    given = {"WORLD_SIZE": "4", "RANK": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
     result = CliRunner().invoke(main, ["distill", "no-such-config"])
     assert result.exit_code == 2
     assert result.stderr.startswith("hpd (process 3): ConfigError: no config 'no-such-config'")
 
 
 def test_a_device_is_not_shared(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    given = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(DeviceError, match="several processes cannot share a device: got meta:0"):
         open_device("meta:0")
     assert open_device("cpu") == torch.device("cpu")

@@ -46,8 +46,7 @@ def test_the_table_is_that_of_the_config():
     header = bundled_configs()["digits"].read_text()
     rows = re.findall(r"^\| ([a-z ,]+?) \|.*\| (\d+\.\d) ± (\d+\.\d) \|$", README, re.M)
     assert [row[0] for row in rows] == [
-        "distilled", "before the first step", "random real images",
-        "random real images, as many bits", "samples of the prior", "whole training set",
+        "distilled", "initial", "random real", "random real bits", "prior samples", "full",
     ]  # fmt: skip
     for _, mean, std in rows:
         assert f"{mean} +- {std}" in header

@@ -25,8 +25,8 @@ def config(generator, **source):
     return {
         "data": {"kind": "digits", "classes": ["3", "5", "8"]},
         "source": {
-            "kind": "gan", "generator": generator, "steps": 1, "average_draws": 4,
-            "init": "sample", "images_per_class": 2, **source,
+            "kind": "gan", "generator": generator, "steps": 1, "init": "sample",
+            "images_per_class": 2, **source,
         },
         "objective": {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 4},
         "selection": {

@@ -55,6 +55,9 @@ class Threads(Processes):
         total = functools.reduce(torch.add, self._exchange(tensor.clone()))
         return total if reduction == "sum" else total / self.count
 
+    def largest(self, number):
+        return max(self._exchange(number))
+
     def gather(self, rows, counts):
         found = self._exchange(rows.detach().clone())
         assert [len(part) for part in found] == list(counts)

@@ -1,10 +1,12 @@
 """The Python API: what the command line does, as functions."""
 
+from hpd.api.checking import check
 from hpd.api.comparing import compare
 from hpd.api.continual import continual
 from hpd.api.distilling import distill
 from hpd.api.experts import train_experts
 from hpd.api.exporting import export
+from hpd.api.hearing import telling
 from hpd.api.inspecting import inspect_dataset
 from hpd.api.loading import load_dataset, load_distilled, load_generator, project
 from hpd.api.pruning import prune
@@ -18,6 +20,7 @@ from hpd.api.theory import multi_index
 
 __all__ = [
     "Run",
+    "check",
     "compare",
     "continual",
     "distill",
@@ -36,5 +39,6 @@ __all__ = [
     "sample",
     "score_generator",
     "squeeze",
+    "telling",
     "train_experts",
 ]

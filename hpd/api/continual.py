@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpd.api.distilling import distill
+from hpd.api.distilling import checked_source, distill
 from hpd.api.resuming import GO_ON
 from hpd.artifacts import DistilledSet
 from hpd.artifacts.places import writing_to
+from hpd.boundary import public
 from hpd.config import RunSettings
-from hpd.continual.course import Course, Report
-from hpd.continual.folder import CourseFolder
-from hpd.continual.settings import ContinualSettings, load_continual
-from hpd.continual.summary import Cell, Line
+from hpd.courses.course import Course, Report, WeighClasses
+from hpd.courses.folder import CourseFolder
+from hpd.courses.settings import ContinualSettings, load_continual
+from hpd.courses.summary import Cell, Line
 from hpd.data import Dataset
 from hpd.device import open_device
 from hpd.locks import held
@@ -39,6 +40,7 @@ class ContinualResult:
     folder: Path | None
 
 
+@public
 def continual(
     config: str | Path | Mapping[str, Any] | ContinualSettings,
     *overrides: str,
@@ -73,23 +75,57 @@ def continual(
     def distil(classes: Sequence[str], sections: dict[str, object], seed: int) -> DistilledSet:
         return _distil(settings, folder, classes, sections, seed)
 
-    course = Course(settings, dataset, open_device(settings.device), distil, folder)
+    course = Course(
+        settings, dataset, open_device(settings.device), distil, _weigher(settings), folder
+    )
     with ExitStack() as stack:
         if folder.path is not None:
-            stack.enter_context(held(folder.path, "goes through a course in"))
+            stack.enter_context(held(folder.path, "go through a course in"))
             folder.open(settings, _facts(dataset), resume=resume)
             stack.enter_context(writing_to(folder.path, GO_ON))
         lines, cells = course.run(report, on_estimate)
     return ContinualResult(settings, lines, cells, folder.path)
 
 
-def _distil(
-    settings: ContinualSettings, folder: CourseFolder, classes: Sequence[str],
-    sections: dict[str, object], seed: int,
-) -> DistilledSet:  # fmt: skip
-    """Distil some classes by an ordinary run, kept on its way in the folder of the course."""
+def check_course(settings: ContinualSettings) -> str:
+    """Check all of a course that needs no training, and write nothing.
+
+    Returns:
+        what was found, in one line.
+
+    Raises:
+        HpdError: for what is wrong with configuration or data.
+    """
+    dataset, nowhere = settings.data.build(), CourseFolder(None)
+
+    def distil(classes: Sequence[str], sections: dict[str, object], seed: int) -> DistilledSet:
+        raise NotImplementedError
+
+    weigh = _weigher(settings)
+    Course(settings, dataset, open_device(settings.device), distil, weigh, nowhere).check()
+    train = dataset.train
+    steps = train.num_classes // settings.classes_per_step
+    return (
+        f"{len(train):,} training images in {train.num_classes} classes; {settings.orders} orders"
+        f" of {steps} steps, {len(settings.memories)} memories"
+    )
+
+
+def _weigher(settings: ContinualSettings) -> WeighClasses:
+    """Return what says how much the memories of a course will store."""
+
+    def weigh(classes: Sequence[str], sections: dict[str, object], seed: int) -> int:
+        return checked_source(_run_of(settings, classes, sections, seed)).stored_floats
+
+    return weigh
+
+
+def _run_of(
+    settings: ContinualSettings, classes: Sequence[str], sections: dict[str, object], seed: int
+) -> RunSettings:
+    """Return the settings of the run that distils some classes."""
     values = settings.model_dump(mode="json")
-    run = RunSettings.read(
+    return RunSettings.read(
         {
             "seed": seed,
             "device": settings.device,
@@ -97,6 +133,14 @@ def _distil(
             **sections,
         }
     )
+
+
+def _distil(
+    settings: ContinualSettings, folder: CourseFolder, classes: Sequence[str],
+    sections: dict[str, object], seed: int,
+) -> DistilledSet:  # fmt: skip
+    """Distil some classes by an ordinary run, kept on its way in the folder of the course."""
+    run = _run_of(settings, classes, sections, seed)
     unfinished = folder.unfinished
     if unfinished is not None and _is_of_another(unfinished, run):
         folder.drop_unfinished()
@@ -106,7 +150,9 @@ def _distil(
 def _is_of_another(unfinished: Path, run: RunSettings) -> bool:
     """Return whether a distillation on its way is of another step, as after damage to files."""
     config = unfinished / "config.yaml"
-    return unfinished.exists() and (not config.exists() or config.read_text() != run.to_yaml())
+    return unfinished.exists() and (
+        not config.exists() or config.read_text("utf-8") != run.to_yaml()
+    )
 
 
 def _facts(dataset: Dataset) -> dict[str, Any]:

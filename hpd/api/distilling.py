@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ import torch
 from generators import Generator, StoredGenerator
 from hpd.api.fitting import out_of_memory
 from hpd.api.manifests import manifest_of
-from hpd.api.resuming import GO_ON, check_facts, facts_of, finished_run
+from hpd.api.resuming import GO_ON, check_facts, facts_of, finished_run, is_finished
 from hpd.api.runs import Run
 from hpd.artifacts import DistilledSet, RunFolder
-from hpd.artifacts.places import writing_to
+from hpd.artifacts.costs import LINES, as_cost, seconds_of
+from hpd.artifacts.places import check_can_be_made, writing_to
+from hpd.boundary import public
 from hpd.config import RunSettings, resolve_config
 from hpd.data import ImageSet
 from hpd.device import Processes, open_device
@@ -29,11 +33,14 @@ from hpd.engine.sharing import check_count
 from hpd.engine.snapshot import Snapshot
 from hpd.engine.tracking import Tracking
 from hpd.errors import ConfigError
+from hpd.evaluation import EvaluationSettings
 from hpd.interrupts import Interrupts
 from hpd.locks import held
-from hpd.memory import is_out_of_memory
+from hpd.memory import is_out_of_memory, peak_bytes
+from hpd.own_code import own_code_of
 from hpd.rng import Streams
 from hpd.sources import SOURCES, TakesGenerator
+from hpd.students.teachers import read_teacher
 from hpd.typing import Objective, Selector, Source, Stage, generator_floats_of
 
 _logger = logging.getLogger(__name__)
@@ -42,17 +49,19 @@ SetupHook = Callable[[Sequence[Stage], int], None]
 EstimateHook = Callable[[Estimate], None]
 
 
+@public
 def distill(
     config: str | Path | Mapping[str, Any] | RunSettings,
     *overrides: str,
     out: str | Path | None = None,
     resume: bool = False,
     seed: int | None = None,
-    generator: Generator | None = None,
+    generator: Generator | str | Path | None = None,
     processes: Processes | None = None,
     observers: Sequence[Observer] = (),
     on_setup: SetupHook = lambda stages, done: None,
     on_estimate: EstimateHook = lambda estimate: None,
+    holder: ExitStack | None = None,
 ) -> Run:
     """Distil a data set.
 
@@ -63,18 +72,22 @@ def distill(
     first of them writes, scores and tells observers and hooks; all return the same.
 
     Args:
-        config: name of a bundled configuration, path of a YAML file, a mapping, or settings.
+        config: name of a bundled configuration, path of a YAML file, folder of a run, a mapping, or
+            settings.
         overrides: ``"key.sub=value"`` each.
         out: folder to write the run to; None writes nothing.
         resume: go on with the run in `out` from its last checkpoint; on a CPU the result is the
             same as without the interruption, to the bit. A finished run is returned as it is, and
             where there is none, one is started.
         seed: replaces the configuration's.
-        generator: replaces the one that the source names: a generator of your own.
+        generator: replaces the one that the source names: by name or folder, or one of your own in
+            memory.
         processes: that share the work, ``Processes()`` for this one; None: all that were started.
         observers: hear of every step and stage.
         on_setup: hears the stages, and how many steps are taken already, before the first step.
         on_estimate: hears what the run will take, once a step was measured.
+        holder: holds the folder until it is closed, where something follows that no other process
+            is to begin in the meantime; None: the folder is free when this returns.
 
     Raises:
         HpdError: for what is wrong with configuration, data, generator or folder, before anything
@@ -83,6 +96,10 @@ def distill(
             `ProcessError` if another process failed or ended.
     """
     settings = resolve_config(config, overrides, seed)
+    if isinstance(generator, str | Path):
+        settings = settings.model_copy(update={"source": settings.source.on(str(generator))})
+        generator = None
+    settings = settings.model_copy(update={"own_code": own_code_of(settings)})
     processes = processes or Processes.started(cpu=settings.device == "cpu")
     folder = None if out is None else RunFolder(out)
     settings.tracking.check(None if folder is None else folder.path)
@@ -93,7 +110,7 @@ def distill(
     with processes.together():
         job = _Job(settings, generator, observers, on_setup, on_estimate, processes)
     try:
-        return job.run(folder)
+        return job.run(folder, holder)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -102,6 +119,57 @@ def distill(
     stage = job.stage if processes.count == 1 else None
     # out of the handler, so that nothing of the step that failed is held any more
     raise out_of_memory(settings, job.parts, stage, reason)
+
+
+def check_run(settings: RunSettings, out: str | Path | None, *, resume: bool = False) -> str:
+    """Check all of a run that needs no training, and write nothing.
+
+    Data are read, the source and the objective are built, with the generator, the experts and the
+    teacher that they name, and the folder is looked at. Steps, projections and the training of a
+    selector's networks are left out.
+
+    Args:
+        settings: of the run.
+        out: its folder; None: none.
+        resume: whether it may go on there.
+
+    Returns:
+        what was found, in one line.
+
+    Raises:
+        HpdError: what `distill` would raise before its first step.
+    """
+    folder = None if out is None else RunFolder(out)
+    settings.tracking.check(None if folder is None else folder.path)
+    if folder is not None and is_finished(folder, settings, resume=resume):
+        return f"the run in {folder.path} is finished"
+    if folder is not None:
+        check_can_be_made(folder.path)
+    job = _checking(settings)
+    source, _ = job.parts(job.settings)
+    steps = sum(stage.steps for stage in source.stages)
+    shape = " x ".join(map(str, job.images.image_shape))
+    return (
+        f"{len(job.images):,} training images of {shape} in {job.images.num_classes} classes; "
+        f"{len(source.labels):,} synthetic images, {source.stored_floats:,} floats; "
+        f"{len(source.stages)} stages of {steps:,} steps in all"
+    )
+
+
+def checked_source(settings: RunSettings) -> Source:
+    """Return the source of a run before its first step, less what takes long.
+
+    Raises:
+        HpdError: what `distill` would raise by then.
+    """
+    job = _checking(settings)
+    return job.parts(job.settings)[0]
+
+
+def _checking(settings: RunSettings) -> _Job:
+    """Return a job that is not to be done, of a source that projects nothing."""
+    settings = settings.model_copy(update={"source": settings.source.unprojected()})
+    return _Job(settings, None, (), lambda stages, done: None, lambda estimate: None, Processes())
 
 
 class _Job:
@@ -114,23 +182,27 @@ class _Job:
         self.settings, self.generator, self.processes = settings, generator, processes
         self.observers, self.on_setup, self.on_estimate = observers, on_setup, on_estimate
         self.device, self.streams = open_device(settings.device), Streams(settings.seed)
-        self.cost = Cost(self.device)
+        self.cost, self.started = Cost(self.device), time.perf_counter()
         self.stage: int | None = None
-        self.images = settings.data.build().train
+        with self.cost.line("data"):
+            self.images = settings.data.build().train
+        _check_judges(settings.evaluation, self.images)
         self.train, self.held = settings.selection.split(self.images)
         check_count(processes, self.train.num_classes)
 
     def parts(self, settings: RunSettings) -> tuple[Source, Objective]:
         """Return source and objective."""
         streams = self.streams
-        source = _build_source(
-            settings, self.generator, self.train, self.device, streams.fork("source")
-        )
-        return source, settings.objective.build_whole(
-            self.train, self.device, streams.fork("objective")
-        )
+        with self.cost.line("start"):
+            source = _build_source(
+                settings, self.generator, self.train, self.device, streams.fork("source")
+            )
+        with self.cost.line("objective"):
+            return source, settings.objective.build_whole(
+                self.train, self.device, streams.fork("objective")
+            )
 
-    def run(self, folder: RunFolder | None) -> Run:
+    def run(self, folder: RunFolder | None, holder: ExitStack | None) -> Run:
         """Distil, and write what comes of it if there is a folder."""
         processes = self.processes
         with processes.together():
@@ -140,12 +212,15 @@ class _Job:
             outcome = self._optimise(source, objective, selector, None, None, None)
             return self._finish(source, objective, outcome, None)
         with ExitStack() as stack:
-            processes.first(lambda: stack.enter_context(held(folder.path, "distils into")))
+            hold = held(folder.path, "distil into", lends=holder is not None)
+            processes.first(lambda: (holder or stack).enter_context(hold))
             stack.enter_context(writing_to(folder.path, GO_ON))
             # the launcher of several passes on what the terminal tells each of them, too
             interrupts = stack.enter_context(Interrupts(repeated=processes.count > 1))
             facts = facts_of(self.images, source, objective)
             since = processes.first(lambda: self._open(folder, facts))
+            if since is not None:
+                self.cost.go_on(since.seconds, since.parts)
             selector = self._selector(objective)
             every = self.settings.checkpoint_every
             keeper = RunKeeper(
@@ -172,16 +247,15 @@ class _Job:
         with self.processes.together():
             if not self.processes.is_first:
                 return lambda images, labels: None
-            return self.cost.selector(
-                lambda: self.settings.selection.build(self.held, self.device, streams, objective)
-            )
+            with self.cost.line("selector"):
+                return self.settings.selection.build(self.held, self.device, streams, objective)
 
     def _optimise(
         self, source: Source, objective: Objective, selector: Selector, keeper: RunKeeper | None,
         since: Snapshot | None, folder: RunFolder | None,
     ) -> Outcome:  # fmt: skip
-        every = self.settings.selection.every
-        work = Work.left(source.stages, every, since)
+        every, curve_every = self.settings.selection.every, self.settings.curve_every
+        work = Work.left(source.stages, every, since, curve_every)
         self.stage = 0 if since is None else len(since.reports)
         with ExitStack() as stack:
             with self.processes.together():
@@ -193,9 +267,11 @@ class _Job:
                 self.settings.optimizer,
                 _Listeners([*listeners, self]),
                 select_every=every,
+                curve_every=curve_every,
                 keeper=keeper,
                 since=since,
                 processes=self.processes,
+                cost=self.cost,
             )
 
     def _listeners(
@@ -207,7 +283,9 @@ class _Job:
         stages = source.stages
         done = sum(stage.steps for stage in stages) - work.steps
         self.on_setup(stages, done)
-        estimator = Estimator(source.stored_floats, work, self.device, self.on_estimate)
+        # of this part of the run: what those before it took is over
+        prepared = time.perf_counter() - self.started
+        estimator = Estimator(source.stored_floats, work, self.device, self.on_estimate, prepared)
         if folder is None:
             return [*self.observers, estimator]
         config = self.settings.model_dump(mode="json")
@@ -241,6 +319,7 @@ class _Job:
                 train.normalisation,
                 source.stored_floats,
                 generator_floats=generator_floats_of(source),
+                optimised=True,
             )
 
         run = Run(
@@ -248,8 +327,8 @@ class _Job:
             distilled=as_set(outcome.images),
             initial=as_set(outcome.initial_images),
             folder=None if folder is None else folder.path,
-            cost=self.cost.as_json(),
             data_sha256=self.images.sha256,
+            stages=tuple(outcome.stages),
             generator=self.generator,
         )
         if folder is not None:
@@ -257,12 +336,23 @@ class _Job:
             data = {"data_sha256": self.images.sha256, "data_images": len(self.images)}
             manifest = data | manifest_of(run, source, objective, best)
 
-            def write() -> None:
-                folder.write_cost(run.cost)
-                folder.write_result(run.distilled, run.initial, manifest)
+            def write() -> dict[str, float]:
+                # before the manifest, with which the run is finished; and after all is written
+                folder.write_cost(self._cost(folder))
+                with self.cost.line("results"):
+                    folder.write_result(run.distilled, run.initial, manifest)
+                cost = self._cost(folder)
+                folder.write_cost(cost)
+                return cost
 
-            self.processes.first(write)
-        return run
+            return replace(run, cost=self.processes.first(write))
+        return replace(run, cost=self.processes.first(self.cost.as_json))
+
+    def _cost(self, folder: RunFolder) -> dict[str, float]:
+        """Return what the run took, with what evaluations of it took that are written already."""
+        evaluated = {k: v for k, v in seconds_of(folder.read_cost()).items() if k not in LINES}
+        own = self.cost.seconds
+        return as_cost(own | evaluated, parts=self.cost.parts, peak_bytes=peak_bytes(self.device))
 
 
 def _build_source(
@@ -293,3 +383,14 @@ class _Listeners:
     def on_stage(self, report: StageReport) -> None:
         for observer in self._observers:
             observer.on_stage(report)
+
+
+def _check_judges(evaluation: EvaluationSettings, train: ImageSet) -> None:
+    """Check what a set will be judged by, before hours go into it.
+
+    Raises:
+        HpdError: if a student, or the teacher of labels, is not for such images.
+    """
+    evaluation.check_fits(train.image_shape, train.num_classes)
+    if evaluation.teacher is not None:
+        read_teacher(evaluation.teacher).check_fits(train.image_shape, train.classes)

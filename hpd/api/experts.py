@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hpd.boundary import public
 from hpd.config import RunSettings, resolve_config
 from hpd.device import open_device
 from hpd.engine import experts
@@ -15,6 +16,7 @@ from hpd.students.expert_checks import check_learned
 from hpd.students.trajectories import ExpertFolder, ExpertSettings
 
 
+@public
 def train_experts(
     config: str | Path | Mapping[str, Any] | RunSettings,
     *overrides: str,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hpd.api.runs import Run
 from hpd.artifacts import EXPORTS, DistilledSet, Provenance, check_free
 from hpd.artifacts.places import drafted
+from hpd.boundary import public
 
 
+@public
 def export(
     run: Run | DistilledSet | str | Path,
     format_name: str,
@@ -34,6 +37,9 @@ def export(
 
     Raises:
         ConfigError: for an unknown format or option, or one whose library is missing.
+        ShapeError: if the set was changed to something that is none since it was made, or the
+            format is one of pictures and it has no grey or colour ones.
+        NumericError: if NaN or Inf came into it.
         RunError: if the folder holds something, or there is no distilled set.
     """
     settings = EXPORTS[format_name].read(options or {})
@@ -44,6 +50,8 @@ def export(
     if not isinstance(run, DistilledSet):
         provenance = provenance or Provenance.read(run)
         run = DistilledSet.load(run)
+    # its tensors may have been written to since
+    run = replace(run)
     with drafted(folder) as draft:
         draft.mkdir()
         settings.write(run, provenance or Provenance(), draft)

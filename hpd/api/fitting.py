@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from hpd.config import RunSettings, flatten, load_config
+from hpd.config import RunSettings, load_config
 from hpd.device import open_device
 from hpd.errors import OutOfMemoryError
 from hpd.memory import is_out_of_memory
 from hpd.typing import DrawsBatches, Objective, Source, Step
+from hpd.yaml_text import flatten
 
 # how much of a batch is in memory at a time: changes nothing but rounding
 _CHUNK = "chunk_images"

@@ -11,6 +11,7 @@ from typing import Any
 from hpd.artifacts import DistilledSet, RunFolder
 from hpd.data import Dataset, ImageSet, Normalisation
 from hpd.data.classes import class_changes
+from hpd.data.whitening import recipe_of
 from hpd.errors import ConfigError, DataError, RunError
 from hpd.students.teachers import Teacher
 
@@ -68,6 +69,7 @@ class DataFacts:
         same = self.sha256 is not None and self.sha256 == found.sha256
         changes = class_changes(self.classes, found.classes, same_labels=same)
         changes += _change("image shape", self.image_shape, found.image_shape)
+        changes += _change("zca", *map(_zca, (self.normalisation, found.normalisation)))
         if self.images is not None:
             changes += _change("training images", self.images, len(found))
         if same or changes:
@@ -215,8 +217,16 @@ def _check_set(facts: DataFacts, manifest: Mapping[str, Any], folder: Path) -> N
         )
 
 
+def _zca(normalisation: Normalisation) -> str:
+    recipe = recipe_of(normalisation)
+    return "none" if recipe is None else recipe["kind"]
+
+
 def _change(name: str, before: object, after: object) -> list[str]:
-    was, now = (list(v) if isinstance(v, Sequence) else v for v in (before, after))
+    was, now = (
+        list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v
+        for v in (before, after)
+    )
     return [] if was == now else [f"{name}: {was} -> {now}"]
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hpd.api.naming import data_from, split_data
 from hpd.artifacts import DistilledSet
 from hpd.artifacts.pictures import grid as draw_grid
 from hpd.artifacts.pictures import png_bytes
+from hpd.boundary import public
 from hpd.data import DATASETS, Dataset, Normalisation
 from hpd.data.finding import data_settings
 from hpd.data.inspection import Inspection, inspect_images, inspect_listing
@@ -31,9 +33,10 @@ _Row = tuple[str, list[Tensor]]
 """A class and images of it, uint8 [C, H, W]."""
 
 
+@public
 def inspect_dataset(
-    where: str | Path | Mapping[str, Any],
-    *,
+    where: str | Path | Mapping[str, Any] | None = None,
+    *overrides: str,
     sample: int | None = None,
     grid: str | Path | None = None,
     report: Report = lambda done, total: None,
@@ -44,7 +47,8 @@ def inspect_dataset(
     Nothing is kept. Broken pictures and sizes that differ, which a run refuses, are told.
 
     Args:
-        where: as for `load_dataset`.
+        where: as for `load_dataset`; None: the overrides name it.
+        overrides: ``"data.resolution=32"``, or ``"resolution=32"``.
         sample: how many pictures of each class and part are looked at; None: all.
         grid: a PNG to write, with 8 pictures of each of 20 classes as a run sees them.
         report: hears (pictures looked at, pictures in all).
@@ -59,7 +63,10 @@ def inspect_dataset(
     """
     if sample is not None and sample < 1:
         raise ConfigError("sample is a number of pictures", got=sample, expected=">= 1")
-    settings = data_settings(where, **options)
+    of_data, own = split_data(overrides)
+    settings = data_from(where, [*of_data, *(f"data.{override}" for override in own)])
+    if options:
+        settings = data_settings({**DATASETS.dump(settings), **options})
     kind = DATASETS.kind_of(settings)
     if isinstance(settings, PictureSetSettings):
         listing, reading = settings.listing(), settings.picture_options
@@ -115,7 +122,7 @@ def _write_grid(rows: list[_Row], path: Path) -> None:
     labels = [i for i, (_, own) in enumerate(rows) for _ in own]
     shown = DistilledSet(
         torch.stack(images).float() / 255, torch.tensor(labels), tuple(name for name, _ in rows),
-        Normalisation((0.0,), (1.0,)), stored_floats=0,
+        Normalisation((0.0,) * len(images[0]), (1.0,) * len(images[0])), stored_floats=0,
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, png_bytes(draw_grid(shown)))

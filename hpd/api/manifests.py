@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hpd.api.runs import Run
+from hpd.data.whitening import recipe_of
 from hpd.engine import StageReport
 from hpd.typing import Objective, Source
 
@@ -18,7 +19,7 @@ def manifest_of(
     run: Run, source: Source, objective: Objective, best: StageReport
 ) -> dict[str, Any]:
     """Return what is known of a run that is done: shapes, ranges, seed, best stage, origins."""
-    images = run.distilled.images
+    images, recipe = run.distilled.images, recipe_of(run.distilled.normalisation)
     return {
         "classes": run.distilled.classes,
         "images": len(images),
@@ -27,6 +28,7 @@ def manifest_of(
         "normalisation": {
             "mean": run.distilled.normalisation.mean,
             "std": run.distilled.normalisation.std,
+            **({"zca": recipe} if recipe is not None else {}),
         },
         "storage": run.distilled.storage.as_json(),
         "seed": run.config.seed,

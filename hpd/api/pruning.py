@@ -11,11 +11,13 @@ import torch
 
 from hpd.api.identity import check_data
 from hpd.api.manifests import range_of
+from hpd.api.naming import data_again, split_data
 from hpd.api.runs import Run, load_run
 from hpd.artifacts import RunFolder
 from hpd.artifacts.places import check_free, drafted, writing_to
+from hpd.boundary import public
 from hpd.config import RunSettings, parse_options
-from hpd.data import ImageSet
+from hpd.data import DatasetSettings, ImageSet
 from hpd.device import open_device
 from hpd.engine.loop import render_all
 from hpd.engine.selection.validation import ValidationSettings
@@ -31,6 +33,7 @@ _TOLERANCE = 1e-3
 _OF_THE_FILES = ("format", "files")
 
 
+@public
 def prune(
     run: str | Path,
     *overrides: str,
@@ -45,7 +48,8 @@ def prune(
 
     Args:
         run: its folder.
-        overrides: ``"betas=[0, 1]"``, ``"training.epochs=30"``, ...: options of the pruning.
+        overrides: ``"betas=[0, 1]"``, ``"training.epochs=30"``, ...: options of the pruning;
+            ``"data.root=FOLDER"``: where the data of the run are now.
         out: folder of the new run.
         budget: floats; None: the budget that the run was meant to have, without what it was
             allowed above it.
@@ -59,9 +63,10 @@ def prune(
     """
     out = Path(out).expanduser()
     check_free(out)
-    settings = PruningSettings.read(parse_options(overrides))
+    of_data, own = split_data(overrides)
+    settings = PruningSettings.read(parse_options(own))
     before = load_run(run)
-    work = _Opened.of(before)
+    work = _Opened.of(before, data_again(before.config.data, None, of_data))
     wanted = work.budget if budget is None else budget
     pruning = prune_set(
         before.distilled,
@@ -88,13 +93,13 @@ class _Opened:
     device: torch.device
 
     @classmethod
-    def of(cls, run: Run) -> _Opened:
+    def of(cls, run: Run, data: DatasetSettings) -> _Opened:
         config, settings = run.config, run.config.source
         if not isinstance(settings, Prunes) or run.folder is None:
             kind = SOURCES.kind_of(settings)
             raise ConfigError("the source cannot be pruned", got=kind, expected="hmn")
         folder, device = RunFolder(run.folder), open_device(config.device)
-        train = config.data.build().train
+        train = data.build().train
         check_data(run.data_facts, train, run.folder)
         seen, _ = config.selection.split(train)
         source = settings.restore(

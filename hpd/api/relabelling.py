@@ -8,15 +8,17 @@ from typing import Any
 
 from hpd.api.identity import check_teacher
 from hpd.api.runs import Run, opened
-from hpd.artifacts import RunFolder
+from hpd.artifacts import DistilledSet, RunFolder
 from hpd.artifacts.places import writing_to
+from hpd.boundary import public
 from hpd.device import open_device
 from hpd.locks import held
-from hpd.students.teachers import read_teacher
+from hpd.students.teachers import Teacher, read_teacher
 
 _MEND = "What was written is whole: mend that, and relabel again."
 
 
+@public
 def relabel(run: Run | str | Path, teacher: str | Path) -> Run:
     """Store a teacher's probabilities beside the labels of a run's images.
 
@@ -35,18 +37,26 @@ def relabel(run: Run | str | Path, teacher: str | Path) -> Run:
         RunError: if there is no finished run, or no teacher, or the folder cannot be written to.
     """
     run = opened(run)
-    found, distilled = read_teacher(teacher), run.distilled
+    found = read_teacher(teacher)
     check_teacher(run.data_facts, found)
-    device = open_device(run.config.device)
-    soft = found.to(device).probabilities(distilled.images.to(device)).float().cpu()
-    distilled = replace(distilled, soft_labels=soft)
+    if run.folder is None:
+        return replace(run, distilled=_labelled(run, found)[0])
+    # from the first look at the set on: nobody evaluates or replaces labels meanwhile
+    with held(run.folder, "relabel"), writing_to(run.folder, _MEND):
+        distilled, about = _labelled(run, found)
+        RunFolder(run.folder).write_soft_labels(distilled, about)
+    return replace(run, distilled=distilled)
+
+
+def _labelled(run: Run, teacher: Teacher) -> tuple[DistilledSet, dict[str, Any]]:
+    """Return the set with a teacher's probabilities, and what is to say of them."""
+    distilled, device = run.distilled, open_device(run.config.device)
+    soft = teacher.to(device).probabilities(distilled.images.to(device)).float().cpu()
     agreement = (soft.argmax(dim=1) == distilled.labels).double().mean()
-    about: dict[str, Any] = {
+    distilled = replace(distilled, soft_labels=soft)
+    about = {
         "floats": distilled.label_floats,
         "agreement": round(float(agreement), 4),
-        "teacher": found.provenance,
+        "teacher": teacher.provenance,
     }
-    if run.folder is not None:
-        with held(run.folder, "writes to"), writing_to(run.folder, _MEND):
-            RunFolder(run.folder).write_soft_labels(distilled, about)
-    return replace(run, distilled=distilled)
+    return distilled, about

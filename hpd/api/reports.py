@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from hpd.api.identity import check_data
-from hpd.api.loading import load_dataset
+from hpd.api.naming import Where, data_again, split_data
 from hpd.api.runs import Run, folder_of, opened
 from hpd.artifacts.report import write_report
-from hpd.data import DATASETS, ImageSet
-from hpd.data.finding import at_place
-from hpd.errors import DataError
+from hpd.boundary import public
+from hpd.data import ImageSet
+from hpd.errors import ConfigError, DataError
 
 
+@public
 def report(
     run: Run | str | Path,
-    data: ImageSet | str | Path | Literal["auto"] | None = "auto",
-    *,
+    data: ImageSet | str | Path | Mapping[str, Any] | None = "auto",
+    *overrides: str,
     out: str | Path | None = None,
 ) -> Path:
     """Write the report of a run: one HTML file, with everything in it.
@@ -27,9 +29,11 @@ def report(
 
     Args:
         run: a finished run with a folder, or its folder.
-        data: the real training images, or the name of their data set, or the folder where the
-            data of the run's configuration are now; ``"auto"`` reads them from where they were, and
-            goes without if they are gone or others now, which the report says; None goes without.
+        data: the real training images, or their data set as for `load_dataset`, where the folder
+            in which the data of the run are now needs none of their options; ``"auto"`` reads them
+            from where they were, and goes without if they are gone or others now, which the report
+            says; None goes without.
+        overrides: ``"data.root=FOLDER"``, ...: options of the data.
         out: the file; None: `report.html` in the folder of the run.
 
     Returns:
@@ -44,24 +48,23 @@ def report(
     known = run.data_facts
     if data is None:
         return write_report(folder, out=target)
-    if data != "auto":
-        real = data if isinstance(data, ImageSet) else _read(run, data)
+    if isinstance(data, ImageSet) or data != "auto" or overrides:
+        real = data if isinstance(data, ImageSet) else _read(run, data, overrides)
         check_data(known, real, folder.path)
         return write_report(folder, real, out=target)
     try:
         real = run.config.data.build().train
         check_data(known, real)
-    except DataError as error:
+    # a data set of the user's own may not be registered here
+    except (DataError, ConfigError) as error:
         reason = error.problem if error.got is None else f"{error.problem}: {error.got}"
         return write_report(folder, note=reason, out=target)
     return write_report(folder, real, out=target)
 
 
-def _read(run: Run, data: str | Path) -> ImageSet:
-    """Return the training images of a data set by name, or of the place where the run's are."""
-    settings = run.config.data
-    if str(data) == DATASETS.kind_of(settings):
-        # with the classes and options that the run has of it
-        return settings.build().train
-    moved = at_place(settings, data)
-    return load_dataset(data).train if moved is None else moved.build().train
+def _read(run: Run, data: Where, overrides: Sequence[str]) -> ImageSet:
+    """Return the training images of the run, where they are now."""
+    of_data, others = split_data(overrides)
+    if others:
+        raise ConfigError("a report takes options of the data alone", got=", ".join(others))
+    return data_again(run.config.data, None if data == "auto" else data, of_data).build().train

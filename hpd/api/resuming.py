@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hpd.api.runs import Run, load_run, stored_config
 from hpd.artifacts import RunFolder, check_free
 from hpd.artifacts.run_folder import CONFIG
-from hpd.config import RunSettings, config_changes, flatten
+from hpd.config import RunSettings, config_changes
 from hpd.data import ImageSet
+from hpd.data.whitening import recipe_of
 from hpd.errors import ConfigError, RunError
+from hpd.locks import held
+from hpd.own_code import changed_code
 from hpd.typing import Objective, Source
+from hpd.yaml_text import flatten
 
 GO_ON = "What was written is whole: mend that, and go on with --resume (resume=True)."
 _OTHER_FOLDER = "Choose another folder with --out."
@@ -21,8 +26,8 @@ _SHOWN = 5
 _logger = logging.getLogger(__name__)
 
 
-def finished_run(folder: RunFolder, settings: RunSettings, *, resume: bool) -> Run | None:
-    """Check that a run may be written to a folder, and return the one there if it is finished.
+def is_finished(folder: RunFolder, settings: RunSettings, *, resume: bool) -> bool:
+    """Check that a run may be written to a folder, and return whether the one there is finished.
 
     Raises:
         RunError: if the folder holds something else, or a run that is not to be resumed, or one of
@@ -30,7 +35,7 @@ def finished_run(folder: RunFolder, settings: RunSettings, *, resume: bool) -> R
     """
     if not folder.started:
         check_free(folder.path)
-        return None
+        return False
     if not resume:
         raise RunError(
             f"{folder.path} already holds a run",
@@ -38,18 +43,30 @@ def finished_run(folder: RunFolder, settings: RunSettings, *, resume: bool) -> R
         )
     check_config(folder, settings)
     if not folder.finished:
-        return None
+        return False
     try:
         folder.check_whole()
     except RunError as error:
         if "newer version" in error.problem:
             raise
         _logger.warning("%s (%s): it is written again", error.problem, error.got)
+        return False
+    return True
+
+
+def finished_run(folder: RunFolder, settings: RunSettings, *, resume: bool) -> Run | None:
+    """Return the run in a folder if it is finished, and delete what a kill left of it.
+
+    Raises:
+        RunError: see `is_finished`.
+    """
+    if not is_finished(folder, settings, resume=resume):
         return None
-    # a kill after the last file leaves these
-    folder.tidy()
-    folder.checkpoints.keep(1)
-    folder.checkpoints.tidy()
+    # what another process works on is not left over
+    with suppress(RunError), held(folder.path, "tidy up"):
+        folder.tidy()
+        folder.checkpoints.keep(1)
+        folder.checkpoints.tidy()
     return load_run(folder.path)
 
 
@@ -71,6 +88,11 @@ def check_config(folder: RunFolder, settings: RunSettings) -> None:
             got=_some([f"{key}: {old} -> {new}" for key, (old, new) in changes.items()]),
             fix="Give the one that it was started with, or choose another folder with --out.",
         )
+    if other := changed_code(started.own_code, settings.own_code):
+        _logger.warning(
+            "code of your own has changed since the run in %s was started: %s",
+            folder.path, "; ".join(other),
+        )  # fmt: skip
 
 
 def facts_of(train: ImageSet, source: Source, objective: Objective) -> dict[str, Any]:
@@ -81,10 +103,17 @@ def facts_of(train: ImageSet, source: Source, objective: Objective) -> dict[str,
             "classes": list(train.classes),
             "mean": list(train.normalisation.mean),
             "std": list(train.normalisation.std),
+            **_zca(train),
         },
         **source.provenance,
         **objective.provenance,
     }
+
+
+def _zca(train: ImageSet) -> dict[str, Any]:
+    """Return how images are whitened, where they are."""
+    recipe = recipe_of(train.normalisation)
+    return {} if recipe is None else {"zca": recipe}
 
 
 def check_facts(folder: Path, started: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -13,22 +13,36 @@ from typing import Any
 
 import torch
 
-from generators import Generator, Prior, StoredGenerator
+from generators import Generator, Prior, StoredGenerator, read_generator
 from generators.projection import perceptual_distance, perceptual_weights
+from hpd.api.evaluation_cost import EvaluationCost
 from hpd.api.identity import DataFacts, EvaluationData, check_data, check_teacher
+from hpd.api.naming import data_again, split_data
 from hpd.artifacts import DistilledSet, RunFolder
+from hpd.artifacts.ledger import Ledger
 from hpd.artifacts.places import writing_to
 from hpd.artifacts.run_folder import CONFIG, INITIAL
-from hpd.config import RunSettings, load_config, parse_options, parse_yaml
+from hpd.boundary import public
+from hpd.config import RunSettings, config_values, parse_options
 from hpd.data import Dataset
 from hpd.device import open_device
-from hpd.errors import GeneratorError, RunError
+from hpd.engine import StageReport
+from hpd.engine.recorder import stored_stages
+from hpd.errors import ConfigError, GeneratorError, RunError
 from hpd.evaluation import Evaluation, evaluate_sets
-from hpd.evaluation.ledger import Ledger
+from hpd.evaluation.rows import lost_to_random
 from hpd.evaluation.similarity import similarity
+from hpd.files import remove_leftovers
+from hpd.foreign import reading_foreign
+from hpd.locks import held
+from hpd.objectives import OBJECTIVES
+from hpd.own_code import foreign
 from hpd.rng import Streams
-from hpd.seals import digest_tensor
+from hpd.seals import digest_json, digest_tensor
+from hpd.showing import as_html, never_fails
+from hpd.sources import SOURCES
 from hpd.students.teachers import read_teacher
+from hpd.yaml_text import parse_yaml
 
 _MEND = "The students that were tested are kept: mend that, and evaluate again."
 _logger = logging.getLogger(__name__)
@@ -43,10 +57,14 @@ class Run:
         distilled: the result.
         initial: the images of the source before its first step.
         folder: where it was written, None if it was not.
-        cost: seconds of the run and of its selection, the share of the second, and the most bytes
-            that the process had; empty for a run that was loaded, whose `cost.json` has them.
+        cost: what its `cost.json` says: `seconds` of the distillation over all its parts,
+            `selection_share`, seconds of each line of `hpd.artifacts.costs` as ``steps_seconds``,
+            their sum `total_seconds`, and `peak_bytes`.
         data_sha256: of the training images and labels; None for a run that was loaded, whose
             manifest has it.
+        stages: the report of each stage: which step was kept, its score, and `measured`, the score
+            and the loss on fixed draws of every state that was measured. A run that was loaded
+            has them from its `metrics.jsonl`, and none where an earlier version wrote that.
         generator: the one that was given in memory, if any.
     """
 
@@ -56,7 +74,41 @@ class Run:
     folder: Path | None
     cost: Mapping[str, float] = field(default_factory=dict)
     data_sha256: str | None = None
+    stages: Sequence[StageReport] = ()
     generator: Generator | None = field(default=None, compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        kinds = (
+            f"{SOURCES.kind_of(self.config.source)}, {OBJECTIVES.kind_of(self.config.objective)}"
+        )
+        where = "no folder" if self.folder is None else str(self.folder)
+        return f"Run({kinds}: {self.distilled!r}, {where})"
+
+    @never_fails
+    def _repr_html_(self) -> str:
+        evaluation = self.evaluation
+        table = "" if evaluation is None else evaluation.table_html()
+        return as_html(repr(self), table, self.distilled._repr_html_())
+
+    @property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """The evaluations in its folder by name, the oldest first; empty without one.
+
+        Raises:
+            RunError: if they cannot be read.
+        """
+        records = [] if self.folder is None else RunFolder(self.folder).read_evaluations()
+        try:
+            return {str(record["name"]): Evaluation.read(record) for record in records}
+        except (ValueError, KeyError, TypeError) as error:
+            path, fix = self.folder, f"Evaluate it again: `hpd evaluate {self.folder}`."
+            raise RunError(f"cannot read the evaluations in {path}", got=error, fix=fix) from None
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The newest evaluation in its folder, None without one; see `evaluations`."""
+        found = list(self.evaluations.values())
+        return found[-1] if found else None
 
     @property
     def data_facts(self) -> DataFacts:
@@ -68,8 +120,11 @@ class Run:
         return DataFacts.of_run(self.distilled, self.folder, self.data_sha256)
 
 
+@public
 def load_run(path: str | Path) -> Run:
     """Load a finished run from its folder.
+
+    What in its configuration is of the user's own, and not registered here, is kept as it is.
 
     Raises:
         RunError: if the folder holds none.
@@ -77,10 +132,12 @@ def load_run(path: str | Path) -> Run:
     folder = RunFolder(path)
     folder.check_whole(CONFIG)
     return Run(
-        config=RunSettings.read(stored_config(folder)),
+        config=RunSettings.read_kept(stored_config(folder)),
         distilled=DistilledSet.load(folder.path),
         initial=DistilledSet.load(folder.path / INITIAL),
         folder=folder.path,
+        cost=folder.read_cost(),
+        stages=stored_stages(folder),
     )
 
 
@@ -110,10 +167,12 @@ def stored_config(folder: RunFolder) -> Any:
     return parse_yaml(folder.read_config(), str(folder.path / CONFIG))
 
 
+@public
 def evaluate(
     run: Run | str | Path,
     *overrides: str,
-    generator: Generator | None = None,
+    name: str | None = None,
+    generator: Generator | str | Path | None = None,
     report: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> Evaluation:
     """Train fresh students on a run's distilled set and on its baselines, and test them.
@@ -121,34 +180,48 @@ def evaluate(
     Where the source has a generator with classes, samples of it are among the baselines.
 
     Args:
-        run: a run, or its folder; `evaluation.json` is written to the folder if there is one.
+        run: a run, or its folder; a record is added to `evaluation.json` in the folder if there is
+            one, and none that is there is written over.
         overrides: ``"seeds=3"``, ``"protocol=glad"``, ...: options of the evaluation. Another
-            protocol brings its own training, rates and labels.
-        generator: the one of the run, where that was in memory and the run was loaded since.
+            protocol brings its own training, rates and labels. ``"data.root=FOLDER"``, or
+            ``"data=FOLDER"``: where the data of the run are now.
+        name: of the record; None: made of protocol, labels and students, with a number where
+            another evaluation has it.
+        generator: the one of the run, where that was in memory and the run was loaded since, or
+            lies elsewhere now.
         report: hears (row name, students done, students in all) after each student.
 
     An evaluation that was interrupted goes on with the student at which it was, if there is a
     folder.
 
     Raises:
-        RunError: if the folder holds no finished run, or cannot be written to.
+        RunError: if the folder holds no finished run, or cannot be written to, or if the name is
+            that of another evaluation.
         DataError: if the data cannot be read, or are not those of the run.
         HpdError: if an override is wrong.
     """
     run = opened(run)
     config = _changed(run.config, overrides)
+    cost = EvaluationCost(open_device(config.device))
     dataset = config.data.build()
     check_data(run.data_facts, dataset.train, run.folder)
     if config.evaluation.teacher is not None:
         check_teacher(run.data_facts, read_teacher(config.evaluation.teacher))
     prior = _prior(run, config, dataset, generator or run.generator)
-    data = EvaluationData.of(dataset).as_json()
+    about = {**_about(config), "data": EvaluationData.of(dataset).as_json()}
+    rests_on = _rests_on(run, config, dataset, prior)
+    about["rests_on"] = digest_json(rests_on)
     with ExitStack() as stack:
         ledger = None
         if run.folder is not None:
+            stack.enter_context(held(run.folder, "evaluate", borrows=True))
             stack.enter_context(writing_to(run.folder, _MEND))
-            rests_on = _rests_on(run, config, dataset, prior)
-            ledger = Ledger(RunFolder(run.folder).ledger_path, rests_on)
+            # what an evaluation left that was killed while it wrote
+            remove_leftovers(run.folder)
+            cost.write_to(RunFolder(run.folder))
+            own = {"settings": config.evaluation.model_dump(mode="json"), **about}
+            ledger = Ledger(RunFolder(run.folder).ledger_path, rests_on, own["settings"])
+            RunFolder(run.folder).check_evaluation_name(own, name)
         evaluation = evaluate_sets(
             run.distilled,
             run.initial,
@@ -157,28 +230,37 @@ def evaluate(
             device=open_device(config.device),
             streams=Streams(config.seed).fork("evaluation"),
             prior=prior,
-            report=report,
+            report=cost.hearing(report),
             ledger=ledger,
         )
+        lost = lost_to_random(evaluation.rows)
         evaluation = replace(
             evaluation,
             similarity=_similarity(run.distilled, dataset),
-            about={**evaluation.about, **_about(config), "data": data},
+            about={**evaluation.about, **about, "lost_to_random": lost},
         )
         if run.folder is not None and ledger is not None:
-            RunFolder(run.folder).write_evaluation(evaluation.as_json())
+            written = RunFolder(run.folder).write_evaluation(evaluation.as_json(), name)
+            evaluation = replace(evaluation, name=written)
             ledger.close()
+            cost.write()
+    for line in lost:
+        _logger.warning("%s", line)
     return evaluation
 
 
 def _changed(config: RunSettings, overrides: Sequence[str]) -> RunSettings:
     """Return the configuration of a run with other options of its evaluation."""
-    values = config.model_dump(mode="json")
+    of_data, overrides = split_data(overrides)
+    overrides = [override.removeprefix("evaluation.") for override in overrides]
+    data = data_again(config.data, None, of_data)
+    values = config.model_copy(update={"data": data}).model_dump(mode="json")
     if "protocol" in parse_options(overrides):
         # what the old protocol set would override the new one
         for option in ("training", "rate_factors", "labels"):
             del values["evaluation"][option]
-    return load_config(values, [f"evaluation.{override}" for override in overrides])
+    given = [f"evaluation.{override}" for override in overrides]
+    return RunSettings.read_kept(config_values(values, given))
 
 
 def _similarity(distilled: DistilledSet, dataset: Dataset) -> dict[str, Any]:
@@ -201,7 +283,7 @@ def _about(config: RunSettings) -> dict[str, Any]:
 
 
 def _prior(
-    run: Run, config: RunSettings, dataset: Dataset, generator: Generator | None
+    run: Run, config: RunSettings, dataset: Dataset, generator: Generator | str | Path | None
 ) -> Prior | None:
     """Return the generator behind the source of a run, if it has one and that is at hand.
 
@@ -209,10 +291,15 @@ def _prior(
         GeneratorError: if the one that is given is not that of the run.
     """
     if not config.source.has_prior:
+        if generator is not None:
+            raise ConfigError(
+                "the source of the run has no generator", fix="Leave out the generator."
+            )
         return None
-    stored = None if generator is None else StoredGenerator.of(generator)
+    stored = None if generator is None else stored_generator(generator)
     try:
-        prior = config.source.prior(dataset.train, stored)
+        with reading_foreign(foreign(config.model_dump(mode="json"))):
+            prior = config.source.prior(dataset.train, stored)
         if prior is not None:
             _check_prior(run, prior)
     except GeneratorError as error:
@@ -222,6 +309,13 @@ def _prior(
         _logger.warning("no samples of the generator stand beside the set: %s", error)
         return None
     return prior
+
+
+def stored_generator(generator: Generator | str | Path) -> StoredGenerator:
+    """Return a generator with its hash, given in memory, by name or as a folder."""
+    if isinstance(generator, str | Path):
+        return read_generator(str(generator))
+    return StoredGenerator.of(generator)
 
 
 def _check_prior(run: Run, prior: Prior) -> None:

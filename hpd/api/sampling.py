@@ -6,13 +6,17 @@ from pathlib import Path
 
 import torch
 
-from generators import Generator, StoredGenerator
-from hpd.api.runs import Run, folder_of, opened
+from generators import Generator
+from hpd.api.runs import Run, folder_of, opened, stored_generator
 from hpd.artifacts import DistilledSet
+from hpd.boundary import public
 from hpd.device import open_device
+from hpd.foreign import reading_foreign
+from hpd.own_code import foreign
 from hpd.sources.sampling import Distilled, SamplingSettings, sample_around
 
 
+@public
 def sample(
     run: Run | str | Path,
     per_class: int,
@@ -21,7 +25,7 @@ def sample(
     noise: float | None = None,
     level: int | None = None,
     seed: int = 0,
-    generator: Generator | None = None,
+    generator: Generator | str | Path | None = None,
 ) -> DistilledSet:
     """Make new images around the distilled latents of a run, as many as wanted.
 
@@ -37,7 +41,7 @@ def sample(
         level: level of the latents to start from; None: the first of the run, from which images
             differ most.
         seed: root of every draw.
-        generator: the one of the run, where that was in memory.
+        generator: the one of the run, where that was in memory or lies elsewhere now.
 
     Returns:
         the new images alone, [K * per_class, C, H, W] in [0, 1] nominally, ordered by class.
@@ -60,10 +64,16 @@ def sample(
         classes=run.data_facts.classes,
         sha256=known.get("sha256"),
     )
-    stored = None if generator is None else StoredGenerator.of(generator)
+    stored = None if generator is None else stored_generator(generator)
     device = open_device(run.config.device)
-    images = sample_around(run.config.source, left, settings, device, stored)
+    with reading_foreign(foreign(run.config.model_dump(mode="json"))):
+        images = sample_around(run.config.source, left, settings, device, stored)
     labels = torch.arange(len(run.distilled.classes)).repeat_interleave(per_class)
     return DistilledSet(
-        images, labels, run.distilled.classes, run.distilled.normalisation, images.numel()
+        images,
+        labels,
+        run.distilled.classes,
+        run.distilled.normalisation,
+        images.numel(),
+        optimised=True,
     )

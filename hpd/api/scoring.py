@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from generators import read_generator
-from hpd.config import parse_yaml
-from hpd.data import DATASETS, Dataset
-from hpd.data.finding import at_place
-from hpd.errors import DataError, GeneratorError
+from hpd.api.naming import data_again
+from hpd.boundary import public
+from hpd.data import Dataset
+from hpd.data.finding import data_settings
+from hpd.errors import ConfigError, GeneratorError
 from hpd.evaluation import generators
 from hpd.evaluation.generators import Network, Scores, ScoreSettings
 from hpd.students.resnet20 import NAME, NORMALISATION, read_resnet20
 
 
+@public
 def score_generator(
     name: str | Path,
     data: str | Path | Mapping[str, Any] | None = None,
@@ -30,8 +32,8 @@ def score_generator(
 
     Args:
         name: bundled name, or folder of a generator.
-        data: folder with the data that its provenance names, or another kind, YAML or mapping;
-            None: as its provenance has them.
+        data: as for `load_dataset`, where the folder of the data that its provenance names needs
+            none of their options; None: as its provenance has them.
         seeds: one or more; each decides samples, students and the order of images.
         resnet20: weights of the ResNet-20 for CIFAR-10, to measure with as well.
         report: hears of each seed.
@@ -44,9 +46,13 @@ def score_generator(
     Raises:
         GeneratorError: if the generator cannot be read, or does not fit the data.
         DataError: if the data are not there.
-        ConfigError: for an unknown option.
+        ConfigError: for an unknown option, or no seed.
     """
     settings = ScoreSettings.read(options)
+    if not seeds or min(seeds) < 0:
+        raise ConfigError(
+            "seeds are not valid", got=list(seeds), expected="one or more, each 0 or more"
+        )
     stored = read_generator(name)
     known = _read_data(stored.provenance, stored.name, data)
     network = None if resnet20 is None else _read_network(resnet20)
@@ -78,22 +84,12 @@ def _read_data(
 ) -> Dataset:
     """Return the data that the user named, or those in the generator's provenance."""
     kind = provenance.get("training", {}).get("data")
-    if isinstance(given, (str, Path)) and Path(given).expanduser().exists():
-        moved = None if kind is None else at_place(DATASETS.parse(kind), given)
-        if moved is None:
-            raise DataError(
-                f"{name} was not trained on data from such a place",
-                got=str(given),
-                fix="Name the data set by its kind: {kind: KIND, root: FOLDER}.",
-            )
-        return moved.build()
-    if given is not None:
-        kind = given if isinstance(given, Mapping) else parse_yaml(str(given), "data")
-    if kind is None:
+    if kind is None and given is None:
         raise GeneratorError(
             f"{name} does not say which data it was trained on", fix="Name them: --data, or data=."
         )
-    return DATASETS.parse(kind).build()
+    settings = data_settings(given) if kind is None else data_again(data_settings(kind), given)
+    return settings.build()
 
 
 def _read_network(path: str | Path) -> Network:

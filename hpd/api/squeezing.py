@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from hpd.api.loading import load_dataset
+from hpd.api.naming import Where, data_from, split_data
+from hpd.boundary import public
 from hpd.config import parse_options
 from hpd.device import open_device
 from hpd.engine import teachers
@@ -14,8 +14,9 @@ from hpd.errors import ConfigError
 from hpd.students.teachers import SqueezeSettings, Teacher, published_resnet20
 
 
+@public
 def squeeze(
-    data: str | Path | Mapping[str, Any],
+    data: Where | None = None,
     *overrides: str,
     out: str | Path,
     seed: int = 0,
@@ -30,8 +31,9 @@ def squeeze(
     there is returned as it is.
 
     Args:
-        data: a data set's name, the folder or file of one, or ``{"kind": name, option: value}``.
-        overrides: ``"student=resnet20"``, ``"training.epochs=30"``, ...: see `SqueezeSettings`.
+        data: as for `load_dataset`; None: the overrides name it, ``"data=photos"``.
+        overrides: ``"student=resnet20"``, ``"training.epochs=30"``, ...: see `SqueezeSettings`;
+            ``"data.resolution=32"``: options of the data.
         out: folder of the teacher.
         seed: root of all randomness.
         device: where to train.
@@ -44,10 +46,11 @@ def squeeze(
         RunError: if the folder holds something else, or another teacher.
         HpdError: for what is wrong with the data; `NumericError` if the training diverges.
     """
-    settings = SqueezeSettings.read(parse_options(overrides))
-    if resnet20 is not None and overrides:
-        raise ConfigError("published weights are not trained", got=", ".join(overrides))
-    where, dataset = open_device(device), load_dataset(data)
+    of_data, own = split_data(overrides)
+    settings = SqueezeSettings.read(parse_options(own))
+    if resnet20 is not None and own:
+        raise ConfigError("published weights are not trained", got=", ".join(own))
+    where, dataset = open_device(device), data_from(data, of_data).build()
     if resnet20 is not None:
         return teachers.keep_published(
             out, published_resnet20(Path(resnet20).expanduser()), dataset

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hpd.artifacts import check_free
 from hpd.artifacts.places import writing_to
+from hpd.boundary import public
 from hpd.config import parse_options
 from hpd.files import write_bytes, write_json
 from hpd.theory import MultiIndexResult, MultiIndexSettings, measure
@@ -16,6 +17,7 @@ from hpd.theory.tables import as_csv, markdown
 _AGAIN = "Mend that, and start again."
 
 
+@public
 def multi_index(
     *overrides: str,
     out: str | Path | None = None,

@@ -5,31 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from hpd.arrays import (
+    as_count,
+    as_images,
+    as_labels,
+    as_names,
+    as_numbers,
+    as_probabilities,
+)
 from hpd.data import Normalisation
-from hpd.errors import RunError
+from hpd.data.whitening import Zca, ZcaKind, recipe_of
+from hpd.errors import DataError, HpdError, RunError, ShapeError
 from hpd.files import read_about, write_tensors
 from hpd.seals import digest_tensor, sealed, unsealed
+from hpd.showing import as_html, grid_html, names_text, never_fails, shape_text
 from hpd.storage import Amount, Storage
 
 FILE_NAME = "distilled.safetensors"
 SOFT_LABELS = "soft_labels"
+_OPTIMISED = "Those of a run may lie outside: DistilledSet(..., optimised=True)."
 
 
 @dataclass(frozen=True)
 class DistilledSet:
     """Synthetic images with labels.
 
+    What is given is checked, and converted where its meaning is plain; see `hpd.arrays`. Tensors of
+    the right kind are kept as they are, other arrays are copied; all of it lies on the CPU.
+
     Args:
-        images: [N, C, H, W], float32, in [0, 1] nominally: optimised values may lie outside.
+        images: [N, C, H, W], float32, in [0, 1] nominally: optimised values may lie outside. uint8
+            is divided by 255; floats that are not near [0, 1] are refused.
         labels: [N], int64.
-        classes: name of each class.
-        normalisation: mean and std with which students were trained; apply them as
+        classes: name of each class, all different.
+        normalisation: mean and std of each channel with which students were trained; apply them as
             ``(x - mean) / std``, or take `normalised`.
         stored_floats: number of floats that the images count for in comparisons.
         soft_labels: a teacher's probabilities [N, K], float32; None: there are none. They count
@@ -37,6 +53,12 @@ class DistilledSet:
         stored_bits: that these floats take; None: 32 each.
         generator_floats: of the pretrained generator without which the images cannot be had again
             from what is stored; 0 where they are stored themselves.
+        optimised: whether the images are those of a run, which may lie anywhere; they are finite
+            even so.
+
+    Raises:
+        ShapeError: for a wrong shape, dtype, range, name or number, or if they do not fit together.
+        NumericError: for NaN or Inf.
     """
 
     images: Tensor
@@ -47,6 +69,46 @@ class DistilledSet:
     soft_labels: Tensor | None = None
     stored_bits: int | None = None
     generator_floats: int = 0
+    optimised: bool = False
+
+    def __repr__(self) -> str:
+        shape = shape_text(tuple(self.images.shape[1:]))
+        soft = "" if self.soft_labels is None else ", soft labels"
+        return (
+            f"DistilledSet({len(self.images):,} images of {shape}, {names_text(self.classes)}, "
+            f"{self.stored_floats:,} floats{soft})"
+        )
+
+    @never_fails
+    def _repr_html_(self) -> str:
+        return as_html(
+            repr(self),
+            grid_html(lambda chosen: _as_bytes(self.images[chosen]), self.labels, self.classes),
+        )
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.optimised, bool):
+            got = type(self.optimised).__name__
+            raise ShapeError("optimised is not valid", got=got, expected="True or False")
+        images = as_images(self.images, any_range=self.optimised, way_out=_OPTIMISED)
+        classes = as_names(self.classes)
+        count, num_classes = len(images), len(classes)
+        checked: dict[str, Any] = {
+            "images": images.contiguous(),
+            "labels": as_labels(self.labels, count=count, num_classes=num_classes),
+            "classes": classes,
+            "normalisation": _checked_normalisation(self.normalisation, images.shape[1]),
+        }
+        if self.soft_labels is not None:
+            checked[SOFT_LABELS] = as_probabilities(
+                self.soft_labels, "soft_labels", count=count, num_classes=num_classes
+            )
+        for name in ("stored_floats", "stored_bits", "generator_floats"):
+            value = getattr(self, name)
+            if name != "stored_bits" or value is not None:
+                checked[name] = as_count(value, name)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # frozen
 
     def __len__(self) -> int:
         return len(self.images)
@@ -70,7 +132,12 @@ class DistilledSet:
         return Storage(images, Amount.of(self.label_floats), Amount.of(self.generator_floats))
 
     def only(self, indices: Tensor, stored_floats: int) -> DistilledSet:
-        """Return some of the images, which count for `stored_floats`, at as many bits each."""
+        """Return some of the images, which count for `stored_floats`, at as many bits each.
+
+        Raises:
+            ShapeError: for what are no indices of images.
+        """
+        indices = as_labels(indices, "indices", num_classes=len(self))
         soft = None if self.soft_labels is None else self.soft_labels[indices]
         bits = self.stored_bits
         if bits is not None:
@@ -84,6 +151,26 @@ class DistilledSet:
             stored_bits=bits,
         )
 
+    def seen_as(self, normalisation: Normalisation) -> DistilledSet:
+        """Return a set that students see as they do given data, where its file says only how.
+
+        Args:
+            normalisation: of the data.
+
+        Raises:
+            DataError: if it was made for students that see images otherwise.
+        """
+        own, theirs = recipe_of(self.normalisation), recipe_of(normalisation)
+        if own != theirs:
+            got, expected = (
+                "none" if recipe is None else recipe["kind"] for recipe in (own, theirs)
+            )
+            raise DataError(
+                "the set was made for students that see images otherwise than those of the data",
+                got=f"zca {got}", expected=expected, fix="Set data.zca as it was.",
+            )  # fmt: skip
+        return self if own is None else replace(self, normalisation=normalisation)
+
     def normalised(self) -> Tensor:
         """Return the images as students expect them [N, C, H, W]."""
         return self.normalisation.apply(self.images)
@@ -94,10 +181,11 @@ class DistilledSet:
 
     def uint8(self) -> Tensor:
         """Return the images as stored in pictures: rounded and clipped to 0..255."""
-        return (self.images * 255).round().clamp(0, 255).to(torch.uint8)
+        return _as_bytes(self.images)
 
     def save(self, path: Path) -> str:
         """Write one safetensors file, and return its SHA-256; equal sets give equal bytes."""
+        recipe = recipe_of(self.normalisation)
         return write_tensors(
             path,
             self._tensors(),
@@ -106,6 +194,7 @@ class DistilledSet:
                     "classes": self.classes,
                     "mean": self.normalisation.mean,
                     "std": self.normalisation.std,
+                    **({} if recipe is None else {"zca": recipe}),
                     "stored_floats": self.stored_floats,
                     "storage": self.storage.as_json(),
                     "tensors": _digests(self._tensors()),
@@ -124,11 +213,7 @@ class DistilledSet:
         Raises:
             RunError: if it is not there or not whole.
         """
-        path = Path(path).expanduser()
-        if path.is_dir():
-            path = path / FILE_NAME
-        if not path.is_file():
-            raise RunError(f"no distilled set at {path}", fix="Give a finished run folder.")
+        path = _file_at(path)
         try:
             with safe_open(path, framework="pt") as file:
                 about = read_about(file.metadata())
@@ -143,16 +228,80 @@ class DistilledSet:
                 return cls(
                     images=tensors["images"],
                     labels=tensors["labels"],
-                    classes=tuple(about["classes"]),
-                    normalisation=Normalisation(tuple(about["mean"]), tuple(about["std"])),
+                    classes=about["classes"],
+                    normalisation=_normalisation(about),
                     stored_floats=about["stored_floats"],
                     soft_labels=tensors.get(SOFT_LABELS),
                     stored_bits=None if known is None else known.images.bits,
                     generator_floats=0 if known is None else known.generator.floats,
+                    optimised=True,
                 )
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except HpdError as error:
+            raise RunError(f"cannot read {path}", got=error) from None
+        except (
+            SafetensorError,
+            ArithmeticError,
+            OSError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise RunError(f"cannot read {path}", got=f"{type(error).__name__}: {error}") from None
+
+
+def _file_at(path: str | Path) -> Path:
+    """Return the file of a set, given as such or by the folder that it lies in."""
+    try:
+        found = Path(path).expanduser()
+        if found.is_dir():
+            found /= FILE_NAME
+        reason, there = None, found.is_file()
+    # no path at all, no such user, a name that is too long, a folder that may not be looked into
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        reason, there = f"{type(error).__name__}: {error}", False
+    if not there:
+        raise RunError(f"no distilled set at {path}", got=reason, fix="Give a finished run folder.")
+    return found
 
 
 def _digests(tensors: Mapping[str, Tensor]) -> list[str]:
     return [digest_tensor(tensor) for tensor in tensors.values()]
+
+
+def _checked_normalisation(given: Normalisation, channels: int) -> Normalisation:
+    """Return mean and deviation as numbers, one of each for a channel."""
+    if not isinstance(given, Normalisation):
+        raise ShapeError(
+            "normalisation is not valid",
+            got=type(given).__name__,
+            expected="hpd.data.Normalisation(mean, std)",
+        )
+    mean, std = (
+        as_numbers(values, f"the {name} of the normalisation", dtype=torch.float64)
+        for values, name in ((given.mean, "mean"), (given.std, "std"))
+    )
+    if not mean.shape == std.shape == (channels,) or bool((std <= 0).any()):
+        raise ShapeError(
+            "the normalisation does not fit the images",
+            got=f"mean {given.mean}, std {given.std}",
+            expected=f"{channels} numbers each, one for a channel, std above 0",
+        )
+    means, deviations = tuple(mean.tolist()), tuple(std.tolist())
+    if isinstance(given, Zca):
+        return replace(given, mean=means, std=deviations)
+    return Normalisation(means, deviations)
+
+
+def _normalisation(about: Mapping[str, Any]) -> Normalisation:
+    """Return what a file says of how students see its images."""
+    zca = about.get("zca")
+    if zca is None:
+        return Normalisation(about["mean"], about["std"])
+    if zca["kind"] not in get_args(ZcaKind):
+        raise ValueError(f"unknown zca {zca['kind']!r}")
+    return Zca(about["mean"], about["std"], kind=zca["kind"], sha256=str(zca["sha256"]))
+
+
+def _as_bytes(images: Tensor) -> Tensor:
+    """Return images as pictures hold them, uint8: rounded and clipped to 0..255."""
+    return (images * 255).round().clamp(0, 255).to(torch.uint8)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import errno
-import tempfile
+import os
+import re
+import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hpd.errors import RunError
 from hpd.files import is_leftover, remove_leftovers
+from hpd.locks import held
 
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+_DRAFT = ".draft"
+# in characters, of which one may take four of the 255 bytes that the name of a folder may have
+_LONGEST_NAME = 50
 
 
 def check_free(folder: Path) -> None:
@@ -27,21 +35,51 @@ def check_free(folder: Path) -> None:
         raise RunError(f"{folder} is a file", fix="Choose another folder with --out.")
 
 
+def check_can_be_made(folder: Path) -> None:
+    """Check that a folder can be made, or written to if it is there; nothing is written.
+
+    Raises:
+        RunError: if it lies below a file, or its place cannot be written to.
+    """
+    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
+    if there is None or not there.is_dir():
+        got = f"{there} is a file" if there is not None else "a place that does not exist"
+        raise RunError(f"{folder} cannot be made", got=got, fix="Choose another folder with --out.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"{folder} cannot be written to", got=there, fix="Choose another folder.")
+
+
 @contextmanager
 def drafted(folder: Path) -> Iterator[Path]:
     """Give a place where nothing is yet; what is written there becomes `folder`, whole or not.
+
+    What processes left beside it that were killed at the same goes.
 
     Args:
         folder: where nothing is but half-written files; see `check_free`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        draft = Path(temporary) / "draft"
-        yield draft
-        if folder.exists():
-            remove_leftovers(folder)
-            folder.rmdir()
-        draft.rename(folder)
+    _remove_drafts(folder)
+    place = folder.parent / f".{folder.name[:_LONGEST_NAME]}.{secrets.token_hex(4)}{_DRAFT}"
+    try:
+        with held(place, "write to"):
+            draft = place / "draft"
+            yield draft
+            if folder.exists():
+                remove_leftovers(folder)
+                folder.rmdir()
+            draft.rename(folder)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _remove_drafts(folder: Path) -> None:
+    """Delete what is held by nobody any more."""
+    name = re.escape(f".{folder.name[:_LONGEST_NAME]}.")
+    for path in folder.parent.iterdir():
+        if re.fullmatch(rf"{name}[0-9a-f]{{8}}{re.escape(_DRAFT)}", path.name):
+            with suppress(RunError), held(path, "write to"):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hpd.artifacts.run_folder import CONFIG, MANIFEST, settled
 from hpd.errors import RunError
+from hpd.files import parse_json
+from hpd.yaml_text import read_yaml
 
 # what every set tells by itself
 _OF_THE_SET = (
@@ -44,10 +43,10 @@ class Provenance:
         if not (folder / MANIFEST).is_file():
             return cls()
         try:
-            manifest = settled(folder, json.loads((folder / MANIFEST).read_text()))
-            config = yaml.safe_load((folder / CONFIG).read_text())
+            manifest = settled(folder, parse_json((folder / MANIFEST).read_bytes()))
+            config = read_yaml(folder / CONFIG)
             return cls(manifest, str(config["data"]["kind"]))
-        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise RunError(f"cannot read {MANIFEST} and {CONFIG} in {folder}", got=reason) from None
 

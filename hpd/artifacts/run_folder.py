@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +12,20 @@ from typing import Any
 
 from hpd.artifacts.checkpoints import CheckpointFolder
 from hpd.artifacts.distilled import FILE_NAME, DistilledSet
+from hpd.artifacts.evaluations import records_of, with_record
+from hpd.artifacts.ledger import Ledger
 from hpd.artifacts.pictures import grid, png_bytes, write_image_folder
 from hpd.artifacts.places import check_free
 from hpd.artifacts.stages import SavedStage, read_stage
 from hpd.errors import RunError
-from hpd.files import remove_leftovers, write_bytes, write_json, write_tensors
+from hpd.files import (
+    keep_aside,
+    parse_json,
+    remove_leftovers,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
 from hpd.seals import digest_file, read_sealed, sealed
 from hpd.typing import State
 
@@ -86,12 +96,15 @@ class RunFolder:
     def tidy(self) -> None:
         """Delete what a process left that was killed while it wrote."""
         remove_leftovers(self.path)
-        if self.evaluated:
-            self.ledger_path.unlink(missing_ok=True)
+        try:
+            records = self.read_evaluations()
+        except RunError:
+            return
+        Ledger.tidy(self.ledger_path, records)
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
         """Add one line to `metrics.jsonl`."""
-        with (self.path / METRICS).open("a") as file:
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     def metrics_mark(self) -> dict[str, Any]:
@@ -222,9 +235,63 @@ class RunFolder:
         """Write `cost.json`, apart from the manifest, which is the same for the same seed."""
         write_json(self.path / COST, cost)
 
-    def write_evaluation(self, evaluation: Mapping[str, Any]) -> None:
-        """Write `evaluation.json`."""
-        write_json(self.path / EVALUATION, sealed(evaluation))
+    def read_cost(self) -> dict[str, float]:
+        """Return what `write_cost` wrote; nothing, and a warning, where it cannot be read."""
+        path = self.path / COST
+        if not path.exists():
+            return {}
+        try:
+            values = parse_json(path.read_bytes())
+            found = {str(name): float(value) for name, value in values.items()}
+            if not all(math.isfinite(value) for value in found.values()):
+                raise ValueError("numbers that are not finite")
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            _logger.warning("cannot read %s: %s", path, error)
+            return {}
+        return found
+
+    def write_evaluation(self, record: Mapping[str, Any], name: str | None = None) -> str:
+        """Add a record to `evaluation.json`, and return its name.
+
+        Raises:
+            RunError: if the name is none, or taken by another one.
+        """
+        content = with_record(self._evaluations(), record, name)
+        write_json(self.path / EVALUATION, sealed(content))
+        return str(content["name"])
+
+    def check_evaluation_name(self, record: Mapping[str, Any], name: str | None) -> None:
+        """Check that a record, less its rows, could be added by a name; see `write_evaluation`."""
+        with_record(self._evaluations(), {**record, "rows": []}, name)
+
+    def read_evaluations(self) -> list[dict[str, Any]]:
+        """Return the records of `evaluation.json`, the oldest first; empty where there is none.
+
+        Raises:
+            RunError: if it is broken.
+        """
+        path = self.path / EVALUATION
+        if not path.is_file():
+            return []
+        try:
+            return records_of(read_sealed(path))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            fix = f"Move it away, and evaluate again: `hpd evaluate {self.path}`."
+            raise RunError(f"cannot read {path}", got=error, fix=fix) from None
+
+    def _evaluations(self) -> Mapping[str, Any] | None:
+        """Return what `evaluation.json` holds as it was written; None where it holds nothing."""
+        path = self.path / EVALUATION
+        try:
+            content = read_sealed(path)
+            records_of(content)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            aside = keep_aside(path)
+            _logger.warning("%s is broken (%s): it is kept as %s", path, error, aside.name)
+            return None
+        return content
 
     @property
     def evaluated(self) -> bool:
@@ -248,7 +315,7 @@ class RunFolder:
         if not self.started:
             raise RunError(f"{self.path} is not a run folder", expected=f"a folder with {CONFIG}")
         try:
-            return (self.path / CONFIG).read_text()
+            return (self.path / CONFIG).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RunError(f"cannot read {self.path / CONFIG}", got=error) from None
 
@@ -267,7 +334,7 @@ class RunFolder:
                 fix="Go on with it by `hpd distill CONFIG --out DIR --resume`.",
             )
         try:
-            manifest = json.loads(path.read_bytes())
+            manifest = parse_json(path.read_bytes())
             # before format 1 there were neither; one that is damaged has one of them
             if not {"format", "sha256"}.isdisjoint(manifest):
                 manifest = read_sealed(path)

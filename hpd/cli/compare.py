@@ -6,14 +6,19 @@ from pathlib import Path
 
 import click
 
+from hpd.cli.own_code import takes_own_code
+from hpd.cli.paths import PATH
+
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="A new folder for Markdown, JSON and a picture."
-)
-def compare(runs: tuple[Path, ...], out: Path | None) -> None:
-    """Show runs that were evaluated in one table; those that differ by their seed are one line.
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=PATH)
+@takes_own_code
+@click.option("--out", type=PATH, help="A new folder for Markdown, JSON, CSV and a picture.")
+@click.option("--name", help="Of the evaluation of each run.  [the newest]")
+def compare(runs: tuple[Path, ...], out: Path | None, name: str | None) -> None:
+    """Show runs that were evaluated side by side; those that differ by their seed are one line.
+
+    Those that were judged alike stand in one table, and what keeps tables apart below them.
 
     \b
     Example:
@@ -23,12 +28,25 @@ def compare(runs: tuple[Path, ...], out: Path | None) -> None:
     from rich.console import Console
 
     from hpd import api
-    from hpd.cli.tables import text_table
+    from hpd.artifacts.report.tables import legend
+    from hpd.cli.tables import say, text_table
     from hpd.evaluation import summary
 
-    lines = api.compare(runs, out=out)
-    heading, *rows = summary.table_of(lines)
+    lines = api.compare(runs, out=out, name=name)
     console = Console()
-    console.print(text_table(heading, rows, left=3, caption=summary.CAPTION))
+    wide = console.options.update(max_width=10_000)
+    for number, (how, own) in enumerate(tables := summary.tables_of(lines), start=1):
+        title = f"{number}: {how}" if len(tables) > 1 else how
+        heading, *rows = summary.table_of(own)
+        table = text_table(heading, rows, left=3, title=title)
+        # a narrow terminal would break headings inside of words
+        if console.measure(table, options=wide).maximum > console.width:
+            heading, *rows = summary.long_table_of(own)
+            table = text_table(heading, rows, left=3, title=title)
+        console.print(table)
+    for line in summary.why_apart(lines):
+        say(console, f"not comparable across tables: {line}")
+    say(console, legend(line.set for line in lines))
+    say(console, summary.CAPTION)
     if out is not None:
-        console.print(f"comparison.md, .json and .png: {out}", highlight=False, soft_wrap=True)
+        say(console, f"comparison.md, .json, .csv and .png: {out}")

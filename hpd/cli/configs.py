@@ -16,8 +16,9 @@ def configs(folder: str) -> None:
       hpd configs results
       hpd distill digits --dry-run
     """
-    from hpd.config import bundled_configs, parse_yaml
+    from hpd.config import bundled_configs
     from hpd.errors import ConfigError, nearest
+    from hpd.yaml_text import read_yaml
 
     prefix = folder.rstrip("/") + "/" if folder else ""
     found = {name: path for name, path in bundled_configs().items() if name.startswith(prefix)}
@@ -27,7 +28,7 @@ def configs(folder: str) -> None:
     shown = {name: path for name, path in found.items() if "/" not in name.removeprefix(prefix)}
     width = max(map(len, shown))
     for name, path in shown.items():
-        description = parse_yaml(path.read_text(), str(path)).get("description", "")
+        description = read_yaml(path).get("description", "")
         click.echo(f"{name:<{width}}  {description}")
     if not folder:
         for name in folders:

@@ -25,30 +25,34 @@ def continual(
     Example:
       hpd continual digits-continual --out runs/continual
       hpd continual digits-continual orders=2 memories.pixel.source.steps=50 --out runs/quick
-      hpd continual digits-continual --out runs/continual --resume
+      hpd continual runs/continual --resume
     """
     from rich.console import Console
 
     from hpd import api
     from hpd.cli.progress import ProgressBar
-    from hpd.cli.tables import text_table
-    from hpd.continual.settings import load_continual
-    from hpd.continual.summary import CAPTION, table_of
+    from hpd.cli.tables import say, text_table
+    from hpd.courses.settings import load_continual
+    from hpd.courses.summary import CAPTION, table_of
 
     settings = load_continual(config, overrides, seed)
     if dry_run:
+        from hpd.api.continual import check_course
+
+        # what was asked for is shown even where it would not run
         click.echo(settings.to_yaml(), nl=False)
+        click.echo(f"hpd: it would run: {check_course(settings)}", err=True)
         return
     console, folder = Console(), out or folder_of(config, settings.seed)
     command = [config, *overrides, *option_if("--seed", seed), "--out", str(folder), "--resume"]
     with interruptible("continual", command), ProgressBar(console, "learning") as bar:
         result = api.continual(
             settings, out=folder, resume=resume, report=bar.on_student,
-            on_estimate=lambda line: console.print(line, highlight=False, soft_wrap=True),
+            on_estimate=lambda line: say(console, line),
         )  # fmt: skip
     heading, *rows = table_of(result.lines, settings.classes_per_step)
     table = text_table(heading, rows, left=1, caption=CAPTION)
     table.columns[0].no_wrap = True
     console.print(table)
     line = f"continual.md, .json and .png, and every memory: {folder}"
-    console.print(line, highlight=False, soft_wrap=True)
+    say(console, line)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hpd.cli.paths import PATH
+
 if TYPE_CHECKING:
     from hpd.data.row_cache import Stored
 
 
 @click.command()
-@click.argument("where", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("where", nargs=-1, type=PATH)
 @click.option("--clear", is_flag=True, help="Remove them; they are made again when they are used.")
 def cache(where: tuple[Path, ...], clear: bool) -> None:
     """List the images that are kept ready: all, or those of some data folders and files.

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import click
 
+from hpd.cli.own_code import takes_own_code
+
 
 @click.command()
 @click.argument("where")
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
+@takes_own_code
 @click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Only N of each class.")
 @click.option(
     "--grid",
@@ -38,20 +41,20 @@ def inspect(
     from hpd import api
     from hpd.cli.inspection_tables import show
     from hpd.cli.progress import ProgressBar
-    from hpd.config import parse_options
+    from hpd.cli.tables import say
 
     console = Console(stderr=as_json)
     with ProgressBar(console, "looking at pictures") as bar:
         about = api.inspect_dataset(
             where,
+            *options,
             sample=sample,
             grid=grid,
             report=lambda done, total: bar.on_student("", done, total),
-            **parse_options(options),
         )
     if as_json:
         click.echo(json.dumps(about.as_json(), indent=1, ensure_ascii=False))
         return
     show(about, console)
     if grid is not None:
-        console.print(f"pictures: {grid}", highlight=False, soft_wrap=True, markup=False)
+        say(console, f"pictures: {grid}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from hpd.cli.running import EXIT_BAD_INPUT, folder_of, interruptible, option_if,
 from hpd.errors import HpdError
 
 if TYPE_CHECKING:
+    from hpd.api.runs import Run
     from hpd.device import Processes
 
 
@@ -30,12 +31,14 @@ def distill(
     config: str, overrides: tuple[str, ...], out: Path | None, seed: int | None, resume: bool,
     trackers: tuple[str, ...], dry_run: bool,
 ) -> None:  # fmt: skip
-    """Distil by CONFIG (a bundled name or a YAML file), then evaluate the result.
+    """Distil by CONFIG, then evaluate the result.
+
+    CONFIG is a bundled name, a YAML file, or the folder of a run to go on with.
 
     \b
     Example:
       hpd distill digits source.steps=20 --seed 1 --out runs/quick
-      hpd distill digits source.steps=20 --seed 1 --out runs/quick --resume
+      hpd distill runs/quick --resume
       accelerate launch -m hpd distill digits --out runs/shared-out
     """
     from hpd.config import load_config
@@ -44,60 +47,88 @@ def distill(
         overrides = (*overrides, f"tracking.to=[{', '.join(trackers)}]")
 
     settings = load_config(config, overrides, seed)
-    if dry_run:
-        click.echo(settings.to_yaml(), nl=False)
-        return
     folder = out or folder_of(config, settings.seed)
+    if dry_run:
+        from hpd.api.distilling import check_run
+
+        # what was asked for is shown even where it would not run
+        click.echo(settings.to_yaml(), nl=False)
+        click.echo(f"hpd: it would run: {check_run(settings, folder, resume=resume)}", err=True)
+        return
     command = [config, *overrides, *option_if("--seed", seed), "--out", str(folder), "--resume"]
-    with interruptible("distill", command):
-        _distill_and_evaluate(settings, folder, resume)
+    # one holder from the first step to the end of the evaluation
+    with interruptible("distill", command), ExitStack() as holder:
+        _distill_and_evaluate(settings, folder, resume, holder)
 
 
-def _distill_and_evaluate(settings: Any, folder: Path, resume: bool) -> None:
+def _distill_and_evaluate(settings: Any, folder: Path, resume: bool, holder: ExitStack) -> None:
     from rich.console import Console
 
     from hpd import api
     from hpd.artifacts import RunFolder
     from hpd.artifacts.report.page import REPORT
     from hpd.cli.progress import ProgressBar
-    from hpd.cli.tables import account_table
+    from hpd.cli.tables import account_table, say
     from hpd.device import Processes
 
     processes = Processes.started(cpu=settings.device == "cpu")
-    console, started = Console(quiet=not processes.is_first), time.perf_counter()
+    console = Console(quiet=not processes.is_first)
     with _one_speaks(processes), ProgressBar(console, "distilling") as bar:
         run = api.distill(
             settings, out=folder, resume=resume, processes=processes, observers=[bar],
             on_setup=bar.expect, on_estimate=bar.on_estimate,
+            holder=holder,
         )  # fmt: skip
     processes.end()
     if not processes.is_first:
         return
-    if run.cost:
-        line = f"distilled {len(run.distilled)} images in {time.perf_counter() - started:.0f} s"
-        share = f"{run.cost['selection_share']:.1%} of it for the selection"
-        console.print(f"{line}, {share}", highlight=False)
-    elif RunFolder(folder).evaluated:
+    if bar.worked:
+        say(console, _spent(run))
+    elif _is_evaluated(folder, settings):
         if not (folder / REPORT).exists():
             api.report(run)
-        console.print(f"nothing left to do: {folder}", highlight=False, soft_wrap=True)
+        say(console, f"nothing left to do: {folder}")
         return
     account = RunFolder(folder).read_manifest().get("account")
     if account:
         console.print(account_table(account))
+    # a run that was finished before is judged as is asked for now
+    run = replace(run, config=run.config.model_copy(update={"evaluation": settings.evaluation}))
     evaluate_and_show(run, ())
-    console.print(f"images and all else: {folder}", highlight=False, soft_wrap=True)
+    say(console, f"images and all else: {folder}")
+
+
+def _is_evaluated(folder: Path, settings: Any) -> bool:
+    """Return whether the run in a folder was evaluated in the way that is asked for now."""
+    from hpd.artifacts import RunFolder
+
+    asked = settings.evaluation.model_dump(mode="json")
+    records = RunFolder(folder).read_evaluations() if RunFolder(folder).evaluated else []
+    return any(record.get("settings", asked) == asked for record in records)
+
+
+def _spent(run: Run) -> str:
+    """Return one line about what a run took, over all its parts."""
+    parts = int(run.cost["parts"])
+    over = f" in {parts} parts" if parts > 1 else ""
+    line = f"distilled {len(run.distilled)} images in {run.cost['seconds']:.0f} s{over}"
+    return f"{line}, {run.cost['selection_share']:.1%} of it for the selection"
 
 
 @contextmanager
 def _one_speaks(processes: Processes) -> Iterator[None]:
     """Let the first of several processes say what all of them know."""
+    loggers = [logging.getLogger(package) for package in ("hpd", "generators")]
+    levels = [logger.level for logger in loggers]
     if not processes.is_first:
-        for package in ("hpd", "generators"):
-            logging.getLogger(package).setLevel(logging.ERROR)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
     try:
         yield
     except HpdError:
         if processes.told and not processes.is_first:
             sys.exit(EXIT_BAD_INPUT)
         raise
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

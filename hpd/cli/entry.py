@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from hpd.allocator import keep_freed_memory
+from hpd.cli.check import check
 from hpd.cli.compare import compare
 from hpd.cli.configs import configs
 from hpd.cli.continual import continual
@@ -18,35 +20,66 @@ from hpd.cli.experts import experts
 from hpd.cli.export import export
 from hpd.cli.generator import generator
 from hpd.cli.ops import ops
+from hpd.cli.options import options
 from hpd.cli.prune import prune
 from hpd.cli.relabel import relabel
 from hpd.cli.report import report
 from hpd.cli.running import EXIT_BAD_INPUT, rank
 from hpd.cli.sample import sample
 from hpd.cli.squeeze import squeeze
+from hpd.cli.streams import lasting_streams
 from hpd.cli.theory import theory
-from hpd.errors import HpdError
+from hpd.errors import HpdError, cut, one_line
 
 _COMMANDS: tuple[click.Command, ...] = (
-    compare, configs, continual, data, distill, evaluate, experts, export, generator, ops, prune,
-    relabel, report, sample, squeeze, theory,
+    check, compare, configs, continual, data, distill, evaluate, experts, export, generator, ops,
+    options, prune, relabel, report, sample, squeeze, theory,
 )  # fmt: skip
 
 
 class _Commands(click.Group):
     """Turns errors that the user can mend into one line and exit code 2."""
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the program, to its end even where nobody reads what it says."""
+        with lasting_streams() as failures:
+            try:
+                return super().main(*args, **options)
+            except SystemExit as end:
+                sys.stdout.flush()
+                if failures and end.code in (None, 0):
+                    _say(f"cannot write to standard output: {failures[0].strerror}")
+                    raise SystemExit(EXIT_BAD_INPUT) from None
+                raise
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
+        # libraries of torch end a process that has none
+        if _is_folder_gone():
+            _say("the folder that it was started in is gone. Change to another one.")
+            sys.exit(EXIT_BAD_INPUT)
         keep_freed_memory()
         try:
             return super().invoke(ctx)
         # OSError: a full disk, a folder that may not be written to
         except (HpdError, OSError) as error:
-            message = " ".join(str(error).split())
-            who = f"hpd (process {rank()})" if rank() else "hpd"
-            click.echo(f"{who}: {type(error).__name__}: {message}", err=True)
+            reason = str(error) if isinstance(error, HpdError) else cut(one_line(error))
+            _say(f"{type(error).__name__}: {reason}")
             sys.exit(EXIT_BAD_INPUT)
+
+
+def _say(message: str) -> None:
+    """Say in one line why the program ends."""
+    who = f"hpd (process {rank()})" if rank() else "hpd"
+    click.echo(f"{who}: {one_line(message)}", err=True)
+
+
+def _is_folder_gone() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
 
 
 @click.group(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hpd.cli.own_code import takes_own_code
+from hpd.cli.paths import PATH
 from hpd.cli.running import interruptible, option_if
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("config")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--out", type=click.Path(path_type=Path), help="Their folder. [objective.experts]")
+@takes_own_code
+@click.option("--out", type=PATH, help="Their folder. [objective.experts]")
 @click.option(
     "--count", type=click.IntRange(min=1), help="How many. [objective.expert_training.count]"
 )
@@ -38,6 +41,7 @@ def experts(
 
     from hpd import api
     from hpd.cli.progress import ProgressBar
+    from hpd.cli.tables import say
     from hpd.config import load_config
 
     settings, console = load_config(config, overrides, seed), Console()
@@ -53,7 +57,7 @@ def experts(
     seconds = time.perf_counter() - started
     line = _describe(folder)
     line = f"{line}, {seconds:.0f} s" if bar.done else f"nothing left to train: {line}"
-    console.print(f"{line}: {folder.path}", highlight=False, soft_wrap=True)
+    say(console, f"{line}: {folder.path}")
 
 
 def _describe(folder: ExpertFolder) -> str:

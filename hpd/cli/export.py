@@ -6,17 +6,21 @@ from pathlib import Path
 
 import click
 
+from hpd.cli.own_code import takes_own_code
+from hpd.cli.paths import PATH
+
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
+@takes_own_code
 @click.option(
     "--format",
     "format_name",
     required=True,
     help="imagefolder, npz, safetensors, huggingface, webdataset or ddranking.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+@click.option("--out", type=PATH, required=True, help="A new folder.")
 def export(run: Path, options: tuple[str, ...], format_name: str, out: Path) -> None:
     """Write the distilled set of RUN in a format that anyone can train on.
 

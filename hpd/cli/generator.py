@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hpd.cli.generator_score import score
+from hpd.cli.own_code import takes_own_code
+from hpd.cli.paths import PATH
 from hpd.errors import ConfigError, GeneratorError, nearest
+
+if TYPE_CHECKING:
+    from generators import GeneratorSpec
 
 
 @click.group()
@@ -27,14 +33,50 @@ generator.add_command(score)
 
 
 @generator.command()
-@click.argument("file", type=click.Path(path_type=Path))
-def inspect(file: Path) -> None:
-    """List what is inside a checkpoint file, without unpickling it.
+@click.argument("name", type=PATH)
+def inspect(name: Path) -> None:
+    """Say what a generator is, or what is inside a checkpoint file.
+
+    NAME is a bundled name, a folder, or a file. A file is listed without unpickling it.
 
     \b
     Example:
+      hpd generator inspect cifar32
       hpd generator inspect stylegan2-ada.pkl
     """
+    if name.expanduser().is_file():
+        _list_file(name)
+        return
+    from generators import read_generator
+
+    stored = read_generator(str(name))
+    spec = stored.generator.spec
+    _say_spec(spec)
+    if spec.classes:
+        click.echo(f"classes  {', '.join(spec.classes)}")
+    click.echo(f"licence  {stored.licence}")
+    click.echo(f"sha256   {stored.sha256}")
+    for key, value in _flat(stored.provenance):
+        click.echo(f"{key}  {value}")
+
+
+def _say_spec(spec: GeneratorSpec) -> None:
+    click.echo(
+        f"{spec.family}, {spec.channels} x {spec.resolution} x {spec.resolution}, "
+        f"{spec.num_classes or 'no'} classes, {len(spec.levels)} levels"
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield nested facts with dotted names."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _list_file(file: Path) -> None:
     from generators.checkpoints import inspect_checkpoint
 
     found = inspect_checkpoint(file)
@@ -51,18 +93,20 @@ def inspect(file: Path) -> None:
 
 
 @generator.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--network", type=click.Choice(["G_ema", "G"]), default="G_ema", show_default=True)
+@click.argument("file", type=PATH)
+@click.argument("out", type=PATH)
+@click.option(
+    "--network", default="G_ema", show_default=True, metavar="NAME",
+    help="Averaged (G_ema), as trained (G), or the name above it in the file.",
+)  # fmt: skip
 @click.option("--classes", help="Names of the classes in order, with commas.")
 @click.option("--licence", help="Licence of the weights, kept with them.")
-def convert(
-    file: Path, out: Path, network: Literal["G_ema", "G"], classes: str | None, licence: str | None
-) -> None:
+def convert(file: Path, out: Path, network: str, classes: str | None, licence: str | None) -> None:
     """Convert a checkpoint to a folder of safetensors and JSON.
 
-    Reads official StyleGAN2-ADA, StyleGAN3 and StyleGAN-XL pickles and rosinality's .pt files.
-    No code in the file is run.
+    Reads official StyleGAN2-ADA, StyleGAN3 and StyleGAN-XL pickles, and pickles, torch files and
+    safetensors with the tensors of a StyleGAN2 in rosinality's or the official names, wherever in
+    the file they stand. No code in it is run.
 
     \b
     Example:
@@ -91,6 +135,7 @@ def convert(
 
 @generator.command()
 @click.argument("name")
+@takes_own_code
 def levels(name: str) -> None:
     """List the levels of a generator: their names, shapes and floats per image.
 
@@ -101,10 +146,7 @@ def levels(name: str) -> None:
     from generators import read_generator
 
     spec = read_generator(name).generator.spec
-    click.echo(
-        f"{spec.family}, {spec.channels} x {spec.resolution} x {spec.resolution}, "
-        f"{spec.num_classes or 'no'} classes"
-    )
+    _say_spec(spec)
     ws = spec.num_ws * spec.w_dim
     for index, level in enumerate(spec.levels):
         last = index == spec.last_level
@@ -116,10 +158,11 @@ def levels(name: str) -> None:
 
 @generator.command()
 @click.argument("name")
+@takes_own_code
 @click.option("--classes", help="Names or indices, with commas.  [all]")
 @click.option("--seeds", default="0-7", show_default=True, help="Numbers and ranges, with commas.")
 @click.option("--psi", default=1.0, show_default=True, help="Truncation; 1 for none.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A PNG file.")
+@click.option("--out", type=PATH, required=True, help="A PNG file.")
 def sample(name: str, classes: str | None, seeds: str, psi: float, out: Path) -> None:
     """Draw samples as a grid: a row per class, a column per seed.
 
@@ -128,18 +171,23 @@ def sample(name: str, classes: str | None, seeds: str, psi: float, out: Path) ->
       hpd generator sample digits16 --classes 3,8 --seeds 0-9 --out samples.png
     """
     import torch
+    from rich.console import Console
 
     from generators import read_generator
     from generators.sampling import draw_samples, tile
     from hpd.artifacts.pictures import png_bytes
+    from hpd.cli.progress import ProgressBar
     from hpd.files import write_bytes
+    from hpd.progress import told
 
     chosen = _parse_seeds(seeds)
     network = read_generator(name).generator
-    rows = [
-        draw_samples(network, label, chosen, truncation_psi=psi)
-        for label in _parse_classes(classes, network.spec.classes, network.spec.num_classes)
-    ]
+    asked = _parse_classes(classes, network.spec.classes, network.spec.num_classes)
+    with ProgressBar(Console(), None):
+        rows = [
+            draw_samples(network, label, chosen, truncation_psi=psi)
+            for label in told("drawing samples", asked)
+        ]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, png_bytes(tile(torch.cat(rows), len(chosen))))
     click.echo(f"{len(rows)} x {len(chosen)} samples: {out}")

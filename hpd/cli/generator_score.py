@@ -9,19 +9,23 @@ from typing import Any
 
 import click
 
+from hpd.cli.own_code import takes_own_code
+from hpd.cli.paths import PATH
+
 
 @click.command()
 @click.argument("name")
+@takes_own_code
 @click.option(
     "--data", help="Folder with the data, or another kind or YAML mapping.  [as it was trained on]"
 )
-@click.option("--json", "target", type=click.Path(path_type=Path), help="Where to write figures.")
+@click.option("--json", "target", type=PATH, help="Where to write figures.")
 @click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, help="One or more.  [0]")
 @click.option("--samples", type=click.IntRange(10), help="Of the generator.  [10000]")
 @click.option("--student", help="Kind, or a YAML mapping.  [{kind: convnet, width: 32}]")
 @click.option("--student-images", type=click.IntRange(1), help="Seen by each student.  [50000]")
 @click.option(
-    "--resnet20", type=click.Path(path_type=Path),
+    "--resnet20", type=PATH,
     help="Weights of the ResNet-20 for CIFAR-10, to measure with as well.",
 )  # fmt: skip
 def score(
@@ -44,22 +48,28 @@ def score(
       hpd generator score digits16 --json scores.json
       hpd generator score cifar32 --data data --resnet20 cifar10_resnet20.safetensors
     """
-    from hpd import api
-    from hpd.config import parse_yaml
-    from hpd.files import write_json
+    from rich.console import Console
 
+    from hpd import api
+    from hpd.cli.progress import ProgressBar
+    from hpd.cli.tables import say
+    from hpd.files import write_json
+    from hpd.yaml_text import parse_value
+
+    console = Console()
     given = {key: value for key, value in options.items() if value is not None}
     if "student" in given:
-        given["student"] = parse_yaml(given["student"], "--student")
+        given["student"] = parse_value(given["student"], "--student")
 
     def tell(seed: int, scores: Any) -> None:
-        click.echo(_sentence(f"seed {seed}", asdict(scores)))
+        say(console, _sentence(f"seed {seed}", asdict(scores)))
 
-    found = api.score_generator(
-        name, data, seeds=seeds or (0,), resnet20=resnet20, report=tell, **given
-    )
+    with ProgressBar(console, None):
+        found = api.score_generator(
+            name, data, seeds=seeds or (0,), resnet20=resnet20, report=tell, **given
+        )
     if len(found["seeds"]) > 1:
-        click.echo(_sentence("mean", found))
+        say(console, _sentence("mean", found))
     if target is not None:
         write_json(target, found)
 

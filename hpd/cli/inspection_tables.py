@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
-from rich.text import Text
 
-from hpd.cli.tables import text_table
+from hpd.cli.tables import say, text_table
 from hpd.data.inspection import Cost, Inspection, Named, Repeats
 from hpd.data.pictures import shown_path
 from hpd.memory import as_text
@@ -22,11 +20,11 @@ _SHOWN_BYTES = 1_000_000
 def show(about: Inspection, console: Console) -> None:
     """Print what an inspection found: tables of classes and facts, then what is wrong."""
     parts = " and ".join(f"{sum(own):,} {part}" for part, own in about.counts.items())
-    _say(console, f"{shown_path(about.where)}: {about.kind}, {len(about.classes)} classes, {parts}")
+    say(console, f"{shown_path(about.where)}: {about.kind}, {len(about.classes)} classes, {parts}")
     for note in about.notes:
-        _say(console, note)
+        say(console, note)
     if about.sample is not None:
-        _say(
+        say(
             console,
             f"looked at {about.looked_at:,} of {about.total:,} pictures, at most {about.sample} "
             "of each class and part: all that follows is said of these",
@@ -42,7 +40,7 @@ def show(about: Inspection, console: Console) -> None:
     for where, repeats in about.repeats.items():
         _show_repeats(console, where, repeats)
     for sentence in about.advice:
-        _say(console, f"-> {sentence}")
+        say(console, f"-> {sentence}")
 
 
 def _class_rows(about: Inspection) -> list[list[str]]:
@@ -50,8 +48,7 @@ def _class_rows(about: Inspection) -> list[list[str]]:
     columns = list(about.counts.values())
 
     def row(label: int, before: str = "") -> list[str]:
-        # a class named [red] is no colour
-        name = escape(before + shown_path(about.classes[label]))
+        name = before + shown_path(about.classes[label])
         return [name, *(f"{own[label]:,}" for own in columns)]
 
     count = len(about.classes)
@@ -120,23 +117,19 @@ def _duration(seconds: float) -> str:
 
 
 def _name(console: Console, what: str, named: Named) -> None:
-    _say(console, f"{named.count:,} {what}")
+    say(console, f"{named.count:,} {what}")
     for name in named.names:
-        _say(console, f"    {name}")
+        say(console, f"    {name}")
     if named.count > len(named.names):
-        _say(console, f"    and {named.count - len(named.names):,} more")
+        say(console, f"    and {named.count - len(named.names):,} more")
 
 
 def _show_repeats(console: Console, where: str, repeats: Repeats) -> None:
     if not repeats.count:
         return
     other = f", {repeats.other_class:,} of another class" if repeats.other_class else ""
-    _say(console, f"{repeats.count:,} equal {where}, pixel for pixel as a run reads them{other}")
+    say(console, f"{repeats.count:,} equal {where}, pixel for pixel as a run reads them{other}")
     for first, again in repeats.pairs:
-        _say(console, f"    {shown_path(first)} = {shown_path(again)}")
+        say(console, f"    {shown_path(first)} = {shown_path(again)}")
     if repeats.count > len(repeats.pairs):
-        _say(console, f"    and {repeats.count - len(repeats.pairs):,} more")
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(Text(line), soft_wrap=True)
+        say(console, f"    and {repeats.count - len(repeats.pairs):,} more")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
@@ -18,40 +20,67 @@ from rich.progress import (
 from typing_extensions import Self
 
 from hpd.artifacts.report.tables import row_label
-from hpd.data.store import telling
+from hpd.cli.tables import say
 from hpd.engine import StageReport, StepReport
 from hpd.engine.estimate import Estimate
+from hpd.progress import telling
 from hpd.students.trajectories import ExpertSettings
 from hpd.typing import Stage
+
+# seconds after which some work within another gets a bar of its own, and between two looks at it
+_LONG, _BETWEEN = 1.0, 0.1
+
+
+@dataclass
+class _Work:
+    """Some work within another.
+
+    Args:
+        started: when.
+        next: when to look at it again.
+        done: how much of it is.
+        task: its bar, if it took long enough for one.
+    """
+
+    started: float
+    next: float = 0.0
+    done: int = 0
+    task: TaskID | None = None
 
 
 class ProgressBar:
     """A progress bar over the steps of a run, the epochs of experts, or evaluated students.
 
+    Below it stands a bar of what takes long by itself, as long as it does; see `hpd.progress`.
+
     Args:
         console: where to draw; a console that is no terminal gets no bar.
-        title: what is going on.
+        title: what is going on; None: what is told of alone is shown.
     """
 
-    def __init__(self, console: Console, title: str) -> None:
+    def __init__(self, console: Console, title: str | None) -> None:
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             disable=not console.is_terminal,
             transient=True,
         )
         self._epochs = 1
-        self._task = self._progress.add_task(title, total=None, note="preparing")
-        self._pictures: TaskID | None = None
+        self.worked = False
+        self._task = self._progress.add_task(
+            title or "", total=None, note="preparing", visible=title is not None
+        )
+        self._works: dict[str, _Work] = {}
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        self._open.enter_context(telling(self.on_picture))
+        if self._console.is_terminal:
+            self._open.enter_context(telling(self.on_work))
         # some releases of rich print an empty line for a progress bar that is disabled
         if self._console.is_terminal:
             self._progress.start()
@@ -67,25 +96,33 @@ class ProgressBar:
         if self._console.is_terminal:
             self._progress.stop()
 
-    def on_picture(self, done: int, total: int) -> None:
-        """Show a bar of its own while pictures of a large set are read."""
-        if self._pictures is None:
-            self._pictures = self._progress.add_task("reading pictures", total=total, note="")
-        self._progress.update(self._pictures, completed=done, total=total)
-        if done == total:
-            self._progress.remove_task(self._pictures)
-            self._pictures = None
+    def on_work(self, what: str, done: int, total: int) -> None:
+        """Show a bar of its own for what takes longer than a moment."""
+        now, work = time.monotonic(), self._works.get(what)
+        if work is None or done < work.done:
+            # the same over and over, as one student after another, keeps its bar
+            work = _Work(now, task=None if work is None else work.task)
+            self._works[what] = work
+        ended, work.done = done >= total, done
+        if now < work.next and not (ended and work.task is not None):
+            return
+        work.next = now + _BETWEEN
+        if work.task is None:
+            if now < work.started + _LONG:
+                return
+            work.task = self._progress.add_task(f"  {what}", total=total, note="")
+        self._progress.update(work.task, completed=done, total=total, visible=not ended)
 
     def expect(self, stages: Sequence[Stage], done: int = 0) -> None:
         """Take the number of steps from the stages, some of which are done already."""
-        total = sum(stage.steps for stage in stages)
+        self.worked, total = True, sum(stage.steps for stage in stages)
         self._progress.update(self._task, total=total, completed=done)
         if done:
-            self._console.print(f"going on after {done} of {total} steps", highlight=False)
+            say(self._console, f"going on after {done} of {total} steps")
 
     def on_estimate(self, estimate: Estimate) -> None:
         """Print what a run will take."""
-        self._console.print(str(estimate), highlight=False, soft_wrap=True)
+        say(self._console, str(estimate))
 
     def on_step(self, report: StepReport) -> None:
         """Move on by a step."""
@@ -95,9 +132,10 @@ class ProgressBar:
     def on_stage(self, report: StageReport) -> None:
         """Print what the stage came to."""
         score = "" if report.score is None else f", score {report.score:.4g}"
-        self._console.print(
+        score += f", skipped after {report.stage.steps}" if report.skipped else ""
+        say(
+            self._console,
             f"stage {report.stage.name:<12} best after {report.best_step:>4} steps{score}",
-            highlight=False,
         )
 
     @property
@@ -116,9 +154,7 @@ class ProgressBar:
         note = f"expert {expert}, epoch {epoch}, loss {loss:.4g}"
         self._progress.update(self._task, completed=done, note=note)
         if epoch == self._epochs:
-            self._console.print(
-                f"expert {expert:<4} {epoch} epochs, loss {loss:.4g}", highlight=False
-            )
+            say(self._console, f"expert {expert:<4} {epoch} epochs, loss {loss:.4g}")
 
     def expect_epochs(self, epochs: int) -> None:
         """Take the number of epochs of a single training."""

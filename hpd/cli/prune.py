@@ -6,14 +6,18 @@ from pathlib import Path
 
 import click
 
+from hpd.cli.own_code import takes_own_code
+from hpd.cli.paths import PATH
+
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
+@takes_own_code
 @click.option(
     "--budget", type=click.IntRange(min=1), help="Floats. [what the run was to have at most]"
 )
-@click.option("--out", type=click.Path(path_type=Path), help="A new folder. [RUN-pruned]")
+@click.option("--out", type=PATH, help="A new folder. [RUN-pruned]")
 def prune(run: Path, options: tuple[str, ...], budget: int | None, out: Path | None) -> None:
     """Drop images of RUN until it fits a budget, the hardest and the easiest, as a new run.
 
@@ -30,7 +34,7 @@ def prune(run: Path, options: tuple[str, ...], budget: int | None, out: Path | N
     from hpd import api
     from hpd.artifacts import RunFolder
     from hpd.cli.progress import ProgressBar
-    from hpd.cli.tables import account_table, pruning_table
+    from hpd.cli.tables import account_table, pruning_table, say
 
     console = Console()
     folder = out or run.parent / f"{run.name}-pruned"
@@ -40,4 +44,4 @@ def prune(run: Path, options: tuple[str, ...], budget: int | None, out: Path | N
     console.print(pruning_table(manifest["pruning"]))
     console.print(account_table(manifest["account"]))
     line = f"{len(pruned.distilled)} images in {pruned.distilled.stored_floats:,} floats"
-    console.print(f"{line}: {folder}", highlight=False, soft_wrap=True)
+    say(console, f"{line}: {folder}")

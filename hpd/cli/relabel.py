@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from hpd.cli.own_code import takes_own_code
+from hpd.cli.paths import PATH
+
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--teacher", type=click.Path(path_type=Path), required=True, help="Folder of hpd squeeze."
-)
+@click.argument("run", type=PATH)
+@takes_own_code
+@click.option("--teacher", type=PATH, required=True, help="Folder of hpd squeeze.")
 def relabel(run: Path, teacher: Path) -> None:
     """Store a teacher's soft labels in the distilled set of RUN.
 
@@ -22,10 +24,14 @@ def relabel(run: Path, teacher: Path) -> None:
       hpd relabel runs/recovered --teacher runs/teacher
       hpd evaluate runs/recovered protocol=dwa labels=stored teacher=runs/teacher
     """
+    from rich.console import Console
+
     from hpd import api
     from hpd.artifacts import RunFolder
+    from hpd.cli.progress import ProgressBar
 
-    distilled = api.relabel(run, teacher).distilled
+    with ProgressBar(Console(), None):
+        distilled = api.relabel(run, teacher).distilled
     about = RunFolder(run).read_manifest()["soft_labels"]
     click.echo(
         f"{len(distilled)} images relabelled, {about['floats']:,} floats more; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,11 @@ from pathlib import Path
 
 import click
 
+from hpd.cli.own_code import imports_given, takes_own_code
+from hpd.cli.paths import PATH
+from hpd.errors import ProcessError
 from hpd.interrupts import Interrupts, exit_code
+from hpd.launch import Launch, read_launch
 
 EXIT_BAD_INPUT = 2
 
@@ -19,30 +22,45 @@ EXIT_BAD_INPUT = 2
 def folder_of(config: str, seed: int) -> Path:
     """Return the folder of a configuration's run where the user names none.
 
+    That of a run goes on there.
+
     >>> folder_of("results/fashion", 0).name, folder_of("mine/fashion.yaml", 0).name
     ('results-fashion-0', 'fashion-0')
     """
     # it imports torch, which the help of a command does not wait for
-    from hpd.config import bundled_configs
+    from hpd.config import bundled_configs, run_folder
 
+    if (there := run_folder(config)) is not None:
+        return there
     bundled = config in bundled_configs()
     return Path("runs") / f"{config.replace('/', '-') if bundled else Path(config).stem}-{seed}"
 
 
 def rank() -> int:
     """Return which of the processes of a launcher this is, without importing torch."""
-    return int(os.environ.get("RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or 0)
+    return _launch().rank
+
+
+def _launch() -> Launch:
+    """Return what a launcher said; what is wrong with it is said by what rests on it."""
+    try:
+        return read_launch()
+    except ProcessError:
+        return Launch()
 
 
 def runs_a_config(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command what all take that run a configuration, and can go on with it."""
     for decorate in (
-        click.option("--dry-run", is_flag=True, help="Print the resolved config and stop."),
+        click.option(
+            "--dry-run",
+            is_flag=True,
+            help="Print the resolved config, check what needs no training, and stop.",
+        ),
         click.option("--resume", is_flag=True, help="Go on with what is there, if anything is."),
         click.option("--seed", type=click.IntRange(min=0), help="Root of all randomness."),
-        click.option(
-            "--out", type=click.Path(path_type=Path), help="Folder to write to. [runs/NAME-SEED]"
-        ),
+        click.option("--out", type=PATH, help="Folder to write to. [runs/NAME-SEED]"),
+        takes_own_code,
         click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
         click.argument("config"),
     ):
@@ -57,9 +75,9 @@ def interruptible(name: str, arguments: Sequence[str]) -> Iterator[None]:
         with Interrupts():
             yield
     except KeyboardInterrupt as interrupt:
-        many = int(os.environ.get("WORLD_SIZE") or 1) > 1
+        many = _launch().count > 1
         program = ["accelerate", "launch", "-m", "hpd"] if many else ["hpd"]
-        command = shlex.join([*program, name, *arguments])
+        command = shlex.join([*program, name, *arguments, *imports_given()])
         if not rank():
             click.echo(f"hpd: interrupted; this goes on: {command}", err=True)
         sys.exit(exit_code(interrupt))

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import click
 
+from hpd.cli.own_code import takes_own_code
+from hpd.cli.paths import PATH
+
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
+@takes_own_code
 @click.option("--per-class", type=click.IntRange(min=1), required=True, help="New images a class.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+@click.option("--out", type=PATH, required=True, help="A new folder.")
 @click.option(
     "--psi",
     type=click.FloatRange(0, 1),
@@ -43,8 +47,11 @@ def sample(
     Example:
       hpd sample runs/digits-0 --per-class 50 --psi 0.3 --out digits-more
     """
+    from rich.console import Console
+
     from hpd import api
     from hpd.artifacts import EXPORTS, Provenance, check_free
+    from hpd.cli.progress import ProgressBar
     from hpd.config import parse_options
     from hpd.sources.sampling import SamplingSettings
 
@@ -53,7 +60,8 @@ def sample(
     check_free(out.expanduser())
     asked = {"per_class": per_class, "psi": psi, "noise": noise, "level": level, "seed": seed}
     how = SamplingSettings.read({k: v for k, v in asked.items() if v is not None}).model_dump()
-    made = api.sample(run, **how)
+    with ProgressBar(Console(), None):
+        made = api.sample(run, **how)
     known = Provenance.read(run)
     known = replace(known, manifest={**known.manifest, "sampled_around": how})
     api.export(made, format_name, out, provenance=known, options=chosen)

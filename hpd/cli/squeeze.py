@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpd.cli.running import interruptible
+from hpd.cli.own_code import takes_own_code
+from hpd.cli.paths import PATH
+from hpd.cli.running import interruptible, option_if
 
 if TYPE_CHECKING:
     from hpd.students.teachers import Teacher
@@ -15,48 +17,42 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--data", required=True, help="A name, a folder, or a YAML mapping.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the teacher."
-)
+@takes_own_code
+@click.option("--data", help="A name, a folder, a file, or a kind with options in YAML. [data]")
+@click.option("--out", type=PATH, required=True, help="Folder of the teacher.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option(
-    "--resnet20", type=click.Path(path_type=Path),
+    "--resnet20", type=PATH,
     help="Weights of the ResNet-20 for CIFAR-10, to keep instead of training.",
 )  # fmt: skip
-def squeeze(overrides: tuple[str, ...], data: str, out: Path, **options: Any) -> None:
+def squeeze(overrides: tuple[str, ...], data: str | None, out: Path, **options: Any) -> None:
     """Train the teacher with batch norm that the objective `recovery` and `hpd relabel` ask.
 
-    KEY=VALUE sets options of student and training. A training that was interrupted goes on where
-    it stopped.
+    KEY=VALUE sets options of student and training, and with `data.` before it those of the data. A
+    training that was interrupted goes on where it stopped.
 
     \b
     Example:
       hpd squeeze --data digits --out runs/teacher training.epochs=20
+      hpd squeeze data=photos data.resolution=32 --out runs/photos-teacher
       hpd squeeze --data '{kind: cifar10, root: data}' --resnet20 FILE --out runs/cifar10-teacher
     """
     from rich.console import Console
 
     from hpd import api
     from hpd.cli.progress import ProgressBar
+    from hpd.cli.tables import say
 
     console, given = Console(), {k: v for k, v in options.items() if v is not None}
     named = [part for key, value in given.items() for part in (f"--{key}", str(value))]
-    command = ["--data", data, "--out", str(out), *named, *overrides]
+    command = [*option_if("--data", data), "--out", str(out), *named, *overrides]
     with interruptible("squeeze", command), ProgressBar(console, "training a teacher") as bar:
         teacher = api.squeeze(
-            _parsed(data), *overrides, out=out, report=bar.on_teacher,
+            data, *overrides, out=out, report=bar.on_teacher,
             on_setup=lambda settings, epochs: bar.expect_epochs(epochs), **given,
         )  # fmt: skip
-    console.print(f"{_describe(teacher)}: {out}", highlight=False, soft_wrap=True)
-
-
-def _parsed(data: str) -> Any:
-    """Return a mapping that was written as YAML; any other text names a data set or a folder."""
-    from hpd.config import parse_yaml
-
-    return parse_yaml(data, "--data") if data.lstrip().startswith("{") else data
+    say(console, f"{_describe(teacher)}: {out}")
 
 
 def _describe(teacher: Teacher) -> str:

@@ -6,12 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, fields
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from hpd.artifacts.report.tables import SCORES, row_label, whole_set_line
+from hpd.artifacts.report.tables import SCORES, legend, row_label, whole_set_line
 from hpd.evaluation import Evaluation, Row
 from hpd.evaluation.summary import accuracy_text
 from hpd.storage import Amount, Storage
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line as it is: names and paths in it are no markup, and are not broken."""
+    console.print(Text(line), soft_wrap=True)
 
 
 def text_table(
@@ -25,11 +32,12 @@ def text_table(
         left: number of columns aligned to the left; those after them are numbers.
         **about: `title` or `caption`.
     """
-    table = Table(**about)  # type: ignore[arg-type]
+    table = Table(**about, caption_justify="left")  # type: ignore[arg-type]
     for i, cell in enumerate(heading):
         table.add_column(cell, justify="left" if i < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        # a class named [red] is no colour, and one named :dog: no picture
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -52,10 +60,11 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     over = f"over {count} students" if count != 1 else "of a single student"
     of = "" if several or not rows else f", {rows[0].network}"
     whole = whole_set_line(evaluation.about.get("whole_sets", []))
+    notes = [legend(row.name for row in rows), whole]
     return text_table(
         [*heading, *scores.values()], cells, left=1 + several,
         title=f"accuracy on real test images, mean and deviation {over}{of}",
-        caption=whole or None,
+        caption="\n".join(note for note in notes if note) or None,
     )  # fmt: skip
 
 

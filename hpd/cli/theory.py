@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from hpd.cli.paths import PATH
+
 _EXIT_FAILED = 1
 
 
@@ -22,7 +24,7 @@ def theory() -> None:
 
 @theory.command("multi-index")
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+@click.option("--out", type=PATH, required=True, help="A new folder.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def multi_index(options: tuple[str, ...], out: Path, seed: int) -> None:
     """Distil tasks in 50 dimensions of which 1 to 4 matter: a reconstruction, with three pictures.
@@ -40,7 +42,7 @@ def multi_index(options: tuple[str, ...], out: Path, seed: int) -> None:
 
     from hpd import api
     from hpd.cli.progress import ProgressBar
-    from hpd.cli.tables import text_table
+    from hpd.cli.tables import say, text_table
     from hpd.theory import RECONSTRUCTION
     from hpd.theory.tables import check_table
 
@@ -51,6 +53,6 @@ def multi_index(options: tuple[str, ...], out: Path, seed: int) -> None:
     title = f"multi-index tasks, mean over {result.settings.seeds} of them"
     console.print(text_table(heading, rows, left=len(heading), title=title))
     console.print(RECONSTRUCTION, highlight=False)
-    console.print(f"tables and pictures: {out}", highlight=False, soft_wrap=True)
+    say(console, f"tables and pictures: {out}")
     if not result.holds:
         sys.exit(_EXIT_FAILED)

@@ -9,21 +9,26 @@ from typing import Any
 from hpd.data.layouts.places import kind_of_place
 from hpd.data.registry import DATASETS, DatasetSettings
 from hpd.data.torchvision_sets import TorchvisionSettings
+from hpd.errors import ConfigError
 
 
-def data_settings(where: str | Path | Mapping[str, Any], **options: Any) -> DatasetSettings:
+def data_settings(where: str | Path | Mapping[str, Any] | None, **options: Any) -> DatasetSettings:
     """Return the settings of a data set.
 
     Args:
-        where: a registered name, ``{"kind": name, option: value}``, or the path of a folder or
-            file: of images, ``.npz``, ``.csv``, shards ``.tar``, ``.parquet``. A name wins over a
-            folder of that name.
+        where: a registered name, ``{"kind": name, option: value}``, that as YAML, or the path of a
+            folder or file: of images, ``.npz``, ``.csv``, shards ``.tar``, ``.parquet``. A name
+            wins over a folder of that name.
         options: more options of that data set.
 
     Raises:
         ConfigError: for an unknown name or option; a name that is no path either says both.
         DataError: if a folder cannot be read.
     """
+    if where is None:
+        raise ConfigError(
+            "no data", expected="a name, a folder, a file, or a kind with options in YAML"
+        )
     given = dict(where) if isinstance(where, Mapping) else {"kind": str(where)}
     return DATASETS.parse({**given, **options})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from hpd.data.layouts.imagenet_places import (
 )
 from hpd.data.layouts.parts import check_same_classes, listing_of
 from hpd.data.layouts.places import kind_of_file
-from hpd.data.layouts.scanning import shown
+from hpd.data.layouts.scanning import note_of, shown
 from hpd.data.layouts.split_folders import Parts, find_parts, named_parts
 from hpd.data.listing import FileEntry, Listing, Wanted
 from hpd.data.picture_sets import PictureSetSettings
@@ -88,13 +89,16 @@ class FolderSettings(PictureSetSettings):
                 raise DataError(
                     f"{shown(test.where)} has no folder of class {shown_names(lacking)}"
                 )
+        pictures = [parts.train.pictures(key) for key in keys]
+        tested = None if test is None else [test.pictures(key) for key in keys]
+        passed_over = parts.train.passed_over + (test.passed_over if test else Counter())
         return listing_of(
             str(root),
             [names.shown[i] for i in chosen],
-            [parts.train.pictures(key) for key in keys],
-            None if test is None else [test.pictures(key) for key in keys],
+            pictures,
+            tested,
             wanted=self.wanted,
-            notes=parts.notes,
+            notes=[*parts.notes, *note_of(passed_over)],
         )
 
     def _root(self) -> Path:

@@ -79,15 +79,3 @@ def different(names: Sequence[str], wnids: Sequence[str]) -> list[str]:
         f"{name} ({wnid})" if count[name] > 1 else name
         for name, wnid in zip(names, wnids, strict=True)
     ]
-
-
-def indices_of_classes(names: Sequence[str]) -> list[int] | None:
-    """Return the index of each class by its wnid or its name; None if one is not of the thousand.
-
-    >>> indices_of_classes(["n01440764", "goldfish"])
-    [0, 1]
-    """
-    known = {**{name: i for i, name in enumerate(imagenet_names().values())}, **imagenet_indices()}
-    found = [known.get(name) for name in names]
-    indices = [index for index in found if index is not None]
-    return indices if len(indices) == len(names) else None

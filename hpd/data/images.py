@@ -15,6 +15,7 @@ from hpd.checks import check_labels, check_shape
 from hpd.data.classes import chosen_classes
 from hpd.data.normalisation import Normalisation, histogram
 from hpd.errors import DataError, ShapeError
+from hpd.showing import as_html, grid_html, names_text, never_fails, shape_text
 
 _READ_BYTES = 1 << 24
 _ALL = slice(None)
@@ -73,6 +74,19 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        shape = shape_text(self.image_shape)
+        return f"ImageSet({len(self):,} images of {shape}, {names_text(self.classes)})"
+
+    @never_fails
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), self._picture())
+
+    def _picture(self) -> str:
+        return grid_html(
+            lambda chosen: self.pixels(torch.tensor(chosen)), self.labels, self.classes
+        )
 
     @property
     def num_classes(self) -> int:
@@ -151,6 +165,19 @@ class ImageSet:
         Raises:
             DataError: if a class has fewer.
         """
+        self.check_per_class(count)
+        return self.draw_each(count, rng)
+
+    def draw_each(self, count: int, rng: torch.Generator) -> Tensor:
+        """Return up to `count` random indices of every class, ordered by class; see `draw`."""
+        return torch.cat([self.draw(c, count, rng) for c in range(self.num_classes)])
+
+    def check_per_class(self, count: int) -> None:
+        """Check that every class has `count` images.
+
+        Raises:
+            DataError: if one has fewer.
+        """
         short = [c for c, own in enumerate(self.by_class) if len(own) < count]
         if short:
             raise DataError(
@@ -158,7 +185,6 @@ class ImageSet:
                 got=len(self.by_class[short[0]]),
                 expected=f"at least {count}",
             )
-        return torch.cat([self.draw(c, count, rng) for c in range(self.num_classes)])
 
     def at(self, indices: Tensor) -> ImageSet:
         """Return some of the images, in the order given; nothing is copied.
@@ -213,6 +239,9 @@ class SeenImages:
         self._images, self.device = images, device
         self.dtype = torch.get_default_dtype()
 
+    def __repr__(self) -> str:
+        return f"SeenImages({self._images!r}, {self.device})"
+
     def __len__(self) -> int:
         return len(self._images)
 
@@ -255,6 +284,15 @@ class Dataset:
 
     train: ImageSet
     test: ImageSet
+
+    def __repr__(self) -> str:
+        train = self.train
+        counts = f"{len(train):,} to train and {len(self.test):,} to test"
+        return f"Dataset({counts}, of {shape_text(train.image_shape)}, {names_text(train.classes)})"
+
+    @never_fails
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), self.train._picture())
 
     @classmethod
     def of(

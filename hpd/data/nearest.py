@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hpd.data.images import ImageSet
+from hpd.progress import told
 
 _CHUNK_VALUES = 1 << 22
 # images that are looked for at a time
@@ -39,7 +40,7 @@ def nearest_images(
             None if but is None else but[start : start + count],
             rows,
         )
-        for start in range(0, max(len(images), 1), count)
+        for start in told("finding the nearest", range(0, max(len(images), 1), count))
     ]
     which, squares = (torch.cat(values) for values in zip(*parts, strict=True))
     return which, (squares / max(images[:1].numel(), 1)).sqrt().float()

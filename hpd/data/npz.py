@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,9 +28,8 @@ _TEST = (
 _WHOLE = (("images", "labels"), ("x", "y"), ("data", "labels"))
 _CLASS_NAMES = ("classes", "class_names", "label_names")
 _CHANNELS = (1, 3, 4)
-# RuntimeError: encrypted, or packed in a way that Python does not know; MemoryError: a header that
-# says a size out of all reason
-_BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, SyntaxError, MemoryError)
+# bytes, and how many times smaller an honest array of that size may be in the file
+_LARGE, _DENSEST = 2**28, 200
 
 
 @DATASETS.register("npz")
@@ -77,16 +75,33 @@ def _load(path: str) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise DataError(f"{shown(path)} is not a .npz", got="a single array")
+            _check_sizes(path, [] if file.zip is None else file.zip.infolist())
             for name in file.files:
                 value = file[name] if name in known else np.empty(0)
                 if not isinstance(value, np.ndarray):
                     raise ValueError("no array, but a file of another kind")
                 arrays[name] = value
-    except (*_BROKEN, zipfile.BadZipFile, zlib.error) as error:
+    except DataError:
+        raise
+    # the readers of zips and headers end in whatever the bytes of a broken file lead to; in a
+    # MemoryError where a header says a size out of all reason
+    except Exception as error:
         at = f", array {name!r}" if name else ""
         fix = "Objects are refused: save plain arrays." if "pickle" in str(error) else ""
         raise DataError(f"cannot read {shown(path)}{at}", got=str(error)[:200], fix=fix) from None
     return arrays
+
+
+def _check_sizes(path: str, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse what unpacks to far more than it is: pictures do not, and a trap does."""
+    for member in members:
+        if member.file_size > _LARGE and member.file_size > _DENSEST * member.compress_size:
+            raise DataError(
+                f"{shown(path)} holds an array that unpacks to far more than it is",
+                got=f"{member.filename[:50]!a}: {member.file_size:,} bytes from"
+                f" {member.compress_size:,}",
+                fix="Save it by numpy.savez, which does not compress.",
+            )
 
 
 def _parts(path: str, arrays: Mapping[str, Array]) -> tuple[_Pair, _Pair | None, list[str]]:
@@ -186,7 +201,20 @@ def _pictures(what: str, images: Array) -> Array:
             expected="uint8" + (", uint16 or float32" if grey else " of colour pictures"),
             fix="Save it as uint8, 0 to 255.",
         )
-    return images
+    return _unit(what, images) if images.dtype.kind == "f" else images
+
+
+def _unit(what: str, images: Array) -> Array:
+    """Return floats as float32 if they are in [0, 1], as those of pictures must be."""
+    low, high = (images.min(), images.max()) if images.size else (0, 0)
+    # NaN is on no side of anything
+    if not (low >= 0 and high <= 1):
+        raise DataError(
+            f"{what} is of floats that are not in [0, 1]",
+            got=f"{low:.4g} to {high:.4g}",
+            fix="Save it as uint8, 0 to 255.",
+        )
+    return images.astype(np.float32, copy=False)
 
 
 def _names(path: str, arrays: Mapping[str, Array], numbers: Sequence[int]) -> list[str]:
@@ -200,11 +228,13 @@ def _names(path: str, arrays: Mapping[str, Array], numbers: Sequence[int]) -> li
             f"{name!r} in {shown(path)} is not a list of names",
             got=f"{array.dtype} {list(array.shape)}",
         )
-    values = array.tolist()
     try:
-        names = [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+        names = [v.decode() if isinstance(v, bytes) else str(v) for v in array.tolist()]
     except UnicodeDecodeError:
         raise DataError(f"{name!r} in {shown(path)} is not UTF-8") from None
+    # numpy says so of characters that there are not
+    except (SystemError, ValueError) as error:
+        raise DataError(f"{name!r} in {shown(path)} is no text", got=error) from None
     if numbers and numbers[-1] >= len(names):
         raise DataError(
             f"{name!r} in {shown(path)} has too few names",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,8 @@ from hpd.data.listing import Entry
 from hpd.data.modes import flattened, stored_as
 from hpd.errors import DataError
 
+# pixels, and how many of them a byte of an honest file of that size may hold
+_LARGE, _DENSEST = 2**25, 500
 Pixels = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 
 # a JPEG is decoded at a fraction of its size where both sides stay this many times the result:
@@ -148,6 +151,7 @@ def _read(picture: Image.Image, options: PictureOptions) -> tuple[Pixels, Pictur
     size, mode, stored = picture.size, picture.mode, stored_as(picture)
     if 0 in size:
         raise DataError("a picture without pixels", got=f"{size[0]}x{size[1]} px")
+    _check_size(picture)
     resolution = options.resolution
     box = None if resolution is None else _draft(picture, resolution)
     picture.load()
@@ -168,6 +172,22 @@ def _read(picture: Image.Image, options: PictureOptions) -> tuple[Pixels, Pictur
     pixels = np.array(flat, dtype=np.uint8).reshape(flat.height, flat.width, options.channels)
     # last, as it moves on in the file
     return pixels, _facts(picture, mode, size)
+
+
+def _check_size(picture: Image.Image) -> None:
+    """Refuse what unpacks to far more than it is: photographs do not, and a trap does."""
+    count, file = picture.width * picture.height, getattr(picture, "fp", None)
+    if count <= _LARGE or file is None:
+        return
+    place = file.tell()
+    stored = file.seek(0, io.SEEK_END)
+    file.seek(place)
+    if count > _DENSEST * stored:
+        raise DataError(
+            "a picture that unpacks to far more than it is",
+            got=f"{picture.width}x{picture.height} px from {stored:,} bytes",
+            fix="Make it smaller or remove it.",
+        )
 
 
 def _draft(picture: Image.Image, resolution: int) -> tuple[float, float, float, float] | None:

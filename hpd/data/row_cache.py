@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 
 from hpd.cache import cache_folder
 from hpd.data.listing import PARTS, Listing, Part
-from hpd.files import write_json
+from hpd.files import parse_json, write_json
 
 # changes when the same pictures would come out as other bytes, or files mean something else
 FORMAT = 1
@@ -116,7 +116,7 @@ class Stored:
     def open(cls, folder: Path) -> Stored | None:
         """Return what is in a folder; None if it is not there or not whole."""
         try:
-            about = json.loads((folder / _ABOUT).read_text())
+            about = parse_json((folder / _ABOUT).read_text("utf-8"))
             if about["format"] != FORMAT:
                 return None
             found = cls(folder, about)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from hpd.data.pictures import PictureOptions
 from hpd.data.row_cache import Block, Contents, Shelf, Stored
 from hpd.errors import DataError
 from hpd.memory import as_text
+from hpd.progress import listener
 
 # sets with fewer pictures, of fewer bytes as they are stored, are read sooner than looked up
 _SMALL_COUNT, _SMALL_BYTES = 1000, 32 << 20
@@ -36,23 +35,8 @@ _CHUNK_BYTES = 1 << 23
 
 Counts = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 _logger = logging.getLogger(__name__)
-_listener: ContextVar[Report | None] = ContextVar("listener", default=None)
 _remembered: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
 _noted: set[str] = set()
-
-
-@contextlib.contextmanager
-def telling(report: Report) -> Iterator[None]:
-    """Tell of pictures that are read within a block.
-
-    Args:
-        report: hears (pictures read, pictures in all).
-    """
-    token = _listener.set(report)
-    try:
-        yield
-    finally:
-        _listener.reset(token)
 
 
 def read_listing(listing: Listing, options: PictureOptions, identity: Mapping[str, Any]) -> Dataset:
@@ -187,11 +171,10 @@ class _RowFile:
 
 def _heard(listing: Listing, part: PartName) -> Report:
     """Return who hears of the pictures of a part, counted over both."""
-    before, listener = 0 if part == "train" else len(listing.train), _listener.get()
+    before, hearing = 0 if part == "train" else len(listing.train), listener()
 
     def hear(done: int, total: int) -> None:
-        if listener is not None:
-            listener(before + done, len(listing))
+        hearing("reading pictures", before + done, len(listing))
 
     return hear
 

@@ -48,18 +48,25 @@ class TorchvisionSettings(DatasetSettings):
                 root.mkdir(parents=True, exist_ok=True)
             factory = getattr(torchvision.datasets, self.torchvision_name)
             return factory(str(root), download=self.download, **options)
-        except (RuntimeError, OSError) as error:
-            if self.download:
-                raise DataError(
-                    f"could not download {self.torchvision_name}",
-                    got=f"{type(error).__name__}: {error}",
-                    fix=f"Fetch it elsewhere, in torchvision's layout, and set data.root "
-                    f"(now {root}).",
-                ) from None
-            raise DataError(
-                f"{self.torchvision_name} is not in {root}",
-                fix="Set data.root=FOLDER to torchvision's layout, or data.download=true.",
-            ) from None
+        except MemoryError:
+            raise
+        # its readers end in whatever the bytes of a broken file lead to
+        except Exception as error:
+            raise self._unread(root, error) from None
+
+    def _unread(self, root: Path, error: Exception) -> DataError:
+        """Return the error of files that are not there, or that torchvision cannot read."""
+        got = f"{type(error).__name__}: {error}"
+        if self.download:
+            return DataError(
+                f"could not download {self.torchvision_name}",
+                got=got,
+                fix=f"Fetch it elsewhere, in torchvision's layout, and set data.root (now {root}).",
+            )
+        fix = "Set data.root=FOLDER to torchvision's layout, or data.download=true."
+        if isinstance(error, RuntimeError | FileNotFoundError):
+            return DataError(f"{self.torchvision_name} is not in {root}", fix=fix)
+        return DataError(f"cannot read {self.torchvision_name} in {root}", got=got, fix=fix)
 
     def _split(self, train: bool) -> dict[str, Any]:
         return {"train": train}

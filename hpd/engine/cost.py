@@ -1,62 +1,79 @@
-"""What a run takes: time, the selection's share of it, and memory."""
+"""What a run takes: wall time by what it was spent on, over all parts of the run, and memory."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
+from hpd.artifacts.costs import as_cost
 from hpd.memory import peak_bytes
-from hpd.typing import Selector
-
-_Result = TypeVar("_Result")
 
 
 class Cost:
-    """The wall time of a run from here on, and of the selection in it.
+    """The wall time of a run from here on, line by line.
 
-    A run that goes on after an interruption counts from where it went on.
+    Every moment belongs to one line: what a line within another takes is not counted twice, and
+    what belongs to none is `rest`. So the lines sum to the total.
 
     Args:
         device: whose memory is told.
         clock: seconds since some moment.
+        rest: the line of what belongs to no other.
     """
 
     def __init__(
-        self, device: torch.device, clock: Callable[[], float] = time.perf_counter
+        self,
+        device: torch.device,
+        clock: Callable[[], float] = lambda: time.perf_counter(),
+        rest: str = "other",
     ) -> None:
-        self._device, self._clock, self._started = device, clock, clock()
-        self.selection_seconds = 0.0
+        self._device, self._clock, self._last = device, clock, clock()
+        self._open = [rest]
+        self._seconds: dict[str, float] = {}
+        self._parts = 1
 
-    def selector(self, build: Callable[[], Selector]) -> Selector:
-        """Return what `build` returns; its making and each of its scores are counted."""
-        inner = self._counted(build)
-
-        def selector(images: Tensor, labels: Tensor) -> float | None:
-            return self._counted(lambda: inner(images, labels))
-
-        return selector
-
-    def _counted(self, work: Callable[[], _Result]) -> _Result:
-        started = self._clock()
+    @contextmanager
+    def line(self, name: str) -> Iterator[None]:
+        """Count what a block takes to a line, however the block ends."""
+        self.charge(self._open[-1])
+        self._open.append(name)
         try:
-            return work()
+            yield
         finally:
-            self.selection_seconds += self._clock() - started
+            self.charge(name)
+            self._open.pop()
+
+    def charge(self, name: str) -> None:
+        """Count to a line what was not counted yet."""
+        now = self._clock()
+        self._seconds[name] = self._seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+    def go_on(self, seconds: Mapping[str, float], parts: int = 0) -> None:
+        """Add what earlier parts took.
+
+        Args:
+            seconds: by line.
+            parts: how many they were.
+        """
+        for name, value in seconds.items():
+            self._seconds[name] = self._seconds.get(name, 0.0) + value
+        self._parts += parts
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each line so far."""
+        self.charge(self._open[-1])
+        return dict(self._seconds)
+
+    @property
+    def parts(self) -> int:
+        """Number of parts so far, this one included."""
+        return self._parts
 
     def as_json(self) -> dict[str, float]:
-        """Return seconds of the run so far, of its selection, and the share of the second.
-
-        And `peak_bytes`, where the device tells: the most memory that the process had so far.
-        """
-        seconds, peak = self._clock() - self._started, peak_bytes(self._device)
-        memory = {} if peak is None else {"peak_bytes": peak}
-        return {
-            "seconds": round(seconds, 2),
-            "selection_seconds": round(self.selection_seconds, 2),
-            "selection_share": round(self.selection_seconds / seconds, 4) if seconds else 0.0,
-            **memory,
-        }
+        """Return what `cost.json` holds; see `hpd.artifacts.costs`."""
+        return as_cost(self.seconds, parts=self._parts, peak_bytes=peak_bytes(self._device))

@@ -13,6 +13,7 @@ from hpd.memory import as_text, peak_bytes
 from hpd.typing import Stage
 
 _MINUTE, _HOUR = 60, 3600
+_WORTH_TELLING = 1.0
 
 
 @dataclass(frozen=True)
@@ -22,27 +23,41 @@ class Work:
     Args:
         steps: optimiser steps.
         scores: of the set, for the selection.
+        curves: losses on fixed draws.
     """
 
     steps: int
     scores: int
+    curves: int = 0
 
     @classmethod
-    def left(cls, stages: Sequence[Stage], select_every: int, since: Snapshot | None) -> Work:
+    def left(
+        cls, stages: Sequence[Stage], select_every: int, since: Snapshot | None,
+        curve_every: int = 0,
+    ) -> Work:  # fmt: skip
         """Return what a run has to do, from its start or from a snapshot.
 
-        >>> Work.left([Stage("a", 25), Stage("b", 0)], 10, None)
-        Work(steps=25, scores=5)
+        >>> Work.left([Stage("a", 25), Stage("b", 0)], 10, None, 20)
+        Work(steps=25, scores=5, curves=4)
         """
-        steps = scores = 0
+        steps = scores = curves = 0
         for index, stage in enumerate(stages):
             if since is not None and index < len(since.reports):
                 continue
             done = since.steps if since is not None and index == since.stage else 0
             steps += stage.steps - done
-            # those before every so many steps, and the one at the end
-            scores += -(-stage.steps // select_every) - -(-done // select_every) + 1
-        return cls(steps, scores)
+            scores += _times(stage.steps, done, select_every)
+            curves += _times(stage.steps, done, curve_every) if curve_every else 0
+        return cls(steps, scores, curves)
+
+
+def _times(steps: int, done: int, every: int) -> int:
+    """Return how often something is measured: before every so many steps, and at the end.
+
+    >>> _times(25, 0, 10), _times(25, 10, 10), _times(25, 11, 10)
+    (4, 3, 2)
+    """
+    return -(-steps // every) - -(-done // every) + 1
 
 
 @dataclass(frozen=True)
@@ -58,6 +73,9 @@ class Estimate:
         step_seconds: of one step.
         score_seconds: of one score; None where none was taken yet.
         work: what there was to do.
+        curve_seconds: of one loss on fixed draws; None where none was taken yet.
+        prepared_seconds: what it took up to the first step: reading data, the source's start, and
+            what objective and selection need.
     """
 
     stored_floats: int
@@ -65,6 +83,8 @@ class Estimate:
     step_seconds: float
     score_seconds: float | None
     work: Work
+    curve_seconds: float | None = None
+    prepared_seconds: float = 0.0
 
     @property
     def steps_seconds(self) -> float:
@@ -76,15 +96,33 @@ class Estimate:
         """Time of all scores, 0 where that is not known."""
         return self.work.scores * (self.score_seconds or 0.0)
 
+    @property
+    def curves_seconds(self) -> float:
+        """Time of all losses on fixed draws, 0 where that is not known."""
+        return self.work.curves * (self.curve_seconds or 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """Time of all of it, without the evaluation."""
+        parts = (self.steps_seconds, self.scores_seconds, self.curves_seconds)
+        return self.prepared_seconds + sum(parts)
+
     def __str__(self) -> str:
         """Return one line."""
         memory = "" if self.memory_bytes is None else f"{as_text(self.memory_bytes)}, "
-        # the score that was measured is the first, which also prepares what all of them need
-        scores = f" and up to {duration(self.scores_seconds)} for {self.work.scores} scores"
+        parts = []
+        if self.prepared_seconds >= _WORTH_TELLING:
+            parts += [f"{duration(self.prepared_seconds)} to prepare, which is over"]
+        parts += [f"{duration(self.steps_seconds)} for {self.work.steps} steps"]
+        # the first of each was measured, which also prepares what all of them need
+        if self.score_seconds is not None:
+            parts += [f"up to {duration(self.scores_seconds)} for {self.work.scores} scores"]
+        if self.curve_seconds is not None:
+            many = f"{self.work.curves} losses on fixed draws"
+            parts += [f"up to {duration(self.curves_seconds)} for {many}"]
         return (
             f"{self.stored_floats:,} floats, {memory}{self.step_seconds:.3g} s a step: "
-            f"about {duration(self.steps_seconds)} for {self.work.steps} steps"
-            f"{scores if self.score_seconds is not None else ''}, then the evaluation"
+            f"about {duration(self.seconds)} in all ({', '.join(parts)}), then the evaluation"
         )
 
 
@@ -99,26 +137,32 @@ class Estimator:
         work: what there is to do.
         device: where the run computes.
         tell: hears the estimate.
+        prepared_seconds: see `Estimate`.
     """
 
     def __init__(
-        self, stored_floats: int, work: Work, device: torch.device, tell: Callable[[Estimate], None]
-    ) -> None:
+        self, stored_floats: int, work: Work, device: torch.device,
+        tell: Callable[[Estimate], None], prepared_seconds: float = 0.0,
+    ) -> None:  # fmt: skip
         self._stored_floats, self._work = stored_floats, work
         self._device, self._tell = device, tell
+        self._prepared_seconds = prepared_seconds
         self._seen = 0
         self._score_seconds: float | None = None
+        self._curve_seconds: float | None = None
 
     def on_step(self, report: StepReport) -> None:
         """Measure one step of the first two."""
         self._seen += 1
         if self._seen <= 2 and report.score is not None:
             self._score_seconds = report.score_seconds
+        if self._seen <= 2 and report.fixed_loss is not None:
+            self._curve_seconds = report.curve_seconds
         if self._seen == min(2, self._work.steps):
             self._tell(
                 Estimate(
                     self._stored_floats, peak_bytes(self._device), report.seconds,
-                    self._score_seconds, self._work,
+                    self._score_seconds, self._work, self._curve_seconds, self._prepared_seconds,
                 )
             )  # fmt: skip
 

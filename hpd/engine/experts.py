@@ -19,7 +19,7 @@ from hpd.locks import held
 from hpd.rng import Streams
 from hpd.students import Student, StudentSettings, Taught, accuracy, train_epoch
 from hpd.students.expert_checks import check_images, check_matches
-from hpd.students.expert_record import ExpertRecord, ExpertSettings, sample
+from hpd.students.expert_record import ExpertRecord, ExpertSettings, default_folder, sample
 from hpd.students.parameters import flatten, unflatten
 from hpd.students.trajectories import RECORD, ExpertFolder, Progress
 
@@ -39,8 +39,8 @@ class MatchesExperts(Protocol):
         ...
 
     @property
-    def experts(self) -> str:
-        """The folder of the experts."""
+    def experts(self) -> str | None:
+        """The folder of the experts; None: `default_folder`."""
         ...
 
     @property
@@ -50,7 +50,7 @@ class MatchesExperts(Protocol):
 
 
 def train_experts(
-    path: str | Path,
+    path: str | Path | None,
     student: StudentSettings,
     settings: ExpertSettings,
     train: ImageSet,
@@ -65,7 +65,7 @@ def train_experts(
     as one that was not. Each expert is the same whatever the count and the order.
 
     Args:
-        path: the folder, made if it is not there.
+        path: the folder, made if it is not there; None: `default_folder`.
         student: the architecture.
         settings: how many, and how they are trained.
         train: the real training images.
@@ -83,10 +83,10 @@ def train_experts(
             or if another process is at it.
         NumericError: if an expert diverges, naming expert and epoch.
     """
-    path = Path(path).expanduser()
+    path = Path(path or default_folder(student, train)).expanduser()
     record = ExpertRecord.of(student, train, settings.training, seed)
     check_images(train)
-    with held(path, "trains experts in"):
+    with held(path, "train experts in"):
         folder = _open_or_create(path, record, train)
         missing = [i for i in range(settings.count) if not folder.has(i)]
         if missing:

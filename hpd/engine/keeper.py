@@ -12,9 +12,9 @@ from hpd.artifacts import RunFolder
 from hpd.artifacts.checkpoints import Checkpoint
 from hpd.checks import check_finite
 from hpd.device import Processes
-from hpd.engine.observer import StageReport
+from hpd.engine.observer import Measured, StageReport
 from hpd.engine.snapshot import Best, Snapshot, margin_of
-from hpd.interrupts import Interrupts
+from hpd.interrupts import Interrupted, Interrupts
 from hpd.typing import Score, Stage, State, Step
 
 _logger = logging.getLogger(__name__)
@@ -48,10 +48,10 @@ class RunKeeper:
             NumericError: if there is something in the source that is not finite.
             OSError: if the checkpoint cannot be written.
         """
-        self._interrupts.take_over(self._processes.largest(self._interrupts.number))
-        if steps % self._every == 0 or self._interrupts.heard:
+        number = self._agreed()
+        if steps % self._every == 0 or number:
             self._write(take())
-        self._interrupts.check()
+        _end(number)
 
     def after_stage(self, take: Callable[[], Snapshot]) -> None:
         """Write the best state of the stage, and a checkpoint; see `after_step`."""
@@ -66,8 +66,15 @@ class RunKeeper:
         folder = self._folder
         self._processes.first(lambda: folder.write_stage(report.index, snapshot.source, about))
         self._write(snapshot)
-        self._interrupts.take_over(self._processes.largest(self._interrupts.number))
-        self._interrupts.check()
+        _end(self._agreed())
+
+    def _agreed(self) -> int:
+        """Return the signal that ends all processes here; 0 for none.
+
+        One that this process hears from now on waits until all have been asked again: if it acted
+        on that alone, the others would wait for it for ever.
+        """
+        return self._processes.largest(self._interrupts.number)
 
     def _write(self, snapshot: Snapshot) -> None:
         self._processes.first(lambda: self._write_alone(snapshot))
@@ -78,6 +85,12 @@ class RunKeeper:
             check_finite(tensor, where, "Lower the learning rate.")
         about = {"facts": self._facts, "metrics": self._folder.metrics_mark()}
         self._folder.checkpoints.write(to_checkpoint(snapshot, about))
+
+
+def _end(number: int) -> None:
+    """Raise a signal; 0 for none."""
+    if number:
+        raise Interrupted(number)
 
 
 def last_snapshot(
@@ -133,6 +146,8 @@ def to_checkpoint(snapshot: Snapshot, about: Mapping[str, Any]) -> Checkpoint:
             },
             "reports": [asdict(report) for report in s.reports],
             "best_stage": s.best_stage,
+            "measured": [asdict(measured) for measured in s.measured],
+            "cost": {"parts": s.parts, "seconds": dict(s.seconds)},
         },
     )
 
@@ -140,11 +155,9 @@ def to_checkpoint(snapshot: Snapshot, about: Mapping[str, Any]) -> Checkpoint:
 def to_snapshot(checkpoint: Checkpoint) -> Snapshot:
     """Return what `to_checkpoint` was given."""
     about, tensors = checkpoint.about, checkpoint.tensors
-    reports = tuple(
-        StageReport(**{**values, "stage": Stage(**values["stage"])}) for values in about["reports"]
-    )
-    told = about["best"]
-    # checkpoints of earlier versions have neither margin nor lowest score
+    told, cost = about["best"], about.get("cost", {})
+    # checkpoints of earlier versions have neither margin nor lowest score, no cost, and of what
+    # was measured the best alone
     score, lowest = told["score"], told.get("lowest", told["score"])
     best = Best(
         _below(tensors, "best"),
@@ -160,11 +173,23 @@ def to_snapshot(checkpoint: Checkpoint) -> Snapshot:
         optimizer=_below(tensors, "optimizer"),
         rates=tuple(about["rates"]),
         best=best,
-        reports=reports,
+        reports=tuple(_report(values) for values in about["reports"]),
         best_stage=about["best_stage"],
         images=tensors.get("images", tensors["initial_images"]),
         initial_images=tensors["initial_images"],
+        measured=_measured(about),
+        seconds=cost.get("seconds", {}),
+        parts=cost.get("parts", 1),
     )
+
+
+def _report(values: Mapping[str, Any]) -> StageReport:
+    stage = Stage(**values["stage"])
+    return StageReport(**{**values, "stage": stage, "measured": _measured(values)})
+
+
+def _measured(values: Mapping[str, Any]) -> tuple[Measured, ...]:
+    return tuple(Measured(**own) for own in values.get("measured", ()))
 
 
 def _below(tensors: State, group: str) -> State:

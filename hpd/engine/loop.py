@@ -12,10 +12,13 @@ from torch import Tensor
 
 from hpd.checks import check_finite
 from hpd.device import Processes
-from hpd.engine.observer import Observer, StageReport, StepReport
+from hpd.engine.cost import Cost
+from hpd.engine.curve import fixed_loss
+from hpd.engine.observer import Measured, Observer, StageReport, StepReport
 from hpd.engine.optimizer import OptimizerSettings, optimizer_state, rates, restore
 from hpd.engine.sharing import Share
 from hpd.engine.snapshot import Best, Keeper, KeepsNothing, Snapshot, near
+from hpd.engine.trial import allotted, pays
 from hpd.errors import NumericError
 from hpd.typing import (
     DrawsBatches,
@@ -67,9 +70,11 @@ def optimise(
     observer: Observer,
     *,
     select_every: int,
+    curve_every: int = 0,
     keeper: Keeper | None = None,
     since: Snapshot | None = None,
     processes: Processes | None = None,
+    cost: Cost | None = None,
 ) -> Outcome:
     """Run all stages of a source and return the best-scoring set.
 
@@ -87,9 +92,11 @@ def optimise(
         optimizer_settings: the optimiser of each stage.
         observer: hears of every step and stage; in the first process only.
         select_every: steps between scores.
+        curve_every: steps between losses on fixed draws, which change nothing; 0: none.
         keeper: writes the run down; None: nobody does.
         since: where to go on; None: from the start. On a CPU the outcome is the same, to the bit.
         processes: those that share the work; None: this one does all of it.
+        cost: counts what steps, scores and the like take.
 
     Raises:
         NumericError: if loss, gradient or images are not finite.
@@ -97,7 +104,8 @@ def optimise(
     """
     course = _Course(
         source, objective, selector, optimizer_settings, observer, keeper or KeepsNothing(),
-        select_every, processes or Processes(),
+        select_every, curve_every, processes or Processes(),
+        cost or Cost(source.labels.device),
         initial=render_all(source) if since is None else since.initial_images,
     )  # fmt: skip
     return course.run(since)
@@ -120,7 +128,9 @@ class _Course:
     observer: Observer
     keeper: Keeper
     select_every: int
+    curve_every: int
     processes: Processes
+    cost: Cost
     initial: Tensor
     images: Tensor = field(init=False)
     ended_with: Tensor = field(init=False)
@@ -178,6 +188,16 @@ def _outdoes(report: StageReport, best: float | None, lowest: float) -> bool:
     return report.score < best or (report.best_step > 0 and near(report.score, lowest))
 
 
+@dataclass(frozen=True)
+class _Looked:
+    """What was measured before a step, as a `StepReport` has it."""
+
+    score: float | None
+    fixed_loss: float | None
+    score_seconds: float
+    curve_seconds: float
+
+
 @dataclass
 class _StageRun:
     """One stage of a run, with a fresh optimiser."""
@@ -189,7 +209,10 @@ class _StageRun:
     optimizer: torch.optim.Optimizer
     best: Best
     share: Share
+    steps: int
+    measured: list[Measured] = field(default_factory=list)
     done: int = 0
+    skipped: bool = False
 
     @classmethod
     def enter(cls, course: _Course, index: int) -> _StageRun:
@@ -201,7 +224,8 @@ class _StageRun:
         groups = share.take(groups)
         optimizer = course.settings.build(groups, lrs)
         best = Best(source.state(), math.inf, 0, course.lowest)
-        return cls(course, index, source.stages[index], groups, optimizer, best, share)
+        steps = allotted(source.stages, [report.stage.steps for report in course.reports])
+        return cls(course, index, source.stages[index], groups, optimizer, best, share, steps)
 
     def restore(self, since: Snapshot) -> None:
         """Go to where a snapshot was taken in this stage."""
@@ -209,30 +233,45 @@ class _StageRun:
         self.course.source.load_state(share.rows(since.source))
         restore(self.optimizer, share.optimizer_rows(since.optimizer), since.rates)
         self.best = replace(best, state=share.rows(best.state))
-        self.done = since.steps
+        self.measured, self.done = list(since.measured), since.steps
 
     def run(self) -> None:
         """Take the steps that are left, and leave the source in its best state."""
         course, source = self.course, self.course.source
-        for i in range(self.done, self.stage.steps):
-            self._step(Step(self.index, i))
+        for i in range(self.done, self.steps):
+            with course.cost.line("steps"):
+                taken = self._step(Step(self.index, i))
+            if not taken:
+                self.skipped, self.steps = True, i
+                break
             self.done = i + 1
-            course.keeper.after_step(self.done, self._snapshot)
+            with course.cost.line("checkpoints"):
+                course.keeper.after_step(self.done, self._snapshot)
+        loss = self._fixed_loss(None) if course.curve_every else None
         self.best.state = self.share.whole(self.best.state)
         self.share.give_back()
         with course.processes.together():
             last = render_all(source).to(source.labels.device)
             check_finite(last, f"the images after stage {self.stage.name!r}", _DIVERGED)
-        self.best.offer(source, self._score(last), self.stage.steps)
+        score = self._score(last)
+        self.best.offer(source, score, self.steps, clearly=self.skipped)
+        self.measured.append(Measured(self.steps, score, loss))
         source.load_state(self.best.state)
-        report = StageReport(self.stage, self.index, self.best.step, self.best.score)
-        course.finish(report, self.best.lowest)
+        best, measured = self.best, tuple(self.measured)
+        stage = replace(self.stage, steps=self.steps)
+        report = StageReport(stage, self.index, best.step, best.score, measured, self.skipped)
+        course.finish(report, best.lowest)
         with course.processes.together():
             course.observer.on_stage(report)
-        course.keeper.after_stage(self._snapshot)
+        with course.cost.line("checkpoints"):
+            course.keeper.after_stage(self._snapshot)
 
-    def _step(self, step: Step) -> None:
-        """Score if it is time, match, and take one step of the optimiser."""
+    def _step(self, step: Step) -> bool:
+        """Score if it is time, match, and take one step of the optimiser.
+
+        Returns:
+            whether it was taken; False where the trial of the stage ends before it.
+        """
         course, source, share = self.course, self.course.source, self.share
         where = f"at step {step.index} of stage {self.stage.name!r}"
         started = time.perf_counter()
@@ -240,12 +279,11 @@ class _StageRun:
             everything = torch.arange(len(source.labels), device=source.labels.device)
             chosen = source.batch(step) if isinstance(source, DrawsBatches) else everything
             images, pullback = source.render(chosen)
-        score, score_seconds = None, 0.0
-        if step.index % course.select_every == 0:
-            scoring = time.perf_counter()
-            score = self._score_now(images if chosen is everything else None, everything)
-            self.best.offer(source, score, step.index)
-            score_seconds = time.perf_counter() - scoring
+        looked = self._look(step, images if chosen is everything else None, everything)
+        if step.index == self.stage.trial and not pays(self.measured):
+            # the state is measured once more, as the last one of the stage
+            self.measured.pop()
+            return False
         whole = share.join(images, chosen) if share.needs_all(course.objective, step) else None
         with course.processes.together():
             labels = source.labels[chosen]
@@ -257,24 +295,59 @@ class _StageRun:
         loss = share.total(matched.loss)
         with course.processes.together():
             self._check_gradients(where)
-            course.settings.step(self.optimizer, step.index, self.stage.steps)
-            seconds = time.perf_counter() - started - score_seconds
-            course.observer.on_step(
-                StepReport(self.stage, step, loss, score, matched.metrics, seconds, score_seconds)
-            )
+            course.settings.step(self.optimizer, step.index, self.steps)
+            seconds = time.perf_counter() - started - looked.score_seconds - looked.curve_seconds
+            report = StepReport(
+                self.stage, step, loss, looked.score, matched.metrics, seconds,
+                looked.score_seconds, looked.fixed_loss, looked.curve_seconds,
+            )  # fmt: skip
+            course.observer.on_step(report)
+        return True
+
+    def _look(self, step: Step, images: Tensor | None, everything: Tensor) -> _Looked:
+        """Measure the state before a step, as far as it is time.
+
+        Args:
+            step: of the run.
+            images: all images of this process, if they are at hand.
+            everything: their indices.
+        """
+        course, score, loss = self.course, None, None
+        started = time.perf_counter()
+        trial = self.stage.trial
+        if scored := step.index % course.select_every == 0 or step.index == trial:
+            score = self._score_now(images, everything)
+            # in a trial a state that is as good is none that is better
+            clearly = trial is not None and 0 < step.index <= trial
+            self.best.offer(course.source, score, step.index, clearly=clearly)
+        between = time.perf_counter()
+        if asked := bool(course.curve_every) and step.index % course.curve_every == 0:
+            loss = self._fixed_loss(images)
+        if scored or asked:
+            self.measured.append(Measured(step.index, score, loss))
+        ended = time.perf_counter()
+        return _Looked(score, loss, between - started, ended - between)
+
+    def _fixed_loss(self, images: Tensor | None) -> float | None:
+        """Return the loss on fixed draws; `images` are those here, if they are at hand."""
+        course = self.course
+        with course.cost.line("curves"):
+            return fixed_loss(course.source, course.objective, self.share, course.processes, images)
 
     def _score_now(self, images: Tensor | None, everything: Tensor) -> float | None:
         """Return the score of the set as it is; `images` are those here, if they are at hand."""
-        with self.course.processes.together():
-            if images is None:
-                # a part of the set would be scored by the luck of its draw
-                images = render_all(self.course.source).to(everything.device)
-        return self._score(self.share.join(images, everything).images)
+        with self.course.cost.line("scores"):
+            with self.course.processes.together():
+                if images is None:
+                    # a part of the set would be scored by the luck of its draw
+                    images = render_all(self.course.source).to(everything.device)
+            return self._score(self.share.join(images, everything).images)
 
     def _score(self, images: Tensor) -> float | None:
         """Return the score of the images of all classes."""
         course, labels, first = self.course, self.share.labels, self.done == 0
-        return course.processes.first(lambda: course.score(images, labels, first=first))
+        with course.cost.line("scores"):
+            return course.processes.first(lambda: course.score(images, labels, first=first))
 
     def _check_match(self, matched: Matched, where: str) -> None:
         if not math.isfinite(matched.loss):
@@ -307,4 +380,7 @@ class _StageRun:
             best_stage=course.best_stage,
             images=course.images,
             initial_images=course.initial,
+            measured=() if finished else tuple(self.measured),
+            seconds=course.cost.seconds,
+            parts=course.cost.parts,
         )

@@ -19,8 +19,11 @@ class StepReport:
         loss: the objective's loss before the step.
         score: score of the set before the step, None where it was not scored.
         metrics: what else the objective measured.
-        seconds: wall time of the step, without that of the score.
+        seconds: wall time of the step, without those below.
         score_seconds: wall time of the score, 0 where it was not scored.
+        fixed_loss: the loss before the step on draws that are the same each time, None where it
+            was not measured; see `hpd.engine.curve`.
+        curve_seconds: wall time of that, 0 where it was not measured.
     """
 
     stage: Stage
@@ -30,6 +33,23 @@ class StepReport:
     metrics: Mapping[str, float]
     seconds: float
     score_seconds: float
+    fixed_loss: float | None = None
+    curve_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one state of a stage.
+
+    Args:
+        step: number of optimiser steps of the stage before it.
+        score: of the set, None where it was not scored.
+        fixed_loss: the objective on fixed draws, None where it was not asked or is not finite.
+    """
+
+    step: int
+    score: float | None = None
+    fixed_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,16 +57,21 @@ class StageReport:
     """One finished stage, restored to its best state.
 
     Args:
-        stage: the stage.
+        stage: the stage, with the steps that it took.
         index: its number.
         best_step: number of optimiser steps after which the best state was seen.
         score: score of the best state, None where nothing is scored.
+        measured: of every state that was measured, in order: the first is that before the first
+            step, the last that after the last one.
+        skipped: whether it ended with its trial; see `Stage`.
     """
 
     stage: Stage
     index: int
     best_step: int
     score: float | None
+    measured: tuple[Measured, ...] = ()
+    skipped: bool = False
 
 
 class Observer(Protocol):

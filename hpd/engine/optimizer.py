@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from hpd.registry import Settings
+from hpd.registry import Only, Settings
 from hpd.typing import ParameterGroup, State
 
 
@@ -26,7 +26,9 @@ class OptimizerSettings(Settings):
     kind: Literal["adam", "sgd"] = "adam"
     rates: Literal["relative", "absolute"] = "relative"
     momentum: float = Field(0.5, ge=0, lt=1, description="of SGD, or Adam's beta 1")
-    beta2: float = Field(0.99, ge=0, lt=1, description="Adam's beta 2; SGD has none")
+    beta2: Annotated[float, Only("kind", "adam")] = Field(
+        0.99, ge=0, lt=1, description="Adam's beta 2; SGD has none"
+    )
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="cosine: the rates fall to 0 over the steps of a stage"
     )

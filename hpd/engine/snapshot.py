@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
 
-from hpd.engine.observer import StageReport
+from hpd.engine.observer import Measured, StageReport
 from hpd.typing import Score, Source, State
 
 
@@ -29,13 +29,20 @@ class Best:
     step: int
     lowest: float = math.inf
 
-    def offer(self, source: Source, score: float | None, step: int) -> None:
+    def offer(
+        self, source: Source, score: float | None, step: int, *, clearly: bool = False
+    ) -> None:
         """Keep the source's present state if it scores better, or if nothing is scored.
 
         Or if it scores as good as the lowest within its margin: later states have taken more
-        steps, and what a score cannot tell is no reason to undo them.
+        steps, and what a score cannot tell is no reason to undo them. `clearly` asks for a better
+        score.
         """
-        if score is None or self.score is None or outdoes(score, self.score, self.lowest):
+        if score is None or self.score is None:
+            kept = True
+        else:
+            kept = score < self.score if clearly else outdoes(score, self.score, self.lowest)
+        if kept:
             self.state, self.score, self.step = source.state(), score, step
         if score is not None:
             self.lowest = min(self.lowest, score)
@@ -74,6 +81,10 @@ class Snapshot:
         best_stage: number of the best of these.
         images: its images [N, C, H, W] in [0, 1], on the CPU.
         initial_images: the source's images before its first step, likewise.
+        measured: of the states of the stage so far; after it, nothing.
+        seconds: what the parts of the run took so far, by `hpd.artifacts.costs.LINES`; see
+            `hpd.engine.cost`.
+        parts: number of parts in which the run was taken so far.
     """
 
     stage: int
@@ -87,6 +98,9 @@ class Snapshot:
     best_stage: int
     images: Tensor
     initial_images: Tensor
+    measured: tuple[Measured, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    parts: int = 1
 
     @property
     def after_stage(self) -> bool:

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from hpd.data import Dataset
+from hpd.data.whitening import recipe_of
 from hpd.engine.optimizer import optimizer_state, restore
-from hpd.errors import NumericError, RunError
+from hpd.errors import ConfigError, NumericError, RunError
 from hpd.files import is_leftover, remove_leftovers
 from hpd.locks import held
 from hpd.rng import Streams
@@ -63,16 +64,22 @@ def squeeze(
         report: hears of every epoch.
 
     Raises:
-        ConfigError: for an architecture without batch norm.
+        ConfigError: for an architecture without batch norm, or data that students see whitened.
         DataError: for images that are constant.
         RunError: if the folder holds something else, or another teacher.
         NumericError: if the training diverges.
     """
     path = Path(path).expanduser()
+    if recipe_of(dataset.train.normalisation) is not None:
+        raise ConfigError(
+            "a teacher sees images by mean and deviation alone, whatever its students see",
+            got="data.zca",
+            fix="Leave out data.zca: labels for whitened images come from the images themselves.",
+        )
     record = TeacherRecord.of(settings, dataset.train, seed)
     check_images(dataset.train)
     open_folder(path)
-    with held(path, "trains a teacher in"):
+    with held(path, "train a teacher in"):
         remove_leftovers(path)
         if (path / RECORD).is_file():
             return _same(path, record)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from hpd.device import Tracker, TrackerName, check_tracker
 from hpd.engine.observer import StageReport, StepReport
 from hpd.errors import ConfigError
-from hpd.registry import Settings
+from hpd.registry import Only, Settings
 from hpd.typing import Stage
 
 
@@ -22,7 +22,9 @@ class TrackingSettings(Settings):
     to: list[TrackerName] = Field(
         [], description="tensorboard: files in the run's folder; wandb: Weights & Biases"
     )
-    project: str = Field("hpd", min_length=1, description="project of W&B")
+    project: Annotated[str, Only("to", "wandb")] = Field(
+        "hpd", min_length=1, description="project of W&B"
+    )
 
     def check(self, folder: Path | None) -> None:
         """Check that everything the trackers need is there.
@@ -64,12 +66,21 @@ class Tracking:
         values = {"loss": report.loss, **report.metrics, "stage": report.step.stage}
         if report.score is not None:
             values["score"] = report.score
+        if report.fixed_loss is not None:
+            values["fixed_loss"] = report.fixed_loss
         self._send(values, self._starts[report.step.stage] + report.step.index)
 
     def on_stage(self, report: StageReport) -> None:
-        """Send the best score of a stage."""
-        if report.score is not None:
-            self._send({"best_score": report.score}, self._starts[report.index + 1])
+        """Send the score and the loss on fixed draws after a stage, and its best score."""
+        last = report.measured[-1] if report.measured else None
+        found = {
+            "score": None if last is None else last.score,
+            "fixed_loss": None if last is None else last.fixed_loss,
+            "best_score": report.score,
+        }
+        values = {name: value for name, value in found.items() if value is not None}
+        if values:
+            self._send(values, self._starts[report.index + 1])
 
     def _send(self, values: dict[str, float], step: int) -> None:
         for tracker in self._trackers:

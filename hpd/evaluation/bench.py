@@ -95,10 +95,10 @@ class Bench:
 
     def row(self, contender: Contender, student: StudentSettings, scores: Sequence[float]) -> Row:
         """Return the line of the table."""
-        network, kept = STUDENTS.kind_of(student), contender.storage
+        kind, kept = STUDENTS.kind_of(student), contender.storage
         return Row(
             name=contender.name,
-            network=network,
+            network=self._settings.name_of(student),
             images_per_class=contender.images_per_class,
             storage=Storage(kept.images, self._label_amount(contender, student), kept.generator),
             accuracy_mean=round(statistics.fmean(scores), 4),
@@ -106,7 +106,7 @@ class Bench:
             seeds=list(range(len(scores))),
             accuracies=[round(score, 4) for score in scores],
             labels=contender.labels,
-            lr=self._settings.training_of(contender.training, network).lr,
+            lr=self._settings.training_of(contender.training, kind).lr,
             augment=operations(contender.training),
         )
 

@@ -91,7 +91,7 @@ class Card:
 
     Args:
         name: of the set, as in a `Row`.
-        network: kind of student.
+        network: name of the student; see `hpd.evaluation.Row`.
         students: how many.
         clean: accuracy in percent of the test images as they are, like all accuracies.
         corruptions: accuracies at the strengths 1, 2 and 3, by kind.
@@ -157,7 +157,7 @@ def measure_card(
 
     Args:
         name: of the set.
-        network: kind of student.
+        network: name of the student; see `hpd.evaluation.Row`.
         students: trained on the set, on the device.
         resized_students: trained on the set at `settings.side_for`, on the device; may be none.
         data: real images; the students' normalisation is that of its training part.

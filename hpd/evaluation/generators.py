@@ -19,6 +19,7 @@ from torch import Tensor
 from generators import Generator
 from hpd.data import Dataset, Images, ImageSet, Normalisation
 from hpd.errors import GeneratorError
+from hpd.progress import told
 from hpd.registry import Settings
 from hpd.rng import Streams
 from hpd.students import (
@@ -104,7 +105,7 @@ def draw_samples(generator: Generator, count: int, rng: torch.Generator) -> tupl
     """
     labels = torch.arange(count) % generator.spec.num_classes
     parts = []
-    for part in labels.split(_CHUNK):
+    for part in told("drawing samples", labels.split(_CHUNK)):
         z = torch.randn(len(part), generator.spec.z_dim, generator=rng)
         parts.append((generator(generator.map(z, part)) + 1) / 2)
     return torch.cat(parts).clamp(0, 1), labels
@@ -206,7 +207,8 @@ def score_generator(
     ]
     measure = network or Network("", real.normalisation, from_real.embed, from_real)
     order = torch.randperm(len(real), generator=streams.generator("real features"))
-    some = (real.unit(part) for part in order[: settings.features_of].split(_CHUNK))
+    chosen = order[: settings.features_of].split(_CHUNK)
+    some = (real.unit(part) for part in told("asking a network", chosen))
     features = [
         _run(measure, measure.embed, unit),
         torch.cat([_run(measure, measure.embed, part) for part in some]),

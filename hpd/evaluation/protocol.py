@@ -12,6 +12,7 @@ from torch import Tensor
 
 from generators import Prior
 from hpd.artifacts import DistilledSet
+from hpd.artifacts.ledger import Ledger
 from hpd.data import Dataset, Images
 from hpd.evaluation.bench import Bench
 from hpd.evaluation.card import Card, measure_card
@@ -22,7 +23,6 @@ from hpd.evaluation.contenders import (
     random_of_counts,
     references,
 )
-from hpd.evaluation.ledger import Ledger
 from hpd.evaluation.rows import Evaluation, Row, scored
 from hpd.evaluation.settings import EvaluationSettings
 from hpd.evaluation.whole_sets import WholeSet, accuracy_of, whole_sets
@@ -72,6 +72,8 @@ def evaluate_sets(
         RunError: if there is no such teacher.
     """
     bench = Bench(dataset, settings, device, streams)
+    seen = dataset.train.normalisation
+    distilled, initial = distilled.seen_as(seen), initial.seen_as(seen)
 
     def embed(images: Images) -> Tensor:
         teacher = bench.teacher(settings.students[0])
@@ -132,7 +134,7 @@ def _cards(
             other = [] if contender.labels == "online" else seeds
             yield measure_card(
                 contender.name,
-                STUDENTS.kind_of(student),
+                settings.name_of(student),
                 bench.trained(student, contender, seeds),
                 bench.trained(student, contender, other, side),
                 data=dataset,
@@ -177,9 +179,9 @@ def _measure(
 
 
 def _marks(known: list[WholeSet], settings: EvaluationSettings) -> dict[str, float]:
-    """Return what is known of the students on the whole set, by kind."""
-    found = {STUDENTS.kind_of(own): accuracy_of(known, own) for own in settings.students}
-    return {kind: accuracy for kind, accuracy in found.items() if accuracy is not None}
+    """Return what is known of the students on the whole set, by name."""
+    found = {settings.name_of(own): accuracy_of(known, own) for own in settings.students}
+    return {name: accuracy for name, accuracy in found.items() if accuracy is not None}
 
 
 def _known_or_found(

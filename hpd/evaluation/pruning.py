@@ -34,6 +34,7 @@ from hpd.students import (
     train_student,
 )
 from hpd.students.convnet import ConvNetSettings
+from hpd.students.schedule import HardTraining
 
 
 class PruningSettings(Settings):
@@ -45,7 +46,7 @@ class PruningSettings(Settings):
         description="shares of the hardest among the images to drop; the rest are the easiest",
     )
     student: Annotated[StudentSettings, STUDENTS] = Field(ConvNetSettings())
-    training: TrainingSettings = Field(
+    training: HardTraining = Field(
         TrainingSettings(epochs=60, batch_size=64),
         description="of the student whose margins count, and of those that compare betas",
     )
@@ -243,7 +244,7 @@ class _Work:
         device: torch.device, streams: Streams,
     ) -> None:  # fmt: skip
         self._settings, self._streams, self._device = settings, streams, device
-        self._images = distilled.normalised().to(device)
+        self._images = distilled.seen_as(held.normalisation).normalised().to(device)
         self._labels = distilled.labels.to(device)
         self._shape, self._num_classes = held.image_shape, held.num_classes
         self._test = held.seen_on(device), held.labels.to(device)

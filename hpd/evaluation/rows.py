@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from hpd.errors import ConfigError
+from hpd.errors import ConfigError, nearest
 from hpd.evaluation.contenders import is_random
 from hpd.evaluation.scores import (
     augmentation_robust_score,
@@ -15,10 +15,8 @@ from hpd.evaluation.scores import (
     improvement_over_random,
     label_robust_score,
 )
+from hpd.showing import as_html, never_fails, table_html
 from hpd.storage import Storage
-
-FORMAT = 2
-"""Of `evaluation.json`. Format 1 was judged by other batches and lengths of training."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,8 @@ class Row:
             of images), ``random_real_N`` (N of each class), ``prior_samples`` (samples of the
             source's generator, as many as the floats of the set are), ``prior_same_count`` or
             ``full`` (the whole training set).
-        network: kind of student.
+        network: kind of student, with what tells it apart where there are several of the kind:
+            ``convnet width 8``.
         images_per_class: mean number of images in a class.
         storage: what the set keeps: images or latents, labels, generator.
         accuracy_mean: percent of the test images, mean over students.
@@ -86,24 +85,71 @@ class Evaluation:
             without augmentation, and random real images at other counts.
         similarity: how close the distilled images are to each other and to real ones.
         about: what made the numbers: settings, versions, seed, seconds.
+        name: of the record that it is among the evaluations of a run; empty for none.
     """
 
     rows: list[Row]
     references: list[Row] = field(default_factory=list)
     similarity: Mapping[str, Any] = field(default_factory=dict, compare=False)
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    name: str = field(default="", compare=False)
 
-    def row(self, name: str, network: str | None = None) -> Row:
-        """Return the row of a set (for one kind of student, if there are several).
+    def __repr__(self) -> str:
+        shown = [f"{row.name} {_accuracy(row)}" for row in self.rows[:4]]
+        more = ", ..." if len(self.rows) > len(shown) else ""
+        name = f"{self.name!r}: " if self.name else ""
+        return f"Evaluation({name}{', '.join(shown)}{more})"
+
+    @never_fails
+    def _repr_html_(self) -> str:
+        return as_html(self.name or "Evaluation", self.table_html())
+
+    def table_html(self) -> str:
+        """Return the table as HTML."""
+        heading = ["trained on", "student", "a class", "accuracy %", "floats of the images"]
+        rows = [
+            [row.name.replace("_", " "), row.network, f"{row.images_per_class:g}", _accuracy(row),
+             f"{row.storage.images.floats:,}"]
+            for row in self.rows
+        ]  # fmt: skip
+        return table_html(heading, rows)
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Evaluation:
+        """Read a record of `evaluation.json`.
 
         Raises:
-            ConfigError: if there is none.
+            KeyError, TypeError, ValueError: if it is none.
         """
-        found = [r for r in self.rows if r.name == name and network in (None, r.network)]
+        own = ("format", "rows", "references", "across_architectures", "similarity", "name")
+        return cls(
+            [Row.read(row) for row in record["rows"]],
+            [Row.read(row) for row in record.get("references", [])],
+            dict(record.get("similarity", {})),
+            {key: value for key, value in record.items() if key not in own},
+            str(record.get("name", "")),
+        )
+
+    def row(self, name: str, network: str | None = None) -> Row:
+        """Return the row of a set (for one student, if there are several).
+
+        Args:
+            name: as tables show it, ``"random real"``, or with underscores.
+            network: its name in the rows; None: the first.
+
+        Raises:
+            ConfigError: if there is none, with those that there are.
+        """
+        wanted = str(name).replace(" ", "_")
+        found = [r for r in self.rows if r.name == wanted]
         if not found:
-            names = dict.fromkeys(r.name if network is None else r.network for r in self.rows)
-            raise ConfigError("no such row", got=name, expected=" or ".join(names))
-        return found[0]
+            names = list(dict.fromkeys(r.name for r in self.rows))
+            raise ConfigError(f"no row {name!r}", fix=nearest(wanted, names))
+        own = [r for r in found if network in (None, r.network)]
+        if not own:
+            kinds = " or ".join(r.network for r in found)
+            raise ConfigError(f"no student {network!r} in the row", expected=kinds)
+        return own[0]
 
     @property
     def across_architectures(self) -> dict[str, float]:
@@ -119,9 +165,10 @@ class Evaluation:
         return {name: round(statistics.fmean(values), 4) for name, values in others.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `evaluation.json` holds."""
+        """Return the record that `evaluation.json` holds of it."""
+        named = {"name": self.name} if self.name else {}
         return {
-            "format": FORMAT,
+            **named,
             "rows": [asdict(row) for row in self.rows],
             "references": [asdict(row) for row in self.references],
             "across_architectures": self.across_architectures,
@@ -130,13 +177,43 @@ class Evaluation:
         }
 
 
+def _accuracy(row: Row) -> str:
+    deviation = f" \u00b1 {row.accuracy_std:.1f}" if len(row.seeds) > 1 else ""
+    return f"{row.accuracy_mean:.1f}{deviation}"
+
+
+def lost_to_random(rows: Sequence[Row]) -> list[str]:
+    """Return a line for each kind of student that random real images teach more than the set.
+
+    Compared are those as many as the set has, or of as many floats or bits; without scores of
+    significance: a mean above the other is said.
+    """
+    lines = []
+    for row in rows:
+        if row.name != "distilled":
+            continue
+        others = [r for r in rows if r.network == row.network and _is_random_beside(r.name)]
+        best = max(others, key=lambda other: other.accuracy_mean, default=None)
+        if best is not None and best.accuracy_mean > row.accuracy_mean:
+            lines.append(
+                f"{best.name.replace('_', ' ')} ({best.images_per_class:g} a class) teach a"
+                f" {row.network} more than the distilled images: {best.accuracy_mean:.1f} %"
+                f" against {row.accuracy_mean:.1f} %"
+            )
+    return lines
+
+
+def _is_random_beside(name: str) -> bool:
+    return name in ("random_real", "random_real_floats", "random_real_bits")
+
+
 def scored(rows: Sequence[Row], references: Sequence[Row], whole: Mapping[str, float]) -> list[Row]:
     """Return rows with their scores, as far as what these need was measured.
 
     Args:
         rows: the table.
         references: what else was measured.
-        whole: accuracy on the whole training set by kind of student, for those without a row
+        whole: accuracy on the whole training set by name of the student, for those without a row
             ``full``.
     """
     measured = [*rows, *references]

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from hpd.artifacts.judging import student_names
 from hpd.augment import OPERATION_NAMES, OperationName
 from hpd.errors import ConfigError, nearest
 from hpd.evaluation.card import CardSettings
-from hpd.registry import Settings
+from hpd.registry import Only, Settings
 from hpd.students import STUDENTS, StudentSettings, TrainingSettings
+from hpd.students.base import ImageShape
 from hpd.students.convnet import ConvNetSettings
-from hpd.students.schedule import completed
+from hpd.students.schedule import completed, without_soft_labels
 
 Baseline = Literal["random_real", "herding", "k_centre", "prior_samples", "prior_same_count"]
 LabelKind = Literal["hard", "soft", "stored", "online"]
@@ -94,7 +97,7 @@ class EvaluationSettings(Settings):
         " one; stored: those that `hpd relabel` keeps, and for the other sets those of `teacher`,"
         " if any; online: the teacher is asked for each augmented, mixed batch, for all sets",
     )
-    teacher: str | None = Field(
+    teacher: Annotated[str | None, Only("labels", "soft", "stored", "online")] = Field(
         None,
         description="folder of `hpd squeeze`, which gives soft labels; null: a student trained"
         " on the whole training set, for each architecture",
@@ -122,7 +125,7 @@ class EvaluationSettings(Settings):
         description="also what HLR, IOR, LRS and ARS need: random real images at the count of each"
         " set, hard labels, and each set once more without augmentation or with it",
     )
-    ars_augment: list[OperationName] = Field(
+    ars_augment: Annotated[list[OperationName], Only("scores")] = Field(
         _ALL, min_length=1, description="what ARS augments with where the training does not"
     )
 
@@ -133,7 +136,7 @@ class EvaluationSettings(Settings):
         if not isinstance(values, Mapping):
             return values
         name = values.get("protocol", "dc")
-        if name not in PROTOCOLS:
+        if not isinstance(name, str) or name not in PROTOCOLS:
             raise ConfigError(f"unknown protocol {name!r}", fix=nearest(str(name), PROTOCOLS))
         training = values.get("training", {})
         given = dict(values)
@@ -143,9 +146,16 @@ class EvaluationSettings(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        for number, student in enumerate(self.students):
+            if student in self.students[:number]:
+                raise ConfigError("a student is there twice", got=STUDENTS.dump(student))
         for kind in self.rate_factors:
             # raises with the nearest name
             STUDENTS[kind]
+        if self.labels == "hard" and self.training.temperature != 1.0:
+            given = self.training.temperature
+            if given != PROTOCOLS[self.protocol]["training"].get("temperature"):
+                raise without_soft_labels(given, "training.temperature", "labels")
         needs: list[str] = [name for name in self.baselines if name in ("herding", "k_centre")]
         taught = self.labels in ("soft", "online")
         needs += ["a teacher of labels"] if taught and self.teacher is None else []
@@ -181,6 +191,22 @@ class EvaluationSettings(Settings):
         if own.augment or own.cutmix or own.mixup:
             return own.model_copy(update={"augment": [], "cutmix": 0.0, "mixup": 0.0})
         return own.model_copy(update={"augment": self.ars_augment})
+
+    def check_fits(self, image_shape: ImageShape, num_classes: int) -> None:
+        """Check that there is each student for images of a shape.
+
+        Raises:
+            ConfigError: if one is too deep for them.
+        """
+        for student in self.students:
+            with torch.device("meta"):
+                student.make(image_shape, num_classes)
+
+    def name_of(self, student: StudentSettings) -> str:
+        """Return what rows call one of the students; see `hpd.artifacts.judging`."""
+        return student_names([STUDENTS.dump(own) for own in self.students])[
+            self.students.index(student)
+        ]
 
     def training_of(self, training: TrainingSettings, kind: str) -> TrainingSettings:
         """Return `training` at the learning rate of a kind of student."""

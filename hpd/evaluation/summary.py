@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import html
+import io
 import json
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from typing import Any
 
+from hpd.artifacts.judging import differences, judged_by, judging_key, unworded
+from hpd.artifacts.report.tables import legend, row_label
 from hpd.evaluation.plots import as_png, blank_figure
 from hpd.evaluation.rows import Row
+from hpd.showing import never_fails, table_html
 from hpd.storage import Amount, Storage
 
 # what two runs of one group may differ in
-_FREE = ("seed", "device", "description", "format", "checkpoint_every", "evaluation")
+_FREE = (
+    "seed", "device", "description", "format", "checkpoint_every", "curve_every", "evaluation",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,20 +32,21 @@ class Result:
     Args:
         name: of its folder.
         config: its configuration.
-        protocol: the settings of its evaluation.
+        record: its evaluation; see `hpd.artifacts.evaluations`.
         rows: the table of its evaluation.
     """
 
     name: str
     config: Mapping[str, Any]
-    protocol: Mapping[str, Any]
+    record: Mapping[str, Any]
     rows: Sequence[Row]
 
     @property
     def group(self) -> str:
         """What runs of one group share, as text."""
-        options = {key: value for key, value in self.config.items() if key not in _FREE}
-        return json.dumps([options, dict(self.protocol)], sort_keys=True)
+        # what is empty says no more than a key that an earlier version did not know
+        options = {k: v for k, v in self.config.items() if k not in _FREE and v not in ([], None)}
+        return json.dumps([options, self.record.get("settings")], sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Line:
         folders: name of each run.
         seeds: of the distillations.
         set: name of the row; see `Row`.
-        network: kind of student.
+        network: name of the student; see `hpd.evaluation.Row`.
         images_per_class: mean number of images in a class.
         storage: what the set keeps, mean over runs, rounded.
         labels: see `Row`.
@@ -61,6 +70,9 @@ class Line:
         students: students in all.
         scores: HLR, IOR, LRS and ARS by their names in `Row`, mean over runs, of those that all
             runs have.
+        table: number of the table that it belongs to, from 1; only lines of one table compare.
+        judged: what decided its accuracies, in words by name; see `hpd.artifacts.judging`.
+        evaluation: name of the evaluation.
     """
 
     run: str
@@ -77,6 +89,13 @@ class Line:
     sem: float | None
     students: int
     scores: dict[str, float] = field(default_factory=dict)
+    table: int = 1
+    judged: dict[str, str] = field(default_factory=dict)
+    evaluation: str = ""
+
+    def __repr__(self) -> str:
+        shown = accuracy_text(self.accuracy_mean, self.spread, self.students)
+        return f"Line({self.run}, {self.set}, {self.network}: {shown})"
 
     @property
     def spread(self) -> float:
@@ -84,24 +103,76 @@ class Line:
         return self.students_std if self.seeds_std is None else self.seeds_std
 
 
+class Comparison(list[Line]):
+    """Lines that a notebook shows as tables."""
+
+    @never_fails
+    def _repr_html_(self) -> str:
+        parts = []
+        for how, own in tables_of(self):
+            heading, *rows = table_of(own)
+            parts.append(f"<p>{html.escape(how)}</p>{table_html(heading, rows)}")
+        apart = why_apart(self)
+        if apart:
+            parts.append(f"<p>The tables do not compare: {html.escape('; '.join(apart))}.</p>")
+        return "".join(parts)
+
+
 def summarise(results: Sequence[Result]) -> list[Line]:
     """Turn evaluations into lines: runs that differ only by their seed are one group.
 
-    Groups come in the order of their first run, lines in the order of its rows.
+    Groups come in the order of their first run, lines in the order of its rows. Those that were
+    judged alike belong to one table.
     """
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(result.group, []).append(result)
     names = _names([members[0] for members in groups.values()])
-    lines = []
+    lines: list[Line] = []
+    judges: list[tuple[Mapping[str, Any], str]] = []
+    tables: dict[str, int] = {}
     for name, members in zip(names, groups.values(), strict=True):
         for key in dict.fromkeys((row.name, row.network) for row in members[0].rows):
             rows = [
                 [row for row in member.rows if (row.name, row.network) == key] for member in members
             ]
             present = [(m, own[0]) for m, own in zip(members, rows, strict=True) if own]
-            lines.append(_line(name, [m for m, _ in present], [row for _, row in present]))
-    return lines
+            line = _line(name, [m for m, _ in present], [row for _, row in present])
+            record = members[0].record
+            number = tables.setdefault(judging_key(record, line.network), len(tables) + 1)
+            judges.append((record, line.network))
+            lines.append(replace(line, table=number, evaluation=str(record.get("name", ""))))
+    return [
+        replace(line, judged={**judged_by(*judge), **more})
+        for line, judge, more in zip(lines, judges, unworded(judges), strict=True)
+    ]
+
+
+def tables_of(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
+    """Return the lines that compare with each other, table by table, with what they share."""
+    found: dict[int, list[Line]] = {}
+    for line in lines:
+        found.setdefault(line.table, []).append(line)
+    return [(_shared(own), own) for _, own in sorted(found.items())]
+
+
+def _shared(lines: Sequence[Line]) -> str:
+    """Return how the lines of a table were judged, in one line."""
+    facts = lines[0].judged
+    names = list(dict.fromkeys(line.judged.get("protocol") for line in lines))
+    protocol = " or ".join(name for name in names if name)
+    labels = f"{facts['labels']} labels" if "labels" in facts else ""
+    student = facts.get("student") or lines[0].network
+    parts = [protocol, student, facts.get("length", ""), labels]
+    return ", ".join(part for part in parts if part)
+
+
+def why_apart(lines: Sequence[Line]) -> list[str]:
+    """Return why the tables cannot be compared: what differs, a line each; empty for one table."""
+    tables = tables_of(lines)
+    if len(tables) < 2:
+        return []
+    return differences([own[0].judged for _, own in tables])
 
 
 def _names(firsts: Sequence[Result]) -> list[str]:
@@ -156,12 +227,10 @@ def _mean_scores(rows: Sequence[Row]) -> dict[str, float]:
     return {k: round(statistics.fmean(v), 4) for k, v in found.items() if None not in v}
 
 
-HEADINGS = {
-    "distilled": "distilled", "initial": "before", "prior_samples": "prior samples",
-    "prior_same_count": "prior, as many", "random_real": "random real", "herding": "herding",
-    "k_centre": "k-centre", "full": "whole set",
-}  # fmt: skip
-SHOWN = tuple(HEADINGS)
+SHOWN = (
+    "distilled", "initial", "prior_samples", "prior_same_count", "random_real",
+    "random_real_floats", "random_real_bits", "herding", "k_centre", "full",
+)  # fmt: skip
 
 
 def table_of(lines: Sequence[Line]) -> list[list[str]]:
@@ -173,7 +242,7 @@ def table_of(lines: Sequence[Line]) -> list[list[str]]:
         if part.name == "images" or any(getattr(line.storage, part.name).floats for line in lines)
     ]
     floats = ["floats" if kind == "images" else f"{kind} floats" for kind in kinds]
-    rows = [["run", "seeds", "student", "images a class", *floats, *map(HEADINGS.get, sets)]]
+    rows = [["run", "seeds", "student", "images a class", *floats, *map(row_label, sets)]]
     for run, network in dict.fromkeys((line.run, line.network) for line in lines):
         own = {line.set: line for line in lines if (line.run, line.network) == (run, network)}
         first = own.get("distilled") or next(iter(own.values()))
@@ -183,6 +252,20 @@ def table_of(lines: Sequence[Line]) -> list[list[str]]:
         ]  # fmt: skip
         rows.append([*row, *(_cell(own.get(name)) for name in sets)])
     return [[str(cell) for cell in row] for row in rows]
+
+
+def long_table_of(lines: Sequence[Line]) -> list[list[str]]:
+    """Return the same numbers, a line each, which fits a narrow terminal; headings first."""
+    rows = [["run", "seeds", "trained on", "a class", "floats", "accuracy %"]]
+    order = {name: i for i, name in enumerate(SHOWN)}
+    keys = list(dict.fromkeys(line.run for line in lines))
+    shown = [line for line in lines if line.set in order]
+    for line in sorted(shown, key=lambda line: (keys.index(line.run), order[line.set])):
+        seeds = ", ".join(map(str, line.seeds))
+        floats = f"{line.storage.images.floats:,}"
+        own = [line.run, seeds, row_label(line.set), f"{line.images_per_class:g}", floats]
+        rows.append([*own, _cell(line)])
+    return rows
 
 
 def _cell(line: Line | None) -> str:
@@ -201,11 +284,40 @@ def accuracy_text(mean: float, deviation: float, students: int) -> str:
 
 
 def markdown(lines: Sequence[Line]) -> str:
-    """Return the table as Markdown, with what its deviations are over."""
-    heading, *rows = ([cell.replace("|", "\\|") for cell in row] for row in table_of(lines))
-    text = [heading, ["---"] * len(heading), *rows]
-    body = "\n".join("| " + " | ".join(row) + " |" for row in text)
-    return f"{body}\n\n{CAPTION}\n"
+    """Return the tables as Markdown, with what their deviations are over."""
+    parts = []
+    for how, own in tables_of(lines):
+        heading, *rows = ([cell.replace("|", "\\|") for cell in row] for row in table_of(own))
+        text = [heading, ["---"] * len(heading), *rows]
+        body = "\n".join("| " + " | ".join(row) + " |" for row in text)
+        parts.append(f"Judged by {how}:\n\n{body}" if how else body)
+    apart = why_apart(lines)
+    if apart:
+        parts.append("The tables do not compare: " + "; ".join(apart) + ".")
+    return "\n\n".join([*parts, legend(line.set for line in lines), CAPTION]) + "\n"
+
+
+def as_csv(lines: Sequence[Line]) -> str:
+    """Return all numbers as CSV, a line each; only those of one `table` compare."""
+    judged = list(dict.fromkeys(name for line in lines for name in line.judged))
+    file = io.StringIO()
+    writer = csv.writer(file)
+    scores = ["hlr", "ior", "lrs", "ars"]
+    writer.writerow([
+        "table", "run", "seeds", "set", "network", "images_per_class", "image_floats", "image_bits",
+        "label_floats", "generator_floats", "accuracy_mean", "students_std", "seeds_std", "sem",
+        "students", *scores, "evaluation", *judged,
+    ])  # fmt: skip
+    for line in lines:
+        kept = line.storage
+        writer.writerow([
+            line.table, line.run, " ".join(map(str, line.seeds)), line.set, line.network,
+            line.images_per_class, kept.images.floats, kept.images.bits, kept.labels.floats,
+            kept.generator.floats, line.accuracy_mean, line.students_std, line.seeds_std, line.sem,
+            line.students, *(line.scores.get(name) for name in scores), line.evaluation,
+            *(line.judged.get(name) for name in judged),
+        ])  # fmt: skip
+    return file.getvalue()
 
 
 CAPTION = (
@@ -216,7 +328,11 @@ CAPTION = (
 
 def as_json(lines: Sequence[Line]) -> dict[str, Any]:
     """Return all numbers."""
-    return {"caption": CAPTION, "lines": [asdict(line) for line in lines]}
+    return {
+        "caption": CAPTION,
+        "not_comparable": why_apart(lines),
+        "lines": [asdict(line) for line in lines],
+    }
 
 
 def picture(lines: Sequence[Line]) -> bytes:
@@ -235,7 +351,7 @@ def picture(lines: Sequence[Line]) -> bytes:
         at = [keys.index((line.run, line.network)) for line in own]
         means, spreads = [line.accuracy_mean for line in own], [line.spread for line in own]
         if own:
-            left.errorbar(means, at, xerr=spreads, fmt="o", capsize=3, label=HEADINGS[name])
+            left.errorbar(means, at, xerr=spreads, fmt="o", capsize=3, label=row_label(name))
     left.set_yticks(range(len(keys)), [f"{run}, {network}" for run, network in keys])
     left.set_ylim(len(keys) - 0.5, -0.5)
     left.set_xlabel("accuracy %")

@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Any
 
 from hpd.data import Dataset
+from hpd.files import parse_json
 from hpd.students import STUDENTS, StudentSettings
 
 
@@ -66,5 +67,5 @@ def accuracy_of(known: list[WholeSet], student: StudentSettings) -> float | None
 @cache
 def _rows() -> list[Mapping[str, Any]]:
     path = resources.files("hpd.evaluation") / "whole_sets.json"
-    rows: list[Mapping[str, Any]] = json.loads(path.read_text("utf-8"))["rows"]
+    rows: list[Mapping[str, Any]] = parse_json(path.read_text("utf-8"))["rows"]
     return rows

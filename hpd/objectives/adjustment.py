@@ -7,7 +7,7 @@ Weight Adjustment, NeurIPS 2024 (DWA), and its released code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hpd.registry import Settings
+from hpd.registry import Only, Settings
 from hpd.rng import Streams
 
 Weights = Mapping[str, Tensor]
@@ -31,14 +31,18 @@ class AdjustmentSettings(Settings):
         description="directed: up the loss on real-looking images, as in DWA; random: as far in a"
         " random direction, the control",
     )
-    rho: float = Field(0.015, ge=0, description="how far, as the norm of all weights together")
-    steps: int = Field(12, ge=1, description="steps of rho / steps each, of the directed way")
-    view: Literal["start", "real"] = Field(
+    rho: Annotated[float, Only("mode", "random", "directed")] = Field(
+        0.015, ge=0, description="how far, as the norm of all weights together"
+    )
+    steps: Annotated[int, Only("mode", "directed")] = Field(
+        12, ge=1, description="steps of rho / steps each, of the directed way"
+    )
+    view: Annotated[Literal["start", "real"], Only("mode", "directed")] = Field(
         "start",
         description="the images that direct: those of the block at the first step, as in DWA, or"
         " one real image of each class",
     )
-    carry_over: bool = Field(
+    carry_over: Annotated[bool, Only("mode", "random", "directed")] = Field(
         False, description="a block starts where the one before ended, as in the released code"
     )
 

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from hpd.data import ImageSet
+from hpd.objectives.checked import checked_build
 from hpd.registry import Registry, Settings
 from hpd.rng import Streams
 from hpd.typing import Matched, Objective, State, Step
 
 
-class AddOnSettings(Settings):
+class BuildsChecked(Settings):
+    """Settings whose `build`, of whichever class, gives objectives that are checked at every call.
+
+    See `hpd.objectives.checked`.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "build" in vars(cls):
+            cls.build = checked_build(vars(cls)["build"])  # type: ignore[attr-defined]
+
+
+class AddOnSettings(BuildsChecked):
     """Options of an add-on: an objective that is added to another one, the host."""
 
     weight: float = Field(1.0, ge=0, description="of the add-on's loss beside the host's")
@@ -35,10 +48,10 @@ class AddOnSettings(Settings):
         raise NotImplementedError
 
 
-ADD_ONS: Registry[AddOnSettings] = Registry("add-on")
+ADD_ONS: Registry[AddOnSettings] = Registry("add-on", AddOnSettings)
 
 
-class ObjectiveSettings(Settings):
+class ObjectiveSettings(BuildsChecked):
     """Options of an objective."""
 
     add_ons: list[Annotated[AddOnSettings, ADD_ONS]] = Field(
@@ -69,7 +82,7 @@ class ObjectiveSettings(Settings):
         return WithAddOns(host, added) if added else host
 
 
-OBJECTIVES: Registry[ObjectiveSettings] = Registry("objective")
+OBJECTIVES: Registry[ObjectiveSettings] = Registry("objective", ObjectiveSettings)
 
 
 class Stateless:

@@ -169,7 +169,8 @@ class GradientMatching:
         if augment is not None:
             batch, synthetic = augment(batch), augment(synthetic)
         names = counted(student, self._settings.layers)
-        target = self._real.response.weight_gradient(student, batch, _all(label, batch), names)
+        response = self._real.response(student)
+        target = response.weight_gradient(student, batch, _all(label, batch), names)
         got = weight_gradient(student, synthetic, _all(label, synthetic), names)
         distance = gradient_distance(target, got, self._settings.distance)
         (grad,) = torch.autograd.grad(distance, leaf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from weakref import WeakKeyDictionary
 
 import torch
 from pydantic import Field
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from hpd.augment import OPERATION_NAMES, Augmentation, OperationName, draw_augmentation
 from hpd.data import ImageSet
 from hpd.device import Precision, resolve_precision
+from hpd.errors import ShapeError
 from hpd.objectives.base import ObjectiveSettings
 from hpd.rng import Streams, isolated
 from hpd.students import STUDENTS, Student, StudentSettings
@@ -26,6 +28,11 @@ class MatchingSettings(ObjectiveSettings):
     """Options of an objective that matches through a fresh student at each step."""
 
     student: Annotated[StudentSettings, STUDENTS] = Field(ConvNetSettings())
+    cross: list[Annotated[StudentSettings, STUDENTS]] = Field(
+        [],
+        description="further architectures: one network after another is of `student` and of these"
+        " in turn, so that no set is made for one architecture alone",
+    )
     real_batch: int = Field(256, ge=1, description="real images per class and step")
     augment: list[OperationName] = Field(
         list(OPERATION_NAMES),
@@ -57,18 +64,45 @@ class RealSide:
     ) -> None:
         self.train, self.device, self.streams = train, device, streams
         self._settings = settings
-        self.response = Response(
-            lambda: settings.student.make(train.image_shape, train.num_classes),
+        self._kinds = [settings.student, *settings.cross]
+        self._responses = [self._response(kind) for kind in self._kinds]
+        # which of the kinds a student is
+        self._turns: WeakKeyDictionary[Student, int] = WeakKeyDictionary()
+
+    def _response(self, kind: StudentSettings) -> Response:
+        settings, train = self._settings, self.train
+        return Response(
+            lambda: kind.make(train.image_shape, train.num_classes),
             compiled=settings.compile,
-            dtype=resolve_precision(settings.real_dtype, device),
+            dtype=resolve_precision(settings.real_dtype, self.device),
         )
 
-    def student(self, step: Step) -> Student:
-        """Return the fresh student of this step, ready to be matched through."""
+    def response(self, student: Student) -> Response:
+        """Return how a student that was built here answers to real images."""
+        return self._responses[self._turns[student]]
+
+    def student(self, step: Step, turn: int | None = None) -> Student:
+        """Return the fresh student of this step, ready to be matched through.
+
+        Args:
+            step: of the run.
+            turn: which network it is, counted over the stage; None: one at each step.
+        """
         rng = self.streams.generator("student", step.stage, step.index)
-        build = self._settings.student.build
-        student = build(self.train.image_shape, self.train.num_classes, rng).to(self.device)
-        return self.ready(student, step)
+        return self.ready(self.build(rng, step.index if turn is None else turn), step)
+
+    def build(self, rng: torch.Generator, turn: int = 0) -> Student:
+        """Return a student with fresh weights drawn from `rng`, on the device.
+
+        Args:
+            rng: for the weights.
+            turn: which network it is: architectures take turns.
+        """
+        number = turn % len(self._kinds)
+        shape, classes = self.train.image_shape, self.train.num_classes
+        student = self._kinds[number].build(shape, classes, rng).to(self.device)
+        self._turns[student] = number
+        return student
 
     def ready(self, student: Student, step: Step) -> Student:
         """Put a student in eval mode, its batch norms with the statistics of real images.
@@ -81,19 +115,41 @@ class RealSide:
                 norm.reset_running_stats()
                 norm.momentum = None  # the plain average over batches: here, of this one
             rng = self.streams.generator("batch norm", step.stage, step.index)
-            classes = range(self.train.num_classes)
-            chosen = [self.train.draw(c, _CALIBRATION_IMAGES, rng) for c in classes]
-            images = self.train.normalised(torch.cat(chosen), self.device)
+            chosen = self.train.draw_each(_CALIBRATION_IMAGES, rng)
+            images = self.train.normalised(chosen, self.device)
             student.train()
             with torch.no_grad(), isolated(self.streams.seed("dropout", step.index), self.device):
                 student(images)
         return student.eval()
 
     def batch(self, label: int, step: Step) -> Tensor:
-        """Return this step's normalised real images of one class [n, C, H, W]."""
+        """Return this step's normalised real images of one class [n, C, H, W].
+
+        Raises:
+            ShapeError: if the class is no number, or none of the data.
+        """
+        # a tensor would be drawn from another stream than the number in it
+        if not isinstance(label, int) or not 0 <= label < self.train.num_classes:
+            raise ShapeError(
+                "the class of real images is not valid",
+                got=f"{type(label).__name__} {label}",
+                expected=f"an int, 0..{self.train.num_classes - 1}",
+            )
         rng = self.streams.generator("real batch", step.stage, step.index, label)
         indices = self.train.draw(label, self._settings.real_batch, rng)
         return self.train.normalised(indices, self.device)
+
+    def balanced_batch(self, count: int, step: Step) -> tuple[Tensor, Tensor]:
+        """Return this step's normalised real images of all classes, and their labels.
+
+        Args:
+            count: of all; as many of each class, at least 1.
+            step: of the run.
+        """
+        rng = self.streams.generator("real batch", step.stage, step.index)
+        indices = self.train.draw_each(max(1, count // self.train.num_classes), rng)
+        labels = self.train.labels[indices].to(self.device)
+        return self.train.normalised(indices, self.device), labels
 
     def mixed_batch(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return random normalised real images of all classes, at most `count`, and labels."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import Self
 
-from hpd.errors import RunError
+from hpd.errors import ConfigError, RunError
 from hpd.objectives.matching import RealSide
+from hpd.registry import Only
 from hpd.students import Student, Taught, train_epoch
 from hpd.students.schedule import SGDSettings
 from hpd.typing import State, Step
@@ -41,9 +43,25 @@ class NetworkSettings(SGDSettings):
         " or 1 if it trains on real images",
     )
     train_on: Literal["synthetic", "real"] = "synthetic"
-    real_images: int = Field(
+    real_images: Annotated[int, Only("train_on", "real")] = Field(
         2000, ge=1, description="drawn anew for each epoch, if it trains on real images"
     )
+
+    @model_validator(mode="after")
+    def _trains_at_all(self) -> Self:
+        if self.steps != 1:
+            return self
+        for name, field in type(self).model_fields.items():
+            value = vars(self)[name]
+            if name != "steps" and name in self.model_fields_set and value != field.default:
+                raise ConfigError(
+                    f"{name} in network does nothing with steps 1: each network is fresh",
+                    got=value,
+                    fix="Leave it out.",
+                    option=name,
+                    because="steps",
+                )
+        return self
 
     def steps_for(self, images_per_class: int) -> int:
         """Return the number of matching steps with one network."""
@@ -71,6 +89,7 @@ class Network:
         self._student: Student | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._next: Step | None = None
+        self._turn = 0
 
     def at(self, images: Tensor, labels: Tensor, step: Step) -> Student:
         """Return the network of `step`, in eval mode.
@@ -84,8 +103,10 @@ class Network:
             RunError: in the middle of a network's steps, if the one before was not taken here.
         """
         per_class = len(images) // len(labels.unique())
-        if step.index % self._settings.steps_for(per_class) == 0:
-            self._adopt(self._real.student(step))
+        turn, within = divmod(step.index, self._settings.steps_for(per_class))
+        if within == 0:
+            self._turn = turn
+            self._adopt(self._real.student(step, turn))
         else:
             self._train(images, labels, per_class, step)
         self._next = Step(step.stage, step.index + 1)
@@ -121,7 +142,8 @@ class Network:
             if own.get("momentum_buffer") is not None
         ]
         state = {name: value.detach().clone() for name, value in named}
-        return state | {"next": torch.tensor([self._next.stage, self._next.index])}
+        where = {"next": torch.tensor([self._next.stage, self._next.index])}
+        return state | where | {"turn": torch.tensor(self._turn)}
 
     def load_state(self, state: State) -> None:
         """Restore what `state` returned."""
@@ -129,7 +151,9 @@ class Network:
             self._student = self._optimizer = self._next = None
             return
         self._next = Step(*(int(value) for value in state["next"]))
-        student = self._real.student(Step(0, 0))
+        # states of earlier versions know one architecture alone
+        self._turn = int(state.get("turn", torch.tensor(0)))
+        student = self._real.student(Step(0, 0), self._turn)
         student.load_state_dict(_below(state, "student."))
         self._adopt(student)
         assert self._optimizer is not None

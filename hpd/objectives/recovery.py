@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +22,12 @@ from hpd.augment import OperationName, draw_augmentation
 from hpd.data import ImageSet
 from hpd.objectives.adjustment import AdjustmentSettings, TeacherAdjustment
 from hpd.objectives.base import OBJECTIVES, ObjectiveSettings
+from hpd.registry import Only
 from hpd.rng import Streams
 from hpd.students.teachers import Teacher, batch_norms, read_teacher
 from hpd.typing import Matched, Objective, State, Step
+
+_Statistic = Annotated[float, Only("statistics_weight")]
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,11 @@ class RecoverySettings(ObjectiveSettings):
         "runs/teacher", description="folder of `hpd squeeze`, or the published ResNet-20's file"
     )
     statistics_weight: float = Field(0.01, ge=0, description="of both statistics: r_bn")
-    mean_weight: float = Field(1.0, ge=0, description="of the means")
-    variance_weight: float = Field(1.0, ge=0, description="of the variances: r_var")
-    first_layer_weight: float = Field(10.0, ge=0, description="of the first norm; others have 1")
+    mean_weight: _Statistic = Field(1.0, ge=0, description="of the means")
+    variance_weight: _Statistic = Field(1.0, ge=0, description="of the variances: r_var")
+    first_layer_weight: _Statistic = Field(
+        10.0, ge=0, description="of the first norm; others have 1"
+    )
     block_images: int | None = Field(
         1,
         ge=1,
@@ -173,8 +178,10 @@ class Recovery:
 
     def load_state(self, state: State) -> None:
         """Restore them."""
-        self._start = (state["start"].clone(), state["start_labels"].clone()) if state else None
-        self._adjustment.forget()
+        start = (state["start"].clone(), state["start_labels"].clone()) if state else None
+        if not _same(start, self._start):
+            self._adjustment.forget()
+        self._start = start
 
     @property
     def _directed_by_start(self) -> bool:
@@ -228,6 +235,13 @@ class Recovery:
             images, labels = images[chosen], labels[chosen]
         view = self._augmented(images, self._streams.generator("adjustment view", block))
         return view, labels
+
+
+def _same(a: tuple[Tensor, Tensor] | None, b: tuple[Tensor, Tensor] | None) -> bool:
+    """Return whether the weights that images direct would be the same, found anew."""
+    if a is None or b is None:
+        return a is b
+    return all(torch.equal(own, other.to(own)) for own, other in zip(a, b, strict=True))
 
 
 def blocks_of(labels: Tensor, per_class: int | None) -> list[Tensor]:

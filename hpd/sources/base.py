@@ -7,9 +7,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import Self
 
 from generators import Prior, StoredGenerator
 from hpd.data import ImageSet
+from hpd.errors import ConfigError
 from hpd.registry import Registry, Settings
 from hpd.rng import Streams
 from hpd.typing import Source, State
@@ -27,6 +29,28 @@ class SourceSettings(Settings):
             streams: randomness of the initialisation.
         """
         raise NotImplementedError
+
+    def on(self, generator: str) -> Self:
+        """Return the options with another generator, by name or folder.
+
+        Raises:
+            ConfigError: if the source has none.
+        """
+        raise ConfigError(
+            "the source takes no generator", got=SOURCES.kind_of(self), expected="gan"
+        )
+
+    def unprojected(self) -> Self:
+        """Return the options of a source that can be built at once, to check that it can be.
+
+        Real images are not projected into a generator, nor starts chosen from many; all else stays.
+        """
+        return self
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether its stages are decided by scores; see `hpd.typing.Stage`."""
+        return False
 
     @property
     def has_prior(self) -> bool:
@@ -106,4 +130,4 @@ class Prunes(Protocol):
         ...
 
 
-SOURCES: Registry[SourceSettings] = Registry("source")
+SOURCES: Registry[SourceSettings] = Registry("source", SourceSettings)

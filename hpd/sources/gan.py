@@ -6,23 +6,27 @@ Generalizing Dataset Distillation via Deep Generative Prior, CVPR 2023 (GLaD).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import Self
 
 from generators import Generator, GeneratorSpec, Prior, StoredGenerator, read_generator
-from generators.projection import perceptual_distance, project, squared_distance
+from generators.projection import distance_named, project
 from hpd.data import ImageSet
-from hpd.data.imagenet import NUM_CLASSES, indices_of_classes
 from hpd.device import Precision, resolve_precision
-from hpd.errors import ConfigError, GeneratorError, nearest
+from hpd.errors import ConfigError, GeneratorError
+from hpd.progress import told
+from hpd.registry import Only
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, CountedSettings
+from hpd.sources.class_matching import GeneratorClasses, match_classes
 from hpd.sources.gan_levels import GanSource, LevelPlan
+from hpd.sources.starts import best_candidates, spread_of
 from hpd.typing import Source
 
 
@@ -35,27 +39,46 @@ class GanSettings(CountedSettings):
     """
 
     generator: str = Field(description="bundled name, or folder of a generator")
-    generator_classes: list[int] | None = Field(
-        None, description="the generator's index for each class; null: by name or wnid"
-    )
+    generator_classes: GeneratorClasses = None
     levels: list[int] | Literal["all"] = Field(
         "all", description="levels to optimise, ascending; one level is GLaD"
     )
-    init: Literal["average", "sample", "project"] | None = Field(
+    init: Literal["average", "sample", "best", "project"] | None = Field(
         None,
-        description="average: mean w of each class; sample: a draw per image; project: random "
-        "real images, projected into W+; null: average at one image a class, else sample",
+        description="average: mean w of each class; sample: a draw per image; best: of many draws"
+        " those from which regressions tell real images best; project: random real images,"
+        " projected into W+; null: average at one image a class, else sample",
     )
-    project_steps: int = Field(200, ge=0, description="steps of init=project")
-    project_distance: Literal["lpips", "squared"] = Field(
-        "lpips", description="what init=project makes small; LPIPS needs AlexNet's weights"
+    candidates: Annotated[int, Only("init", "best")] = Field(
+        200,
+        ge=2,
+        description="draws of each class for init=best; the first is its mean w, the others lie"
+        " from half of the way to a draw to all of it",
     )
-    average_draws: int = Field(1000, ge=1, description="draws in the mean w of a class")
-    truncation_psi: float = Field(1.0, ge=0, le=1, description="1 for no truncation")
+    project_steps: Annotated[int, Only("init", "project")] = Field(
+        200, ge=0, description="steps of init=project"
+    )
+    project_distance: Annotated[Literal["squared", "lpips"], Only("init", "project")] = Field(
+        "squared", description="what init=project makes small; LPIPS needs AlexNet's weights"
+    )
+    average_draws: Annotated[int, Only("init", None, "average", "best", "project")] = Field(
+        1000, ge=1, description="draws in the mean w of a class"
+    )
+    truncation_psi: Annotated[float, Only("init", None, "average", "sample")] = Field(
+        1.0, ge=0, le=1, description="1 for no truncation"
+    )
     features: Literal["generator", "random"] = Field(
         "generator",
         description="where the first level starts, if it has features: at the generator's, or at "
         "normal noise of their mean and deviation in each map",
+    )
+    search: Literal["none", "levels"] = Field(
+        "none",
+        description="levels: a level that is no better after `trial_steps`, by the selector, is"
+        " skipped, and its steps go to those after it",
+    )
+    trial_steps: Annotated[int, Only("search", "levels")] = Field(
+        10, ge=1, description="steps of a level before it is decided"
     )
     steps: int | list[int] = Field(100, description="steps per level, one number or one per level")
     lr_ws: float | list[float] = Field(0.02, description="one number or one per level")
@@ -70,6 +93,16 @@ class GanSettings(CountedSettings):
     feature_limit: float | None = Field(
         None, gt=0, description="clip features to +-this between levels; H-PD's code uses 10"
     )
+
+    @model_validator(mode="after")
+    def _has_candidates(self) -> Self:
+        if self.init == "best" and self.candidates < self.images_per_class:
+            raise ConfigError(
+                "there are fewer candidates than images",
+                got=self.candidates,
+                expected=f"at least {self.images_per_class}",
+            )
+        return self
 
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Source:
         """Return the source, initialised; see `SourceSettings.build`.
@@ -93,6 +126,8 @@ class GanSettings(CountedSettings):
         plan = self._plan(generator.spec)
         if self.init == "project":
             ws = self._projected_ws(generator, classes, train, streams)
+        elif self.init == "best":
+            ws = self._best_ws(generator, classes, train, streams.fork("gan init"))
         else:
             ws = self._drawn_ws(generator, classes, streams)
         noise = streams.fork("gan features") if self.features == "random" else None
@@ -101,6 +136,20 @@ class GanSettings(CountedSettings):
             lr_pixels=self.lr_pixels, lr_generator=self.lr_generator,
             feature_limit=self.feature_limit, chunk_images=self.chunk_images, noise=noise,
         )  # fmt: skip
+
+    def on(self, generator: str) -> Self:
+        """Return the options with another generator; see `SourceSettings.on`."""
+        return self.model_copy(update={"generator": generator})
+
+    def unprojected(self) -> Self:
+        """Return the options without what takes long in `init`; see `SourceSettings`."""
+        start = "sample" if self.init == "best" else self.init
+        return self.model_copy(update={"project_steps": 0, "init": start})
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether levels are tried and skipped."""
+        return self.search != "none"
 
     @property
     def has_prior(self) -> bool:
@@ -130,7 +179,9 @@ class GanSettings(CountedSettings):
         steps = [int(n) for n in _per_level(self.steps, "steps", len(levels))]
         lr_ws = _per_level(self.lr_ws, "lr_ws", len(levels), above_zero=True)
         lr_features = _per_level(self.lr_features, "lr_features", len(levels), above_zero=True)
-        return [LevelPlan(*row) for row in zip(levels, steps, lr_ws, lr_features, strict=True)]
+        trial = self.trial_steps if self.search == "levels" else None
+        rows = zip(levels, steps, lr_ws, lr_features, strict=True)
+        return [LevelPlan(*row, trial) for row in rows]
 
     def _projected_ws(
         self, generator: Generator, classes: list[int | None], train: ImageSet, streams: Streams
@@ -146,14 +197,35 @@ class GanSettings(CountedSettings):
             generator,
             real,
             labels,
-            distance=perceptual_distance(device)
-            if self.project_distance == "lpips"
-            else squared_distance,
+            distance=distance_named(self.project_distance, device),
             rng=rng,
             steps=self.project_steps,
             average_draws=self.average_draws,
             chunk_images=self.chunk_images,
         )
+
+    @torch.no_grad()
+    def _best_ws(
+        self, generator: Generator, classes: list[int | None], train: ImageSet, streams: Streams
+    ) -> Tensor:
+        """Return ws [N, num_ws, D], ordered by class, chosen from many; see `best_candidates`."""
+        device = next(generator.parameters()).device
+        spread = spread_of((0.5, 1.0), self.candidates).to(device)[:, None, None]
+        every: list[Tensor] = []
+
+        def images() -> Iterator[Tensor]:
+            for c, label in enumerate(told("drawing samples", classes)):
+                rng = streams.generator("draws", c)
+                mean = generator.class_average(label, self.average_draws, rng)
+                z = torch.randn(self.candidates, generator.spec.z_dim, generator=rng).to(device)
+                labels = None if label is None else torch.full((len(z),), label, device=device)
+                every.append(mean + spread * (generator.map(z, labels) - mean))
+                parts = every[-1].split(self.chunk_images)
+                made = torch.cat([((generator(part) + 1) / 2).cpu() for part in parts])
+                yield made.clamp(0, 1)
+
+        chosen = best_candidates(images(), self.images_per_class, train, device, streams)
+        return torch.cat([ws[own.to(device)] for ws, own in zip(every, chosen, strict=True)])
 
     def _drawn_ws(
         self, generator: Generator, classes: list[int | None], streams: Streams
@@ -205,7 +277,7 @@ def check_fit(spec: GeneratorSpec, train: ImageSet, name: str) -> None:
         )
 
 
-def prior_of(stored: StoredGenerator, train: ImageSet, given: Sequence[int] | None) -> Prior | None:
+def prior_of(stored: StoredGenerator, train: ImageSet, given: GeneratorClasses) -> Prior | None:
     """Return a generator with its class for each class of the data; None if it has no classes.
 
     Raises:
@@ -215,42 +287,3 @@ def prior_of(stored: StoredGenerator, train: ImageSet, given: Sequence[int] | No
     check_fit(spec, train, stored.name)
     classes = [c for c in match_classes(spec, train.classes, given) if c is not None]
     return Prior(stored, classes) if classes else None
-
-
-def match_classes(
-    spec: GeneratorSpec, classes: Sequence[str], given: Sequence[int] | None
-) -> list[int | None]:
-    """Return the generator's class index for each class of the data.
-
-    Args:
-        spec: facts about the generator. One of a thousand classes without names is of ImageNet:
-            names and wnids of the data's classes then say which are meant.
-        classes: names of the data's classes.
-        given: the indices, if the user gave them.
-
-    Raises:
-        GeneratorError: for a class that the generator does not have.
-    """
-    if spec.num_classes == 0:
-        return [None] * len(classes)
-    if given is not None:
-        if len(given) != len(classes) or not all(0 <= i < spec.num_classes for i in given):
-            raise GeneratorError(
-                "generator_classes must name a class of the generator for each class of the data",
-                got=list(given),
-                expected=f"{len(classes)} numbers in 0..{spec.num_classes - 1}",
-            )
-        return list(given)
-    # the published generators of ImageNet do not name their thousand classes
-    if not spec.classes and spec.num_classes == NUM_CLASSES:
-        indices = indices_of_classes(classes)
-        if indices is not None:
-            return [*indices]
-    for name in classes:
-        if name not in spec.classes:
-            hint = nearest(name, spec.classes) if spec.classes else "Its classes have no names."
-            raise GeneratorError(
-                f"the generator has no class {name!r}",
-                fix=f"{hint} Choose data.classes to fit, or set source.generator_classes.",
-            )
-    return [spec.classes.index(name) for name in classes]

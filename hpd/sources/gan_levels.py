@@ -23,12 +23,13 @@ _WEIGHT = "generator."
 
 @dataclass(frozen=True)
 class LevelPlan:
-    """A stage: the level, its steps, and the rates of ws and of the level's features."""
+    """A stage: the level, its steps, the rates of ws and of the level's features, its trial."""
 
     level: int
     steps: int
     lr_ws: float
     lr_features: float
+    trial: int | None = None
 
 
 class GanSource:
@@ -72,20 +73,17 @@ class GanSource:
     @property
     def provenance(self) -> Mapping[str, object]:
         """Name, hash and licence of the generator, and whether its weights were learnt on."""
-        about: dict[str, object] = {
-            "name": self._stored.name,
-            "family": self.generator.spec.family,
-            "sha256": self._stored.sha256,
-            "licence": self._stored.licence,
-        }
         learnt = {} if self._lr_generator is None else {"weights_learnt": True}
-        return {"generator": about | learnt}
+        return {"generator": self._stored.facts | learnt}
 
     @property
     def stages(self) -> Sequence[Stage]:
         """One stage per level."""
         names = [level.name for level in self.generator.spec.levels]
-        return [Stage(f"{plan.level} {names[plan.level]}", plan.steps) for plan in self._plan]
+        return [
+            Stage(f"{plan.level} {names[plan.level]}", plan.steps, plan.trial)
+            for plan in self._plan
+        ]
 
     def enter(self, stage: int) -> Sequence[ParameterGroup]:
         """Advance the features to the level of `stage`, and return what is optimised there.

@@ -11,6 +11,7 @@ import math
 from dataclasses import replace
 
 import torch
+from typing_extensions import Self
 
 from generators import Prior, StoredGenerator
 from hpd.data import ImageSet
@@ -47,6 +48,14 @@ class HmnSettings(HmnOptions):
             raise ConfigError("the decoder takes no generator", got=kind, expected="stylegan")
         blueprint = self.decoder.blueprint_from(stored, train, device, streams)
         return self._build(blueprint, train, device, streams)
+
+    def on(self, generator: str) -> Self:
+        """Return the options with another generator as the decoder; see `SourceSettings.on`."""
+        if not isinstance(self.decoder, GeneratorDecoderSettings):
+            kind = DECODERS.kind_of(self.decoder)
+            raise ConfigError("the decoder takes no generator", got=kind, expected="stylegan")
+        decoder = self.decoder.model_copy(update={"generator": generator})
+        return self.model_copy(update={"decoder": decoder})
 
     @property
     def has_prior(self) -> bool:

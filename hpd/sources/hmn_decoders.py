@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hpd.data import ImageSet, Normalisation
-from hpd.registry import Registry, Settings
+from hpd.registry import Only, Registry, Settings
 from hpd.rng import Streams
 from hpd.sources.hmn_budget import Shapes, instance_floats
 
@@ -100,7 +100,7 @@ class DecoderSettings(Settings):
         raise NotImplementedError
 
 
-DECODERS: Registry[DecoderSettings] = Registry("decoder")
+DECODERS: Registry[DecoderSettings] = Registry("decoder", DecoderSettings)
 
 
 @DECODERS.register("conv")
@@ -114,7 +114,9 @@ class ConvDecoderSettings(DecoderSettings):
     init: Literal["real", "noise"] = Field(
         "real", description="real: memories and networks are first fitted to random real images"
     )
-    fit_steps: int = Field(2000, ge=0, description="Adam steps of init=real, on squared errors")
+    fit_steps: Annotated[int, Only("init", "real")] = Field(
+        2000, ge=0, description="Adam steps of init=real, on squared errors"
+    )
 
     def blueprint(self, train: ImageSet, device: torch.device, streams: Streams) -> Blueprint:
         """Return what the decoder will be; see `DecoderSettings.blueprint`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from generators import Generator, LevelState, Prior, StoredGenerator, read_generator
 from hpd.data import ImageSet
 from hpd.errors import ConfigError
+from hpd.registry import Only
 from hpd.rng import Streams
-from hpd.sources.gan import check_fit, match_classes, prior_of
+from hpd.sources.class_matching import GeneratorClasses, match_classes
+from hpd.sources.gan import check_fit, prior_of
 from hpd.sources.gan_levels import LevelPlan
 from hpd.sources.hmn_budget import Shapes
 from hpd.sources.hmn_decoders import DECODERS, Blueprint, Decoder, DecoderSettings
@@ -33,9 +35,7 @@ class GeneratorDecoderSettings(DecoderSettings):
     """A frozen generator behind a small learnt head; the head is counted, the generator is not."""
 
     generator: str = Field(description="bundled name, or folder of a generator")
-    generator_classes: list[int] | None = Field(
-        None, description="the generator's index for each class; null: by name or wnid"
-    )
+    generator_classes: GeneratorClasses = None
     level: int = Field(0, ge=0, description="0: memories give ws; k: the state after k layers")
     keep: Literal["memories", "images"] = Field(
         "memories",
@@ -53,10 +53,16 @@ class GeneratorDecoderSettings(DecoderSettings):
     then_levels: list[int] = Field(
         [], description="levels to optimise after the memories, image by image, ascending"
     )
-    then_steps: int = Field(100, ge=0, description="steps for each of them")
-    lr_ws: float = Field(0.02, gt=0, description="of then_levels")
-    lr_features: float = Field(0.02, gt=0, description="of then_levels")
-    lr_pixels: float = Field(0.02, gt=0, description="of then_levels")
+    then_steps: Annotated[int, Only("then_levels")] = Field(
+        100, ge=0, description="steps for each of them"
+    )
+    lr_ws: Annotated[float, Only("then_levels")] = Field(0.02, gt=0, description="of then_levels")
+    lr_features: Annotated[float, Only("then_levels")] = Field(
+        0.02, gt=0, description="of then_levels"
+    )
+    lr_pixels: Annotated[float, Only("then_levels")] = Field(
+        0.02, gt=0, description="of then_levels"
+    )
 
     def blueprint(self, train: ImageSet, device: torch.device, streams: Streams) -> Blueprint:
         """Return what the decoder will be; see `DecoderSettings.blueprint`."""
@@ -210,14 +216,7 @@ class GeneratorDecoder(Decoder):
     @property
     def provenance(self) -> Mapping[str, object]:
         """Name, hash and licence of the generator."""
-        return {
-            "generator": {
-                "name": self.stored.name,
-                "family": self.generator.spec.family,
-                "sha256": self.stored.sha256,
-                "licence": self.stored.licence,
-            }
-        }
+        return {"generator": self.stored.facts}
 
     def latents(self, code: Tensor, labels: Tensor) -> tuple[LevelState, Tensor]:
         """Return the state at the level and ws [n, num_ws, D] of codes [n, code, 1, 1]."""

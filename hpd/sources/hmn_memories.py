@@ -18,6 +18,7 @@ from torch import Tensor
 from generators import LevelState
 from hpd.data import ImageSet
 from hpd.errors import RunError
+from hpd.registry import Only
 from hpd.rng import Streams
 from hpd.sources.base import ChunkedSettings
 from hpd.sources.hmn_budget import Account
@@ -37,7 +38,7 @@ _SLOPE = 0.2
 class HmnOptions(ChunkedSettings):
     """Options of the memories, their networks and their budget."""
 
-    budget_images: int = Field(
+    budget_images: Annotated[int, Only("budget_floats", None)] = Field(
         1, ge=1, description="floats to store, as the images a class that would take as many"
     )
     budget_floats: int | None = Field(

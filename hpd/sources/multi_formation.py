@@ -14,15 +14,16 @@ import torch.nn.functional as F
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import Self
 
 from generators import Prior, StoredGenerator
-from hpd.checks import check_shape, check_shardable
+from hpd.checks import check_shardable
 from hpd.data import ImageSet
 from hpd.errors import ConfigError
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, SourceSettings, TakesGenerator
 from hpd.sources.pixel import PixelSettings
-from hpd.sources.rendering import sizes
+from hpd.sources.rendering import as_indices, pullback_of
 from hpd.typing import (
     ParameterGroup,
     Pullback,
@@ -65,6 +66,19 @@ class MultiFormationSettings(SourceSettings):
             raise ConfigError("the source takes no generator", got=kind, expected="gan")
         inner = self.of.build_from(stored, self._tiled(train, streams), device, streams)
         return MultiFormationSource(inner, self.factor)
+
+    def on(self, generator: str) -> Self:
+        """Return the options with another generator inside; see `SourceSettings.on`."""
+        return self.model_copy(update={"of": self.of.on(generator)})
+
+    def unprojected(self) -> Self:
+        """Return the options with such a source inside; see `SourceSettings.unprojected`."""
+        return self.model_copy(update={"of": self.of.unprojected()})
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the stages of the source inside are decided by scores."""
+        return self.of.needs_scores
 
     @property
     def has_prior(self) -> bool:
@@ -197,6 +211,7 @@ class MultiFormationSource:
 
         Each stored image that a part is asked of is rendered once, whatever the order.
         """
+        indices = as_indices(indices)
         stored, position = (indices // self._factor**2).unique(return_inverse=True)
         whole, inner_pullback = self.inner.render(stored)
         leaf = whole.requires_grad_()
@@ -205,11 +220,10 @@ class MultiFormationSource:
             parts = everything[position * self._factor**2 + indices % self._factor**2]
 
         def pullback(image_grad: Tensor) -> None:
-            check_shape(image_grad, "N C H W", "image_grad", **sizes(parts))
             (grad,) = torch.autograd.grad(parts, leaf, image_grad)
             inner_pullback(grad)
 
-        return parts.detach(), pullback
+        return parts.detach(), pullback_of(parts, pullback)
 
     def state(self) -> State:
         """Return the state of the source inside."""

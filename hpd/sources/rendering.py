@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hpd.checks import check_shape
+from hpd.arrays import as_labels
+from hpd.checks import check_shape, check_tensor
+from hpd.errors import RunError, ShapeError
 from hpd.typing import Pullback
 
 
@@ -23,34 +26,72 @@ def render_in_chunks(
     Args:
         decode: maps indices [n] to images [n, C, H, W], differentiably in the parameters, each
             image by itself.
-        indices: which images [N], int64.
+        indices: which images [N], int64; an array of other integers is converted.
         chunk_images: most images to decode with a graph at a time.
 
     Returns:
-        images [N, C, H, W], detached, and the pullback, to be called at most once.
+        images [N, C, H, W], detached, and the pullback, to be called at most once. It takes the
+        gradient in the shape and dtype of the images.
+
+    Raises:
+        ShapeError: for what are no indices, and on a CPU for one that no image has; from the
+            pullback for a gradient of another shape or dtype.
+        RunError: from the pullback, if it is called again.
     """
+    indices = as_indices(indices)
     if len(indices) <= chunk_images:
         with torch.enable_grad():
-            kept = decode(indices)
-
-        def pull_through_graph(image_grad: Tensor) -> None:
-            kept.backward(check_shape(image_grad, "N C H W", "image_grad", **sizes(kept)))
-
-        return kept.detach(), pull_through_graph
+            kept = _decoded(decode, indices)
+        return kept.detach(), pullback_of(kept, kept.backward)
 
     with torch.no_grad():
-        images = torch.cat([decode(part) for part in indices.split(chunk_images)])
+        images = torch.cat([_decoded(decode, part) for part in indices.split(chunk_images)])
 
     def pull_by_rendering_again(image_grad: Tensor) -> None:
-        check_shape(image_grad, "N C H W", "image_grad", **sizes(images))
         parts = zip(indices.split(chunk_images), image_grad.split(chunk_images), strict=True)
         for part, grad in parts:
             with torch.enable_grad():
                 decode(part).backward(grad)
 
-    return images, pull_by_rendering_again
+    return images, pullback_of(images, pull_by_rendering_again)
 
 
-def sizes(images: Tensor) -> dict[str, int]:
-    """Return the lengths of images [N, C, H, W] by letter."""
-    return dict(zip("NCHW", images.shape, strict=True))
+def pullback_of(images: Tensor, pull: Pullback) -> Pullback:
+    """Return a pullback that takes one gradient, of these images; its values are not looked at.
+
+    Args:
+        images: [N, C, H, W].
+        pull: what is done with the gradient.
+    """
+    left = [pull]
+
+    def pullback(image_grad: Tensor) -> None:
+        check_tensor(image_grad, "image_grad", images.dtype)
+        lengths = dict(zip("NCHW", images.shape, strict=True))
+        check_shape(image_grad, "N C H W", "image_grad", **lengths)
+        if not left:
+            raise RunError("the pullback was called before", fix="Render again.")
+        left.pop()(image_grad)
+
+    return pullback
+
+
+def as_indices(indices: Any) -> Tensor:
+    """Return which images are wanted, int64 [N]; a tensor of them as it is, unlooked at.
+
+    Raises:
+        ShapeError: if they are no indices, or there are none.
+    """
+    plain = isinstance(indices, Tensor) and indices.dtype == torch.int64 and indices.ndim == 1
+    if plain and len(indices):
+        return indices
+    device = indices.device if isinstance(indices, Tensor) else torch.device("cpu")
+    return as_labels(indices, "indices", device=device)
+
+
+def _decoded(decode: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
+    try:
+        return decode(indices)
+    except IndexError as error:
+        # says which index, and how many images there are
+        raise ShapeError("an index is that of no image", got=error) from error

@@ -26,10 +26,12 @@ from torch import Tensor
 from generators import Generator, LevelState, StoredGenerator, read_generator
 from hpd.device import resolve_precision
 from hpd.errors import ConfigError, RunError
+from hpd.progress import told
 from hpd.registry import Settings
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, SourceSettings
-from hpd.sources.gan import GanSettings, match_classes
+from hpd.sources.class_matching import match_classes
+from hpd.sources.gan import GanSettings
 from hpd.typing import State
 
 
@@ -127,7 +129,7 @@ def _(
     ]
     parts = [
         _decode(network, anchors, classes, sampling, streams, wanted[i : i + settings.chunk_images])
-        for i in range(0, len(wanted), settings.chunk_images)
+        for i in told("drawing images", range(0, len(wanted), settings.chunk_images))
     ]
     return torch.cat(parts)
 

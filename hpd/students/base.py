@@ -110,7 +110,7 @@ class StudentSettings(Settings):
         return student
 
 
-STUDENTS: Registry[StudentSettings] = Registry("student")
+STUDENTS: Registry[StudentSettings] = Registry("student", StudentSettings)
 
 
 def _by_fan_in(layer: nn.Linear | nn.Conv2d, rng: torch.Generator) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hpd.data import ImageSet
+from hpd.data.whitening import recipe_of
 from hpd.errors import DataError, NumericError, RunError
 from hpd.registry import Settings
 from hpd.students.base import STUDENTS, StudentSettings
@@ -76,6 +77,7 @@ def _comparisons(
         ("set of training images (SHA-256)", lambda: (record.images_sha256, train.sha256)),
         ("normalisation (mean)", lambda: (record.mean, normalisation.mean)),
         ("normalisation (std)", lambda: (record.std, normalisation.std)),
+        ("zca", lambda: (record.zca, recipe_of(normalisation))),
     ]
     if training is not None:
         comparisons.append(("training", lambda: _differing(record.training, training)))

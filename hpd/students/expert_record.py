@@ -13,17 +13,20 @@ from typing_extensions import Self
 
 from hpd.augment import OPERATION_NAMES
 from hpd.data import ImageSet, Normalisation
+from hpd.data.whitening import recipe_of
 from hpd.errors import ConfigError
 from hpd.registry import Settings
 from hpd.rng import Streams
+from hpd.seals import digest_json
 from hpd.students.base import STUDENTS, StudentSettings
 from hpd.students.parameters import Layout, layout_of
-from hpd.students.schedule import TrainingSettings, completed_from
+from hpd.students.schedule import HardTraining, TrainingSettings
 
 FORMAT = 1
 _SAMPLE = 2000
+_DIGEST_DIGITS = 8
 _TRAINING = TrainingSettings(
-    epochs=50, lr=0.01, momentum=0.0, weight_decay=0.0, batch_size=256, schedule="constant",
+    epochs=2, lr=0.01, momentum=0.0, weight_decay=0.0, batch_size=256, schedule="constant",
     augment=list(OPERATION_NAMES),
 )  # fmt: skip
 
@@ -32,13 +35,29 @@ class ExpertSettings(Settings):
     """How experts are trained.
 
     Source: Cazenavette et al., CVPR 2022: SGD 0.01 without momentum or weight decay, batches of
-    256, 50 epochs, with the augmentation of DSA; 100 experts.
+    256, with the augmentation of DSA. They train 100 experts for 50 epochs; what a few dozen
+    student steps can follow is the first one or two.
     """
 
-    count: int = Field(10, ge=1, description="experts, each from fresh weights")
-    training: Annotated[TrainingSettings, completed_from(_TRAINING)] = Field(
-        _TRAINING, description="of each expert"
-    )
+    count: int = Field(12, ge=1, description="experts, each from fresh weights")
+    training: HardTraining = Field(_TRAINING, description="of each expert")
+
+
+def default_folder(student: StudentSettings, train: ImageSet) -> str:
+    """Return where experts go that are given no folder: one for each student and data set.
+
+    Args:
+        student: the architecture.
+        train: the real training images.
+    """
+    seen = train.normalisation
+    rests_on = {
+        "student": STUDENTS.dump(student), "images": train.sha256, "mean": list(seen.mean),
+        "std": list(seen.std), "zca": recipe_of(seen),
+    }  # fmt: skip
+    shape = "x".join(map(str, train.image_shape))
+    digest = digest_json(rests_on)[:_DIGEST_DIGITS]
+    return f"runs/experts/{STUDENTS.kind_of(student)}-{shape}-{digest}"
 
 
 class ExpertRecord(Settings):
@@ -51,6 +70,7 @@ class ExpertRecord(Settings):
         classes: name of each class.
         mean: what students saw is ``(x - mean) / std``, x in [0, 1].
         std: see `mean`.
+        zca: how they were whitened besides; None: they were not.
         training: how each expert was trained.
         seed: root of all randomness.
         images: number of training images.
@@ -67,6 +87,7 @@ class ExpertRecord(Settings):
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    zca: dict[str, str] | None = None
     training: TrainingSettings
     seed: int
     images: int
@@ -103,6 +124,7 @@ class ExpertRecord(Settings):
             classes=train.classes,
             mean=train.normalisation.mean,
             std=train.normalisation.std,
+            zca=recipe_of(train.normalisation),
             training=training,
             seed=seed,
             images=len(train),

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
 from hpd.augment import Mixed, OperationName, cutmix, mixup
 from hpd.errors import ConfigError
-from hpd.registry import Settings
+from hpd.registry import Only, Settings
 from hpd.students.base import Student
 
 # up to so many images are one batch, more are batches of the second number, where none is given
@@ -104,6 +104,7 @@ class TrainingSettings(SGDSettings):
     100 images, and at least 1,000 steps.
     """
 
+    momentum: Annotated[float, Only("algorithm", "sgd")] = Field(0.9, ge=0, lt=1)
     batch_size: int | None = Field(
         None,
         ge=1,
@@ -120,10 +121,12 @@ class TrainingSettings(SGDSettings):
     schedule: Literal["step", "cosine", "constant"] = Field(
         "step", description="step: the rate falls at each of `drops`"
     )
-    drops: list[float] = Field(
+    drops: Annotated[list[float], Only("schedule", "step")] = Field(
         [0.5], description="shares of the steps after which schedule=step lowers the rate"
     )
-    drop_factor: float = Field(0.1, gt=0, lt=1, description="what it is multiplied by, each time")
+    drop_factor: Annotated[float, Only("schedule", "step")] = Field(
+        0.1, gt=0, lt=1, description="what it is multiplied by, each time"
+    )
     warmup: float = Field(
         0.0, ge=0, lt=1, description="share of the steps in which the rate rises from 0"
     )
@@ -161,6 +164,14 @@ class TrainingSettings(SGDSettings):
                 "drops are shares of the steps", got=self.drops, expected="above 0 and below 1"
             )
         return self
+
+    @classmethod
+    def applicable(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return of `defaults` what does something beside the options that are given.
+
+        A length that is given replaces theirs, in whatever it is counted.
+        """
+        return super().applicable(without_length(defaults, given), given)
 
     def pace(self, count: int) -> Pace:
         """Return how long a training on `count` images is."""
@@ -207,12 +218,15 @@ class TrainingSettings(SGDSettings):
 def completed(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return options of a training: those that are given, and `defaults` for the others.
 
-    A length that is given replaces that of the defaults, in whatever it is counted.
+    A length that is given replaces that of the defaults, in whatever it is counted; a default that
+    does nothing beside what is given is left out.
 
     >>> completed({"epochs": 300, "min_steps": 1000, "lr": 0.1}, {"steps": 50})
     {'lr': 0.1, 'steps': 50}
+    >>> completed({"drops": [0.3], "lr": 0.1}, {"schedule": "cosine"})
+    {'lr': 0.1, 'schedule': 'cosine'}
     """
-    return {**without_length(defaults, given), **given}
+    return {**TrainingSettings.applicable(defaults, given), **given}
 
 
 def without_length(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,13 +235,30 @@ def without_length(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict
     return {key: value for key, value in options.items() if not replaced or key not in _LENGTH}
 
 
-def completed_from(defaults: TrainingSettings) -> BeforeValidator:
-    """Return what marks a field whose options, where not given, are these and not an evaluation's.
+def without_soft_labels(
+    temperature: object, option: str = "temperature", because: str = ""
+) -> ConfigError:
+    """Return the error of a temperature where a training has hard labels.
 
-    Written as ``Annotated[TrainingSettings, completed_from(defaults)]``.
+    Args:
+        temperature: what was given.
+        option: its dotted name; see `ConfigError`, as for `because`.
+        because: the option on account of which labels are hard.
     """
+    return ConfigError(
+        "temperature does nothing with hard labels",
+        got=temperature,
+        fix="Leave it out.",
+        option=option,
+        because=because,
+    )
 
-    def complete(value: Any) -> Any:
-        return completed(defaults.model_dump(), value) if isinstance(value, Mapping) else value
 
-    return BeforeValidator(complete)
+def _hard(training: TrainingSettings) -> TrainingSettings:
+    if training.temperature != 1.0:
+        raise without_soft_labels(training.temperature)
+    return training
+
+
+HardTraining = Annotated[TrainingSettings, AfterValidator(_hard)]
+"""A training on labels that are classes."""

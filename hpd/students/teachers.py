@@ -34,7 +34,7 @@ from hpd.seals import digest_json, digest_tensor, read_sealed, sealed, unsealed
 from hpd.students.base import STUDENTS, ImageShape, Student, StudentSettings
 from hpd.students.resnet import ResNet18Settings
 from hpd.students.resnet20 import NAME, NORMALISATION, ResNet20Settings, read_resnet20
-from hpd.students.schedule import TrainingSettings, completed_from
+from hpd.students.schedule import HardTraining, TrainingSettings
 from hpd.students.training import in_batches
 from hpd.typing import State
 
@@ -59,9 +59,7 @@ class SqueezeSettings(Settings):
     student: Annotated[StudentSettings, STUDENTS] = Field(
         ResNet18Settings(norm="batch"), description="the architecture; it must have batch norms"
     )
-    training: Annotated[TrainingSettings, completed_from(_TRAINING)] = Field(
-        _TRAINING, description="on the real training images"
-    )
+    training: HardTraining = Field(_TRAINING, description="on the real training images")
 
 
 class TeacherRecord(Settings):

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from hpd.augment import Augmentation, draw_augmentation
 from hpd.data import Images
+from hpd.progress import tell
 from hpd.rng import Streams
 from hpd.students.base import Student
 from hpd.students.schedule import TrainingSettings
 from hpd.students.stack import StudentStack, stackable, width_of
-from hpd.students.training import Lesson, asked, soften, train_plainly
+from hpd.students.training import TRAINING, Lesson, asked, soften, train_plainly
 
 # Measured on a CPU: with more values than this in the first maps of a student's batch it is as
 # fast alone as together with others, and takes less memory (tools/bench_evaluation.py). With fewer
@@ -118,6 +119,7 @@ class _Class:
             images, targets = self._batch([batch for _, batch in own], rngs)
             self._stack.differentiate(torch.stack(images), torch.stack(targets), self._temperature)
             self._step(settings.rate(own[0][0] / self._pace.steps))
+            tell(TRAINING, own[0][0] + 1, self._pace.steps)
 
     def _batch(
         self, batches: Sequence[Tensor], rngs: Sequence[torch.Generator]

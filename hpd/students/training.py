@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,9 +13,13 @@ from torch import Tensor
 
 from hpd.augment import Mixed, draw_augmentation
 from hpd.data import Images
+from hpd.progress import tell, told
 from hpd.rng import Streams, isolated
 from hpd.students.base import Student
 from hpd.students.schedule import SGDSettings, TrainingSettings
+
+TRAINING = "training a network"
+"""What is told of a training, by steps."""
 
 Answer = Callable[[Tensor], Tensor]
 """Turns normalised images [N, C, H, W] into logits [N, K], without gradient."""
@@ -126,6 +131,7 @@ def train_epoch(
             optimizer.step()
             total += loss.detach() * len(batch)
             seen += len(batch)
+            tell(TRAINING, step + 1, pace.steps)
     return float(total) / seen
 
 
@@ -179,15 +185,21 @@ def in_batches(
     function: Callable[[Tensor], Tensor], images: Images, batch_size: int = 256
 ) -> Tensor:
     """Return what a function gives for images [N, ...], some at a time, without gradient."""
-    return torch.cat([function(part) for part in images.split(batch_size)])
+    parts = told("asking a network", images.split(batch_size), _count(images, batch_size))
+    return torch.cat([function(part) for part in parts])
 
 
 @torch.no_grad()
 def accuracy(student: Student, images: Images, labels: Tensor, batch_size: int = 128) -> float:
     """Return the share of normalised images [N, C, H, W] whose label [N] is predicted."""
     student.eval()
+    pairs = zip(images.split(batch_size), labels.split(batch_size), strict=True)
     right = [
         (student(x).argmax(dim=1) == y).sum()
-        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        for x, y in told("testing a network", pairs, _count(images, batch_size))
     ]
     return int(sum(right)) / len(images)
+
+
+def _count(images: Images, batch_size: int) -> int:
+    return math.ceil(len(images) / batch_size)

@@ -17,7 +17,6 @@ Every file is there whole or not at all, and carries a checksum. Nothing in a fi
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,12 +24,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hpd.errors import HpdError, RunError
-from hpd.files import read_about, write_json, write_tensors
+from hpd.files import is_leftover, parse_json, read_about, write_json, write_tensors
 from hpd.registry import Settings
 from hpd.seals import digest_tensor, sealed, unsealed
 from hpd.students.expert_record import FORMAT, ExpertRecord, ExpertSettings
@@ -65,6 +64,9 @@ class ExpertResult(Settings):
         record: SHA-256 of the `experts.json` that the expert belongs to.
     """
 
+    # an expert that did not learn is named, not lost
+    model_config = ConfigDict(allow_inf_nan=True)
+
     losses: tuple[float, ...]
     accuracy_before: float
     accuracy_after: float
@@ -84,6 +86,9 @@ class Progress:
     """
 
     rows: Tensor
+    # an expert that did not learn is named, not lost
+    model_config = ConfigDict(allow_inf_nan=True)
+
     losses: tuple[float, ...]
     accuracy_before: float
     optimizer: State
@@ -113,7 +118,8 @@ class ExpertFolder:
         path = Path(path).expanduser()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            others = [p.name for p in path.iterdir() if not _LEFTOVER.fullmatch(p.name)]
+            names = [p.name for p in path.iterdir()]
+            others = [n for n in names if not (is_leftover(n) or _LEFTOVER.fullmatch(n))]
             if others:
                 raise RunError(
                     f"{path} already holds other files",
@@ -144,7 +150,8 @@ class ExpertFolder:
             raise RunError(
                 f"{path} holds no experts",
                 expected=f"a folder with {RECORD}",
-                fix="Train them with `hpd experts CONFIG`.",
+                fix="Train them with `hpd experts CONFIG` and the same options, or name their"
+                " folder: objective.experts=FOLDER.",
             )
         folder = cls(path, _read_sealed(path / RECORD, ExpertRecord))
         for number in folder._numbers():
@@ -330,7 +337,7 @@ def _read_sealed(path: Path, kind: type[Read]) -> Read:
         RunError: if it is broken, was changed, or is of another format.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         if kind is ExpertRecord and content["format"] != FORMAT:
             raise ValueError(f"it is of format {content['format']}, this hpd reads {FORMAT}")
         # JSON has lists where the settings have tuples, which strictness would refuse

@@ -17,7 +17,7 @@ from hpd.files import write_json
 from hpd.seals import read_sealed, sealed
 from hpd.typing import Step
 
-EVENTS_OF_A_WRITE = 9
+EVENTS_OF_A_WRITE = 7
 
 
 def checkpoint(stage, index):

@@ -167,7 +167,7 @@ def test_an_export_is_whole_or_not_there(name, distilled, tmp_path, monkeypatch)
         raise OSError("disk full")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError, match="disk full"):
         export(distilled, name, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -260,15 +260,9 @@ def test_the_code_in_the_card_runs(distilled, tmp_path, monkeypatch):
 
 def test_hugging_face_names_the_classes(distilled, tmp_path):
     datasets = pytest.importorskip("datasets", reason="needs hpd[exports]")
-    for classes in (distilled.classes, ("same", "same", "other")):
-        cache = tmp_path / f"cache-{classes[0][:4]}"
-        folder = export(
-            replace(distilled, classes=classes), "huggingface", tmp_path / classes[0][:4]
-        )
-        rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(cache))
-        names = rows.features["label"].names
-        assert len(set(names)) == 3
-        assert classes[0] != "T-shirt/top" or tuple(names) == classes
+    folder = export(distilled, "huggingface", tmp_path / "out")
+    rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert tuple(rows.features["label"].names) == distilled.classes
 
 
 def test_shards_are_bounded_and_shuffled(distilled, tmp_path):
@@ -336,7 +330,9 @@ def test_a_path_brings_its_provenance(distilled, tmp_path):
 
 
 def test_grey_images_stay_grey(distilled, tmp_path):
-    grey = replace(distilled, images=distilled.images[:, :1])
+    grey = replace(
+        distilled, images=distilled.images[:, :1], normalisation=Normalisation((0.1,), (0.5,))
+    )
     folder = export(grey, "webdataset", tmp_path / "out", options={"shuffle_seed": None})
     import tarfile
 

@@ -30,7 +30,8 @@ def test_it_says_what_the_run_was(run, distilled):
     page = Page(render_report(run, real_images(distilled.classes)))
     for words in (
         "digits, distilled", "Trial & error", "91.2", "60.0", "6 images", "1,152 floats",
-        "1 min 35 s", "10.0%", "before the first step", "HLR", "36,864", "370,008",
+        "1 min 35 s", "10.0%", "HLR", "36,864", "370,008",
+        "nitial: what the source gave before its first step",
         "1 b4.conv1", "with a score of 1.75", "MIT <i>", "12.5 % outside", "T-shirt/top",
         "data:\n  kind: digits",
     ):  # fmt: skip
@@ -62,7 +63,8 @@ def test_it_says_what_else_was_measured(distilled, tmp_path):
     )
     text = " ".join(Page(render_report(folder, real_images(distilled.classes))).text.split())
     for words in (
-        "real images chosen by k-centre, as many floats", "distilled, the first 5 a class",
+        "centre floats: real images chosen by k-centre, of as many floats",
+        "distilled 5: the first 5 a class",
         "it is 0.123 as a rule", "0.456 apart", "memories <b>", "a budget of 99",
         "convnet of width 128 84.6 (3 epochs)",
     ):  # fmt: skip

@@ -44,9 +44,28 @@ def test_one_table_and_one_picture_of_many_runs(runs, tmp_path):
     assert [line["run"] for line in distilled] == ["tiny", "longer"]
     assert [line["seeds"] for line in distilled] == [[0, 1], [0]]
     assert distilled[0]["students"] == 4
-    assert (out / "comparison.md").read_text().startswith("| run | seeds | student |")
+    text = (out / "comparison.md").read_text()
+    assert text.startswith("Judged by dc, convnet of width 4 and depth 2, 2 epochs, hard labels:")
+    assert "\n| run | seeds | student |" in text
+    assert (out / "comparison.csv").read_text().count("\n") == len(lines) + 1
     with Image.open(out / "comparison.png") as picture:
         picture.load()
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_tables_fit_the_terminal_and_break_no_word(runs, columns):
+    paths = [str(runs / name) for name in ("tiny-0", "longer-0")]
+    result = CliRunner().invoke(main, ["compare", *paths], env={"COLUMNS": str(columns)})
+    table = [line for line in result.output.splitlines() if line.startswith(("┃", "│", "┏"))]
+    assert max(map(len, table)) <= columns
+    assert "seeds" in table[1]
+    for word in ("accuracy %", "trained on") if columns < 100 else ("images a class", "floats"):
+        assert word in result.output
+
+
+def test_runs_are_taken_as_such(runs):
+    run = hpd.load_run(runs / "tiny-0")
+    assert hpd.compare([run, runs / "tiny-1"]) == hpd.compare([runs / "tiny-0", runs / "tiny-1"])
 
 
 def test_a_run_given_twice_counts_once(runs):

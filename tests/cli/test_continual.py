@@ -12,8 +12,9 @@ from PIL import Image
 from small_runs import check_refused
 
 from hpd.cli import main
-from hpd.config import bundled_configs, parse_yaml
-from hpd.continual.settings import ContinualSettings, load_continual
+from hpd.config import bundled_configs
+from hpd.courses.settings import ContinualSettings, load_continual
+from hpd.yaml_text import parse_yaml
 
 CONFIG = {
     "data": {"kind": "digits", "classes": ["0", "1", "3", "7"]},
@@ -55,7 +56,7 @@ def test_it_prints_an_estimate_and_a_table_and_goes_on(config, tmp_path):
 
 
 def test_it_says_how_to_go_on(config, tmp_path, monkeypatch):
-    from hpd.continual.folder import CourseFolder
+    from hpd.courses.folder import CourseFolder
 
     def interrupt(*arguments):
         raise KeyboardInterrupt
@@ -87,6 +88,22 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, config, tmp_p
     (tmp_path / "taken" / "file").touch()
     result = invoke(*([*arguments, "--out", "new"] if "--out" not in arguments else arguments))
     check_refused(result, message)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("memories.large={kind: distilled, source: {kind: pixel, images_per_class: 5}}",
+         "the memory 'large' does not fit the budget"),
+        ("budget_images=500", "has too few images"),
+        ("rehearsal.students=[{kind: convnet, depth: 9}]", "depth of at most"),
+    ],
+)  # fmt: skip
+def test_a_dry_run_weighs_each_memory(override, message, config):
+    assert invoke(config, "--dry-run").exit_code == 0
+    refused = invoke(config, override, "--dry-run")
+    assert refused.exit_code == 2
+    assert message in refused.stderr
 
 
 def test_a_config_of_courses_is_none_of_runs():

@@ -62,6 +62,27 @@ def test_the_command_trains_what_the_config_names(config):
     assert contents("experts") == before
 
 
+def test_experts_of_each_student_and_data_set_have_a_folder(config):
+    """Without one that is named; a run of the same options finds them there."""
+    own = ("objective.experts=null", "objective.expert_training.count=1")
+    places = set()
+    for option in ("seed=0", "data.classes=['0', '1']", "objective.student.width=5"):
+        result = invoke(config, *own, option)
+        assert result.exit_code == 0, result.output
+        places.add(result.stdout.splitlines()[-1].rpartition(": ")[2])
+    assert len(places) == 3
+    assert all(place.startswith("runs/experts/convnet-1x16x16-") for place in places)
+    again = invoke(config, *own)
+    assert again.stdout.startswith("nothing left to train")
+    own += ("objective.max_start_epoch=1", "objective.expert_epochs=1")
+    found = CliRunner().invoke(main, ["distill", config, *own, "--dry-run"])
+    assert found.exit_code == 0, found.output
+    missing = CliRunner().invoke(
+        main, ["distill", config, *own, "objective.student.width=6", "--dry-run"]
+    )
+    assert "hpd experts CONFIG" in missing.stderr
+
+
 def test_options_replace_the_config(config):
     result = invoke(config, "--out", "others", "--count", "1", "--seed", "4")
     assert result.exit_code == 0, result.output

@@ -122,6 +122,7 @@ def test_soft_labels_stay_with_their_images_and_are_counted(run, pruned, tmp_pat
     labelled = tmp_path / "labelled"
     shutil.copytree(run.folder, labelled)
     soft = torch.rand(len(run.distilled), 10, generator=torch.Generator().manual_seed(0))
+    soft = soft / soft.sum(dim=1, keepdim=True)
     folder = RunFolder(labelled)
     folder.write_soft_labels(replace(run.distilled, soft_labels=soft), {"floats": soft.numel()})
     after = api.prune(labelled, *OPTIONS, out=tmp_path / "less").distilled

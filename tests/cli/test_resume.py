@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from conftest import ROOT
 from small_runs import STEPS, contents, metrics, small_config
 
 import hpd
 from generators import read_generator, save_generator
 from hpd.artifacts import RunFolder
+from hpd.artifacts.ledger import Ledger
 from hpd.cli import main
 from hpd.engine.recorder import Recorder
 from hpd.errors import RunError
-from hpd.evaluation.ledger import Ledger
 from hpd.seals import read_sealed
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -222,7 +225,7 @@ def test_two_processes_do_not_write_to_one_folder(here):
             self.refused = 0
 
         def on_step(self, report):
-            with pytest.raises(RunError, match="another process distils into"):
+            with pytest.raises(RunError, match="another process works in it"):
                 hpd.distill("config.yaml", out="run", resume=True)
             self.refused += 1
 
@@ -248,6 +251,10 @@ def kept(monkeypatch):
     return names, before
 
 
+def end_here():
+    raise KeyboardInterrupt
+
+
 def test_an_evaluation_goes_on_with_the_students_at_which_it_was(here, whole, kept):
     hpd.distill("config.yaml", out="run")
     names, before = kept
@@ -267,12 +274,9 @@ def test_an_evaluation_goes_on_with_the_students_at_which_it_was(here, whole, ke
 
 
 def test_students_of_another_evaluation_are_not_taken(here, kept):
-    def stop():
-        raise KeyboardInterrupt
-
     run = hpd.distill("config.yaml", out="run")
     names, before = kept
-    before[2] = stop
+    before[2] = end_here
     with pytest.raises(KeyboardInterrupt):
         hpd.evaluate(run)
     names.clear()
@@ -281,9 +285,65 @@ def test_students_of_another_evaluation_are_not_taken(here, kept):
     assert changed.rows == hpd.evaluate(hpd.distill("config.yaml"), "training.epochs=3").rows
 
 
+def test_an_interrupted_evaluation_outlives_another_one(here, kept):
+    run = hpd.distill("config.yaml", out="run")
+    names, before = kept
+    before[3] = end_here
+    with pytest.raises(KeyboardInterrupt):
+        hpd.evaluate(run, "seeds=3")
+    # the same with fewer students, and another: both come to their end
+    hpd.evaluate(run, "training.epochs=3")
+    hpd.evaluate(run, "seeds=1")
+    assert RunFolder("run").ledger_path.exists()
+    RunFolder("run").tidy()
+    names.clear()
+    again = hpd.evaluate(run, "seeds=3")
+    trained = [*again.rows, *again.references]
+    assert len(names) == 2 * (len(trained) - 1)
+    assert again.rows == hpd.evaluate(hpd.distill("config.yaml"), "seeds=3").rows
+    assert not RunFolder("run").ledger_path.exists()
+
+
+def test_what_a_process_left_that_was_killed_at_the_end_of_an_evaluation_goes(here, monkeypatch):
+    run = hpd.distill("config.yaml", out="run")
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "close", lambda self: None)
+        hpd.evaluate(run)
+    assert RunFolder("run").ledger_path.exists()
+    RunFolder("run").tidy()
+    assert not RunFolder("run").ledger_path.exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"accuracies": {}, "sha256": "0"}', b"[1]"])
 def test_a_broken_ledger_starts_the_evaluation_over(here, content, caplog):
     run = hpd.distill("config.yaml", out="run")
     RunFolder("run").ledger_path.write_bytes(content)
     assert hpd.evaluate(run).rows == hpd.evaluate(hpd.distill("config.yaml")).rows
     assert "the evaluation starts over" in caplog.text
+
+
+def test_nobody_is_let_in_while_the_first_evaluates(here, monkeypatch):
+    """From the first step to the end of the evaluation, there is one holder."""
+    refused = []
+
+    def meanwhile(*args, **options):
+        command = [sys.executable, "-m", "hpd", "distill", "config.yaml", "--out", "run"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        other = subprocess.run(
+            [*command, "--resume"], capture_output=True, text=True, check=False, env=environment
+        )
+        refused.append((other.returncode, other.stderr.splitlines()[-1]))
+        return evaluate(*args, **options)
+
+    from hpd.api import runs
+
+    evaluate = runs.evaluate_sets
+    monkeypatch.setattr(runs, "evaluate_sets", meanwhile)
+    assert distil().exit_code == 0
+    ((code, said),) = refused
+    assert code == 2
+    assert "another process works in it" in said
+    if Path("/proc/locks").exists():
+        assert f"process {os.getpid()} (" in said
+    # and it is free again
+    assert distil("--resume").exit_code == 0

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hpd.data import DATASETS
 from hpd.errors import ConfigError, DataError
@@ -315,3 +316,42 @@ def test_errors_are_one_line_of_a_readable_length_for_any_path(tmp_path):
     with pytest.raises(ConfigError) as caught:
         DATASETS.parse(str(root / "nowhere"))
     assert "\n" not in str(caught.value) and len(str(caught.value)) <= 600
+
+
+def test_files_that_may_be_meant_as_pictures_are_counted(tmp_path):
+    by_class(tmp_path / "train")
+    by_class(tmp_path / "val", count=2)
+    place(tmp_path, "train/cat/a.HEIC", "train/cat/deep/b.heic", "val/dog/c.mp4", "train/dog/d")
+    # what is written about pictures, hidden, or left by a system, is not meant as one
+    place(tmp_path, "train/cat/a.txt", "train/cat/a.json", "val/dog/.c.heic", "val/dog/Thumbs.db")
+    (note,) = listed(tmp_path).notes
+    assert note == (
+        "4 files are passed over, by their suffixes no pictures that are read: "
+        ".heic (2), no suffix (1), .mp4 (1)"
+    )
+    # of classes that are not asked for nobody looks at the files
+    place(tmp_path, "train/eel/0.png", "val/eel/0.png", "train/eel/e.heic")
+    (note,) = listed(tmp_path, classes=["dog", "eel"]).notes
+    assert note.endswith("no suffix (1), .heic (1), .mp4 (1)")
+
+
+def test_one_such_file_is_told_as_one(tmp_path):
+    by_class(tmp_path)
+    place(tmp_path, "cat/a.heic")
+    assert listed(tmp_path).notes[-1] == (
+        "1 file is passed over, by its suffix no picture that is read: .heic (1)"
+    )
+
+
+def test_such_files_are_told_once_before_a_run(tmp_path, caplog):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (8, 8), (40 * i, 0, 90)).save(tmp_path / name / f"{i}.png")
+    place(tmp_path, "cat/a.heic", "dog/b.heic", "dog/b.txt")
+    settings = DATASETS.parse(str(tmp_path))
+    for _ in range(2):
+        assert len(settings.build().train) == 4
+    told = [record for record in caplog.records if "passed over" in record.message]
+    assert [record.levelname for record in told] == ["WARNING"]
+    assert told[0].message.endswith("no pictures that are read: .heic (2)")

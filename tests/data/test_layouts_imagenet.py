@@ -12,7 +12,6 @@ from hpd.data.imagenet import (
     Subset,
     imagenet_indices,
     imagenet_names,
-    indices_of_classes,
     wnids_of,
 )
 from hpd.errors import ConfigError, DataError
@@ -21,6 +20,12 @@ NETTE = (
     "n01440764 n02102040 n02979186 n03000684 n03028079 n03394916 n03417042 n03425413 n03445777"
     " n03888257"
 ).split()
+
+
+def indices_of_classes(names):
+    """The index of each class by its wnid or its name; None if one is not of the thousand."""
+    known = {name: i for i, name in enumerate(imagenet_names().values())} | imagenet_indices()
+    return [known[name] for name in names] if all(name in known for name in names) else None
 
 
 def place(root, *files):

@@ -26,6 +26,7 @@ from hpd.data import ImageSet, Normalisation
 from hpd.data.listing import FileEntry, Listing, Part
 from hpd.data.pictures import PictureOptions
 from hpd.errors import DataError
+from hpd.progress import telling
 
 OPTIONS = PictureOptions()
 
@@ -263,11 +264,11 @@ def test_few_sets_stay_in_memory(tmp_path, cache, monkeypatch):
 
 def test_pictures_are_counted_over_both_parts(tmp_path, cache):
     heard = []
-    with store.telling(lambda done, total: heard.append((done, total))):
+    with telling(lambda what, done, total: heard.append((done, total))):
         read(listing_of(tmp_path / "d", train=40, test=5))
     assert heard[-1] == (135, 135) and {total for _, total in heard} == {135}
     assert heard == sorted(heard) and len(heard) > 2
-    with store.telling(lambda done, total: heard.append("again")):
+    with telling(lambda what, done, total: heard.append("again")):
         read(listing_of(tmp_path / "d", train=40, test=5, write=False))
     assert "again" not in heard
 
@@ -308,7 +309,8 @@ def test_another_size_is_told_at_once(tmp_path, cache, opened, monkeypatch, part
     opened.clear()
     with pytest.raises(DataError, match=r"differ in size: .*got .*x. px, expected .*x. px"):
         read(listing_of(root, train=100, write=False))
-    assert opened.total() < 10
+    # a thread that the system lets run alone meanwhile comes to the end of its task at most
+    assert opened.total() <= decoding._PER_TASK + 10 < 100
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

@@ -225,7 +225,7 @@ def test_an_expert_that_diverges_is_named_and_earlier_ones_are_kept(images, tmp_
 @pytest.mark.skipif(sys.platform == "win32", reason="has no locks of folders")
 def test_nobody_trains_in_a_folder_in_which_another_does(images, tmp_path):
     def meanwhile(*epoch):
-        with pytest.raises(RunError, match="another process trains experts"):
+        with pytest.raises(RunError, match="another process works in it"):
             train(tmp_path, images)
         heard.append(epoch)
 

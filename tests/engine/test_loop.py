@@ -7,23 +7,13 @@ import math
 import pytest
 import torch
 from conftest import CPU
+from small_runs import Hears
 
 from hpd.engine import OptimizerSettings, optimise
 from hpd.engine.loop import render_all
 from hpd.errors import NumericError
 from hpd.sources import SOURCES
-from hpd.typing import Matched
-
-
-class Quiet:
-    def __init__(self):
-        self.steps, self.stages = [], []
-
-    def on_step(self, report):
-        self.steps.append(report)
-
-    def on_stage(self, report):
-        self.stages.append(report)
+from hpd.typing import Matched, Score
 
 
 def brighten(images, labels, step):
@@ -52,7 +42,7 @@ def levels(images, streams, generator_folder):
 
 
 def run(source, selector, objective=brighten, select_every=1, observer=None):
-    observer = observer or Quiet()
+    observer = observer or Hears()
     settings = OptimizerSettings()
     return optimise(source, objective, selector, settings, observer, select_every=select_every)
 
@@ -106,7 +96,7 @@ def test_each_stage_starts_where_the_best_of_the_last_ended(levels):
             firsts.append(images.clone())
         return brighten(images, labels, step)
 
-    class Look(Quiet):
+    class Look(Hears):
         def on_stage(self, report):
             lasts.append(render_all(levels))
 
@@ -116,7 +106,7 @@ def test_each_stage_starts_where_the_best_of_the_last_ended(levels):
 
 
 def test_what_a_stage_starts_with_is_not_scored_again(levels):
-    asked, observer = [], Quiet()
+    asked, observer = [], Hears()
 
     def selector(images, labels):
         asked.append(float(images.mean()))
@@ -143,7 +133,7 @@ def test_other_images_at_the_start_of_a_stage_are_scored(levels, monkeypatch):
 
 
 def test_scores_come_every_so_many_steps(source):
-    observer = Quiet()
+    observer = Hears()
     run(source, distance_to(0.6), select_every=8, observer=observer)
     scored = [r.step.index for r in observer.steps if r.score is not None]
     assert scored == [0, 8, 16]
@@ -174,7 +164,7 @@ def test_what_is_not_finite_stops_the_run(levels, where):
         grad = torch.full_like(images, math.inf if broken and where == "gradient" else 0.0)
         return Matched(loss, grad)
 
-    observer = Quiet()
+    observer = Hears()
     with pytest.raises(NumericError, match=r"at step 2 of stage '1 b4.conv1'.*learning rate"):
         run(levels, keep_last, objective, observer=observer)
     assert len(observer.stages) == 1
@@ -208,3 +198,69 @@ def test_a_source_that_draws_batches_is_scored_whole(images, streams):
     run(source, selector, objective)
     assert matched == [(3, [0, 1, 2]), (3, [0, 0, 2])] * 2
     assert scored == [[0, 0, 1, 1, 2, 2]] * 5
+
+
+def searching(images, streams, generator_folder, trial=2, steps=6):
+    options = {"kind": "gan", "generator": generator_folder, "steps": steps, "lr_ws": 0.05,
+               "search": "levels", "trial_steps": trial}  # fmt: skip
+    return SOURCES.parse(options).build(images, CPU, streams)
+
+
+@pytest.fixture
+def search(images, streams, generator_folder):
+    return searching(images, streams, generator_folder)
+
+
+def only_at(stages, observer):
+    """A selector for which images get better in some stages, by what was heard so far."""
+    best = [0.0]
+
+    def selector(images, labels):
+        if len(observer.stages) in stages:
+            best[0] -= 1.0
+        return best[0]
+
+    return selector
+
+
+def test_levels_that_bring_nothing_are_skipped_and_the_others_get_their_steps(search):
+    observer = Hears()
+    before = render_all(search)
+    outcome = run(search, only_at({1, 3}, observer), select_every=3, observer=observer)
+    taken = [report.stage.steps for report in outcome.stages]
+    assert [report.skipped for report in outcome.stages] == [True, False, True, False, True]
+    # 30 in all: 2, then a quarter of 28, 2 again, half of 19, and what is left would be 10
+    assert taken == [2, 7, 2, 9, 2]
+    assert len(observer.steps) == sum(taken)
+    first = outcome.stages[0]
+    assert (first.best_step, [m.step for m in first.measured]) == (0, [0, 2])
+    assert not torch.equal(outcome.images, before)
+
+
+def test_a_level_that_is_skipped_changes_nothing(search):
+    observer = Hears()
+    before = render_all(search)
+    outcome = run(search, only_at(set(), observer), select_every=1, observer=observer)
+    assert all(report.skipped for report in outcome.stages)
+    assert torch.equal(outcome.images, outcome.initial_images)
+    torch.testing.assert_close(render_all(search), before, rtol=0, atol=1e-5)
+    assert outcome.kept_start
+
+
+def test_what_is_as_good_within_the_margin_is_not_better_in_a_trial(search):
+    """Though outside of one it would be kept: more steps that do no harm."""
+    observer = Hears()
+    outcome = run(search, lambda images, labels: Score(0.5, 0.1), observer=observer)
+    assert all(report.skipped and report.best_step == 0 for report in outcome.stages)
+
+
+def test_a_trial_that_is_longer_than_its_stage_decides_nothing(images, streams, generator_folder):
+    source = searching(images, streams, generator_folder, trial=9)
+    outcome = run(source, only_at(set(), Hears()))
+    assert [report.stage.steps for report in outcome.stages] == [6] * 5
+    assert not any(report.skipped for report in outcome.stages)
+
+
+def test_without_scores_every_level_takes_its_steps(search):
+    outcome = run(search, keep_last)
+    assert [report.stage.steps for report in outcome.stages] == [6] * 5

@@ -76,6 +76,8 @@ def test_every_source_goes_on_to_the_bit(run, tmp_path, kind, source_settings):
     [
         ("gan", {"levels": [0, 1, 3], "lr_generator": 1e-3}),
         ("gan", {"levels": [1, 3], "features": "random"}),
+        ("gan", {"levels": [0, 1, 3], "search": "levels", "trial_steps": 2}),
+        ("gan", {"levels": [0, 1, 3], "search": "levels", "trial_steps": 3, "lr_ws": 5.0}),
         ("hmn", {"decoder": {"kind": "stylegan", "level": 1, "then_levels": [1, 3]}}),
     ],
 )
@@ -100,11 +102,13 @@ def test_every_objective_goes_on_to_the_bit(
         objective["network"] = {"steps": 3, "epochs": 1, "momentum": 0.9, "train_on": "real"}
     if kind == "trajectory":
         objective["student_lr_rate"] = 1e-3
+    if kind == "regression":
+        objective["pool"] = {"networks": 2, "updates": 3}
     snapshots = check_every_snapshot(
         run, tmp_path, source=source_settings("gan", levels=[0, 2], steps=STEPS),
         objective=objective, selector="last",
     )  # fmt: skip
-    remembers = kind in ("gradient", "trajectory")
+    remembers = kind in ("gradient", "regression", "trajectory")
     assert any(snapshot.objective for snapshot in snapshots) == remembers
 
 

@@ -15,14 +15,13 @@ from hpd.engine import SELECTORS
 from hpd.engine.selection.base import some_of
 from hpd.engine.selection.ridge import (
     RidgeError,
-    centred_targets,
-    ridge_predictions,
     squared_error,
     vote_error,
 )
 from hpd.errors import ConfigError
 from hpd.rng import Streams
 from hpd.students import STUDENTS
+from hpd.students.ridge import centred_targets, ridge_predictions
 
 
 def build(train, **options):

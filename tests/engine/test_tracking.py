@@ -37,10 +37,15 @@ def test_tensorboard_shows_what_the_metrics_say(tmp_path, generator_folder):
     hpd.distill(config, out=tmp_path / "run")
     shown, reader = events(tmp_path / "run" / "tensorboard")
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert len(lines) == STEPS
-    assert shown["loss"] == pytest.approx(dict(enumerate(line["loss"] for line in lines)))
-    scores = {i: line["score"] for i, line in enumerate(lines) if line["score"] is not None}
-    assert shown["score"] == pytest.approx(scores)
+    steps = [line for line in lines if line["loss"] is not None]
+    ends = [line for line in lines if line["loss"] is None]
+    assert (len(steps), len(ends)) == (STEPS, 2)
+    assert shown["loss"] == pytest.approx(dict(enumerate(line["loss"] for line in steps)))
+    for name in ("score", "fixed_loss"):
+        # the first stage ends where the second starts, whose value comes later
+        wanted = {STEPS // 2: ends[0][name]}
+        wanted |= {i: line[name] for i, line in enumerate(steps) if line[name] is not None}
+        assert shown[name] == pytest.approx({**wanted, STEPS: ends[1][name]})
     assert shown["stage"] == {i: float(i >= STEPS // 2) for i in range(STEPS)}
     best = [stage["score"] for stage in stages(tmp_path / "run")]
     assert shown["best_score"] == pytest.approx({STEPS // 2: best[0], STEPS: best[1]})

@@ -186,10 +186,10 @@ def test_command_refuses_in_one_line(options, message):
     assert result.output.count("\n") == 1
 
 
-def test_command_says_that_digits_lie_in_no_folder(tmp_path):
+def test_command_says_that_no_data_lie_in_a_folder(tmp_path):
     result = CliRunner().invoke(main, [*COMMAND, "--data", str(tmp_path)])
     assert result.exit_code == 2
-    assert "digits16 was not trained on data from such a place" in result.output
+    assert "needs a subfolder per class" in result.output
 
 
 @pytest.mark.slow

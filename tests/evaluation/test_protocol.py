@@ -11,6 +11,7 @@ from conftest import CPU, SMALL_STUDENT, tiny_generator
 
 from generators import Prior, StoredGenerator
 from hpd.artifacts import DistilledSet
+from hpd.artifacts.ledger import Ledger
 from hpd.data import Dataset
 from hpd.errors import ConfigError
 from hpd.evaluation import (
@@ -23,7 +24,6 @@ from hpd.evaluation import (
 )
 from hpd.evaluation.card import Card
 from hpd.evaluation.contenders import Materials, contenders
-from hpd.evaluation.ledger import Ledger
 from hpd.rng import Streams
 from hpd.storage import Amount
 from hpd.students import STUDENTS
@@ -104,6 +104,11 @@ def test_several_networks_give_several_rows(dataset, images):
     wide = SMALL_STUDENT | {"width": 6}
     evaluation = evaluate(dataset, one_each, students=[SMALL_STUDENT, wide], full_training=None)
     assert len(evaluation.rows) == 8
+    assert {row.network for row in evaluation.rows} == {"convnet width 4", "convnet width 6"}
+    first, second = (evaluation.row("distilled", f"convnet width {w}") for w in (4, 6))
+    assert first is not second
+    with pytest.raises(ConfigError, match="expected convnet width 4 or convnet width 6"):
+        evaluation.row("distilled", "convnet")
 
 
 def test_a_set_is_compared_at_as_many_images_and_at_as_many_floats(dataset, images):
@@ -192,9 +197,10 @@ def test_coresets_are_those_of_a_trained_network(dataset, images):
 
 def test_soft_labels_come_from_a_teacher_for_every_small_set(dataset, images):
     one_each = as_set(images, torch.tensor([0, 12, 24]))
-    options = {"training": {"epochs": 40, "lr": 0.05, "temperature": 2.0}, "seeds": 1}
-    hard = evaluate(dataset, one_each, **options)
-    soft = evaluate(dataset, one_each, labels="soft", **options)
+    training = {"epochs": 40, "lr": 0.05}
+    hard = evaluate(dataset, one_each, training=training, seeds=1)
+    training["temperature"] = 2.0
+    soft = evaluate(dataset, one_each, labels="soft", training=training, seeds=1)
     labels = {row.name: row.labels for row in soft.rows}
     assert labels == {
         "distilled": "soft", "initial": "soft", "random_real": "soft", "random_real_bits": "soft",

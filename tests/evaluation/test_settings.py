@@ -61,6 +61,15 @@ def test_every_protocol_takes_1000_steps_of_small_sets_and_its_epochs_of_large_o
     assert training.pace(6400).batches == 100
 
 
+def test_a_student_that_is_there_twice_is_refused():
+    twice = [{"kind": "convnet", "width": 8}, {"kind": "convnet", "width": 8}]
+    with pytest.raises(ConfigError, match=r"a student is there twice.*width.*8"):
+        EvaluationSettings.read({"students": twice})
+    # the default in full is the default
+    with pytest.raises(ConfigError, match="twice"):
+        EvaluationSettings.read({"students": ["convnet", {"kind": "convnet", "width": 128}]})
+
+
 @pytest.mark.parametrize("length", [{"epochs": 7}, {"steps": 7}])
 def test_a_length_that_is_given_replaces_that_of_the_protocol(length):
     training = EvaluationSettings.read({"protocol": "dsa", "training": length}).training

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import statistics
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from hpd.cli.tables import evaluation_table
 from hpd.evaluation import Evaluation, Row
-from hpd.evaluation.summary import Result, as_json, markdown, picture, summarise, table_of
+from hpd.evaluation.summary import (
+    Result,
+    as_csv,
+    as_json,
+    long_table_of,
+    markdown,
+    picture,
+    summarise,
+    table_of,
+    tables_of,
+    why_apart,
+)
 from hpd.storage import Amount, Storage
 
 
@@ -21,9 +34,9 @@ def row(
     return Row(name, network, per_class, storage, mean, std, list(range(students)), hlr=hlr)
 
 
-def result(name, seed, *rows, source="pixel", **protocol):
+def result(name, seed, *rows, source="pixel", **settings):
     config = {"seed": seed, "source": {"kind": source}, "device": "cpu", "evaluation": {"x": seed}}
-    return Result(name, config, protocol, rows)
+    return Result(name, config, {"settings": settings, "format": 3}, rows)
 
 
 THREE = [
@@ -76,6 +89,99 @@ def test_another_protocol_is_another_group():
     assert [line.run for line in lines] == ["a", "a (2)"]
 
 
+def judged(kind="convnet", width=32, **options):
+    training = {"steps": options.pop("steps", 50), "lr": 0.01}
+    students = [{"kind": kind, "width": width}]
+    return {"protocol": "dc", "labels": "hard", "students": students, "training": training,
+            "seeds": 5, **options}  # fmt: skip
+
+
+def test_what_was_judged_otherwise_stands_in_another_table():
+    runs = [
+        result("a", 0, row("distilled", 1), source="a", **judged()),
+        # the number of students, and rows that were asked for, change no accuracy
+        result("b", 0, row("distilled", 2), source="b", **judged(seeds=2, counts=[1])),
+        result("wide", 0, row("distilled", 3), source="c", **judged(width=128)),
+        result("long", 0, row("distilled", 3), source="d", **judged(steps=9)),
+        result("soft", 0, row("distilled", 3), source="e", **judged(labels="soft")),
+    ]
+    lines = summarise(runs)
+    assert [line.table for line in lines] == [1, 1, 2, 3, 4]
+    assert [how for how, _ in tables_of(lines)] == [
+        "dc, convnet of width 32, 50 steps, hard labels",
+        "dc, convnet of width 128, 50 steps, hard labels",
+        "dc, convnet of width 32, 9 steps, hard labels",
+        "dc, convnet of width 32, 50 steps, soft labels",
+    ]
+    apart = why_apart(lines)
+    assert "labels: hard | hard | hard | soft" in apart
+    assert any(
+        line.startswith("student: convnet of width 32 | convnet of width 128") for line in apart
+    )
+    assert why_apart(lines[:2]) == []
+    text = markdown(lines)
+    assert text.count("| run | seeds |") == 4
+    assert "The tables do not compare: " in text
+    assert as_json(lines)["not_comparable"] == apart
+    table = list(csv.DictReader(io.StringIO(as_csv(lines))))
+    assert [(r["table"], r["length"], r["labels"]) for r in table][2:4] == [
+        ("2", "50 steps", "hard"), ("3", "9 steps", "hard"),
+    ]  # fmt: skip
+
+
+def test_other_test_images_do_not_compare():
+    one, other = (
+        replace(
+            result(name, 0, row("distilled", 1), source=name, **judged()),
+            record={"settings": judged(), "data": {"test_sha256": name}},
+        )
+        for name in "ab"
+    )
+    assert [line.table for line in summarise([one, other])] == [1, 2]
+    assert why_apart(summarise([one, other])) == ["test images: a | b"]
+
+
+def test_any_other_option_that_parts_two_tables_is_named():
+    runs = [
+        result("a", 0, row("distilled", 1), source="a", **judged()),
+        result("b", 0, row("distilled", 2), source="b", **judged(rate_factors={"convnet": 0.5})),
+    ]
+    runs[1].record["settings"]["training"]["cutmix"] = 0.5
+    lines = summarise(runs)
+    assert [line.table for line in lines] == [1, 2]
+    assert why_apart(lines) == [
+        "training.cutmix: not said | 0.5", "rate_factors.convnet: not said | 0.5",
+    ]  # fmt: skip
+
+
+def test_students_of_one_kind_are_told_apart():
+    students = [{"kind": "convnet", "width": width} for width in (8, 16)]
+    both = {**judged(), "students": students}
+    one, alone = (
+        result("a", 0, row("distilled", 1, network="convnet width 8"),
+               row("distilled", 2, network="convnet width 16"), **both),
+        result("b", 0, row("distilled", 3), source="b", **judged(width=16)),
+    )  # fmt: skip
+    lines = summarise([one, alone])
+    assert [(line.accuracy_mean, line.table) for line in lines] == [(1, 1), (2, 2), (3, 2)]
+    assert [how.split(", ")[1] for how, _ in tables_of(lines)] == [
+        "convnet of width 8", "convnet of width 16",
+    ]  # fmt: skip
+
+
+def test_a_key_that_earlier_versions_did_not_write_parts_no_group():
+    old, new = THREE[0], THREE[1]
+    new = replace(new, config={**new.config, "own_code": []})
+    assert len({line.run for line in summarise([old, new])}) == 1
+
+
+def test_the_long_table_has_the_same_numbers():
+    lines = summarise(THREE)
+    wide, long = table_of(lines), long_table_of(lines)
+    assert [r[5] for r in long[1:]] == ["92.0 ± 2.8", "61.0 ± 1.4", "80.0 ± 2.0"]
+    assert {cell for r in wide[1:] for cell in r[5:] if cell} == {r[5] for r in long[1:]}
+
+
 def test_the_table_has_a_line_for_each_group_and_student():
     several = [*THREE, result("vgg", 0, row("distilled", 70, network="vgg11"), source="x|y")]
     heading, *rows = table_of(summarise(several))
@@ -83,7 +189,8 @@ def test_the_table_has_a_line_for_each_group_and_student():
     assert rows[0] == ["digits", "0, 1", "convnet", "1", "100", "92.0 ± 2.8", "61.0 ± 1.4"]
     assert [r[2] for r in rows] == ["convnet", "convnet", "vgg11"]
     text = markdown(summarise(several))
-    assert text.splitlines()[2] == "| " + " | ".join(rows[0]) + " |"
+    first = table_of([line for line in summarise(several) if line.table == 1])
+    assert text.splitlines()[4] == "| " + " | ".join(first[1]) + " |"
     assert as_json(summarise(several))["lines"][0]["accuracy_mean"] == 92
 
 
@@ -92,7 +199,7 @@ def test_a_single_student_has_no_deviation(students, shown):
     own = row("distilled", 90, 3.0, students=students)
     assert table_of(summarise([result("a", 0, own)]))[1][5] == shown
     table = evaluation_table(Evaluation([own]))
-    assert list(table.columns[2].cells) == [shown]
+    assert [str(cell) for cell in table.columns[2].cells] == [shown]
 
 
 def test_the_picture_is_one(tmp_path):

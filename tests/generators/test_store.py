@@ -90,3 +90,39 @@ def test_bundled_generators_are_whole(name):
     images = stored.generator(ws)
     assert images.shape == (2, spec.channels, spec.resolution, spec.resolution)
     assert float(images.abs().max()) < 2
+
+
+def test_one_file_of_a_folder_names_the_folder(stored):
+    for name in ("model.safetensors", "generator.json"):
+        with pytest.raises(GeneratorError, match=f"Give the folder: {stored}"):
+            read_generator(stored / name)
+
+
+def test_weights_that_lost_their_description_are_read_by_their_names(stored, caplog):
+    (stored / "generator.json").unlink()
+    again = read_generator(stored / "model.safetensors")
+    assert again.generator.spec.num_classes == tiny_generator().spec.num_classes
+    assert "clamp" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"classes": ["a"]}, "not those of all classes: got 1, expected 3"),
+        ({"classes": "abc"}, "no list of names"),
+        ({"classes": [1, 2, 3]}, "no list of names"),
+        ({"version": "1"}, "does not say its version"),
+        ({"provenance": [1]}, "no mapping"),
+        ({"family": "stylegan2", "classes": []}, "does not fit the options"),
+    ],
+)
+def test_descriptions_that_make_no_sense_are_named(stored, values, message):
+    change(stored, **values)
+    with pytest.raises(GeneratorError, match=message):
+        read_generator(stored)
+
+
+def test_a_description_that_is_no_mapping_is_named(stored):
+    (stored / "generator.json").write_text("[1]")
+    with pytest.raises(GeneratorError, match="does not say its version"):
+        read_generator(stored)

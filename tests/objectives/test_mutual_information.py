@@ -15,6 +15,7 @@ from hpd.errors import ConfigError
 from hpd.objectives import ADD_ONS, OBJECTIVES
 from hpd.objectives.base import WithAddOns
 from hpd.objectives.mutual_information import (
+    MutualInformation,
     contrastive,
     info_nce,
     information_bound,
@@ -158,14 +159,14 @@ def test_the_gradient_is_that_of_the_loss(variant, build, float64, rng):
 def test_the_real_side_has_no_gradient_and_images_are_left_alone(build, synthetic, monkeypatch):
     seen = []
     add_on = build()._added[0].objective
-    features = type(add_on)._features
+    features = MutualInformation._features
 
     def spy(self, student, images, augment):
         found = features(self, student, images, augment)
         seen.append([each.requires_grad for each in found])
         return found
 
-    monkeypatch.setattr(type(add_on), "_features", spy)
+    monkeypatch.setattr(MutualInformation, "_features", spy)
     kept = synthetic.clone()
     matched = add_on(synthetic, LABELS, STEP)
     assert seen == [[False], [True]]

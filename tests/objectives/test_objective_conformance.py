@@ -85,6 +85,8 @@ def test_the_real_set_itself_has_no_distance(kind, make, images):
         pytest.skip("an expert trains on the real set in another order than the student")
     if kind == "recovery":
         pytest.skip("the cross entropy of a teacher has no zero")
+    if kind == "regression":
+        pytest.skip("a linear map of a few features does not reach every label")
     objective = make(real_batch=12)
     got = objective(images.unit(), images.labels, STEP)
     noise = objective(1 - images.unit(), images.labels, STEP)
@@ -139,7 +141,11 @@ def test_a_restored_objective_goes_on_as_if_nothing_had_happened(
     kind, images, streams, make, synthetic
 ):
     """Weights on the way and learnt rates: what the step alone does not decide."""
-    options = {"network": {"momentum": 0.5, "epochs": 2}} if kind == "gradient" else {}
+    learns = {
+        "gradient": {"network": {"momentum": 0.5, "epochs": 2}},
+        "regression": {"pool": {"networks": 2, "updates": 3}},
+    }
+    options = learns.get(kind, {})
     steps = [Step(0, i) for i in range(4)]
     straight = make(**options)
     wanted = [straight(synthetic, LABELS, step) for step in steps]

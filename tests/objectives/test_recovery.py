@@ -25,6 +25,12 @@ STEP = Step(0, 3)
 DIRECTED = {"mode": "directed", "rho": 0.3, "steps": 3}
 
 
+def adjusted(**options):
+    """DIRECTED with other options, less those that do nothing beside them."""
+    mode = {"mode": options.get("mode", "directed")}
+    return mode | AdjustmentSettings.applicable(DIRECTED | options, mode)
+
+
 @pytest.fixture
 def make(images, streams, teacher_folder):
     def build(train=images, **options):
@@ -193,7 +199,7 @@ def test_the_random_way_is_as_long(network):
 def test_the_teacher_is_the_same_to_the_bit_whatever_happens(
     mode, view, make, synthetic, monkeypatch
 ):
-    objective = make(adjustment=DIRECTED | {"mode": mode, "view": view})
+    objective = make(adjustment=adjusted(mode=mode, view=view))
     network = objective._teacher.network
     before = digest_network(network)
     objective(synthetic, LABELS, STEP)
@@ -213,7 +219,7 @@ def test_the_teacher_is_the_same_to_the_bit_whatever_happens(
 
 def test_every_mode_gives_another_gradient_and_no_way_gives_none(make, synthetic):
     def grad(**adjustment):
-        return make(adjustment=DIRECTED | adjustment)(synthetic, LABELS, STEP).image_grad
+        return make(adjustment=adjusted(**adjustment))(synthetic, LABELS, STEP).image_grad
 
     plain = make()(synthetic, LABELS, STEP).image_grad
     assert torch.equal(grad(mode="none"), plain)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from conftest import CPU, SMALL_STUDENT, SMALL_TRAINING
@@ -151,9 +153,9 @@ def test_batches_use_every_image_before_any_a_second_time(build, rng):
 
 
 def test_the_student_rate_is_learnt(build, rng):
-    """A step along the gradient of the rate; and none where it is not asked for."""
+    """A step along the gradient of its logarithm; and none where it is not asked for."""
     synthetic = torch.rand(6, 1, 8, 8, generator=rng)
-    fixed, learning = build(student_lr_rate=0), build(student_lr_rate=1e-3)
+    fixed, learning = build(student_lr_rate=0), build(student_lr_rate=0.1)
     rates = []
     for objective in (fixed, learning):
         first = objective(synthetic, LABELS, Step(0, 0))
@@ -167,11 +169,87 @@ def test_the_student_rate_is_learnt(build, rng):
     assert rates[1] != pytest.approx(0.1, rel=1e-6)
 
 
-def test_a_rate_that_becomes_negative_stops_the_run(build, rng):
-    objective = build(student_lr_rate=1e6)
+def test_the_logarithm_moves_alike_wherever_it_starts(build, float64, rng):
+    """By the rate times ``d loss / d log lr``, from central differences."""
+    synthetic, rate, h = torch.rand(6, 1, 8, 8, generator=rng), 0.01, 1e-5
+
+    def loss(lr):
+        return build(student_lr=lr)(synthetic, LABELS, Step(0, 0)).loss
+
+    for start in (0.05, 0.2):
+        objective = build(student_lr=start, student_lr_rate=rate)
+        objective(synthetic, LABELS, Step(0, 0))
+        ahead, behind = loss(start * math.exp(h)), loss(start * math.exp(-h))
+        slope = (ahead - behind) / (2 * h)
+        moved = math.log(objective.provenance["student_lr"] / start)
+        assert moved == pytest.approx(-rate * slope, rel=1e-3)
+
+
+def test_a_rate_that_is_out_of_bounds_stops_the_run(build, rng):
+    objective = build(student_lr_rate=1e9)
     with pytest.raises(NumericError, match="student_lr_rate"):
         for i in range(20):
             objective(torch.rand(6, 1, 8, 8, generator=rng), LABELS, Step(0, i))
+
+
+def test_the_rate_is_found_on_the_first_images(build, images):
+    """It is the best of many, on the way from initialisation, and no score finds it for the run."""
+    real = images.unit()[::2]
+    labels = images.labels[::2]
+    objective = build(student_lr=None, student_lr_rate=0, augment=[], max_start_epoch=1)
+    kept = objective.state()
+    objective(real, labels, Step(-1, 0))
+    objective.load_state(kept)
+    assert objective.provenance["student_lr"] is None
+    objective(real, labels, Step(0, 0))
+    found = objective.provenance["student_lr"]
+
+    def loss(lr):
+        fixed = build(student_lr=lr, student_lr_rate=0, augment=[], max_start_epoch=1)
+        return sum(fixed(real, labels, Step(0, i)).loss for i in range(6))
+
+    assert loss(found) < min(loss(found / 2), loss(found * 2))
+    # the images of the first step decide, and a restored one finds nothing anew
+    again = build(student_lr=None, student_lr_rate=0)
+    again.load_state(objective.state())
+    again(1 - real, labels, Step(0, 1))
+    assert again.provenance["student_lr"] == found
+
+
+def test_a_way_that_is_too_short_is_said(build, images, caplog):
+    build(student_lr=None, student_steps=1)(images.unit()[:6], LABELS, Step(0, 0))
+    caplog.clear()
+    objective = build(student_lr=None)
+    objective._warn_of_reach(torch.tensor(1e-5))
+    assert "a student's way of 3 steps at 1e-05 is short" in caplog.text
+
+
+def test_starts_come_later_as_the_run_goes_on(build, rng):
+    """And a score is of all of them, whenever it is asked for."""
+    synthetic = torch.rand(6, 1, 8, 8, generator=rng)
+    objective = build(difficulty=3, max_start_epoch=2)
+    seen = []
+    original = objective._piece
+
+    def piece(expert, epoch, like):
+        seen.append(epoch)
+        return original(expert, epoch, like)
+
+    objective._inside._piece = piece
+    objective(synthetic, LABELS, Step(0, 0))
+    state = objective.state()
+    for index in range(1, 3):
+        objective(synthetic, LABELS, Step(0, index))
+    assert seen == [0, 0, 0]
+    for index in range(3, 40):
+        objective(synthetic, LABELS, Step(index % 2, index))
+    assert set(seen[3:]) == {0, 1}
+    objective.load_state(state)
+    seen.clear()
+    for draw in range(20):
+        objective(synthetic, LABELS, Step(-1 - draw, 0))
+        objective.load_state(state)
+    assert set(seen) == {0, 1}
 
 
 def test_what_is_wrong_is_named_before_the_run_starts(build, images, tmp_path):

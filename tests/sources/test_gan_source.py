@@ -15,7 +15,8 @@ from hpd.engine.loop import render_all
 from hpd.errors import ConfigError, GeneratorError, NumericError, RunError
 from hpd.rng import Streams
 from hpd.sources import SOURCES
-from hpd.sources.gan import match_classes
+from hpd.sources.class_matching import match_classes
+from hpd.yaml_text import parse_value
 
 
 @pytest.fixture
@@ -109,8 +110,8 @@ def test_features_that_are_not_finite_stop_the_run(build):
         ({"levels": []}, ConfigError, "ascending levels"),
         ({"steps": [1, 2]}, ConfigError, "one for each level"),
         ({"steps": -1}, ConfigError, "one for each level"),
-        ({"generator_classes": [0, 1]}, GeneratorError, "expected 3 numbers in 0..2"),
-        ({"generator_classes": [0, 1, 3]}, GeneratorError, "expected 3 numbers in 0..2"),
+        ({"generator_classes": [0, 1]}, GeneratorError, "got 2 for 3, in the order a, b, c"),
+        ({"generator_classes": [0, 1, 3]}, GeneratorError, "no class 3"),
         ({"init": "average", "images_per_class": 2}, ConfigError, "alike"),
     ],
 )
@@ -120,7 +121,7 @@ def test_what_does_not_fit_is_refused(build, options, kind, message):
 
 
 def test_classes_that_the_generator_does_not_have_are_named(build, images):
-    with pytest.raises(GeneratorError, match=r"no class 'dog'.*set source.generator_classes"):
+    with pytest.raises(GeneratorError, match=r"no class 'dog'.*Known: a, b, c"):
         build(train=replace(images, classes=("a", "b", "dog")))
 
 
@@ -158,8 +159,51 @@ def test_classes_of_imagenet_are_known_to_a_generator_of_its_thousand():
 
 @pytest.mark.parametrize(("count", "names"), [(1000, ["tench", "dog"]), (10, ["tench"])])
 def test_others_have_to_be_said(count, names):
-    with pytest.raises(GeneratorError, match=r"set source\.generator_classes"):
+    with pytest.raises(GeneratorError, match=r"source\.generator_classes="):
         match_classes(spec_of(count), names, None)
+
+
+def test_classes_of_a_generator_go_by_number_by_name_and_by_wnid():
+    named = spec_of(4, ("cat", "dog", "n01440764", "goldfish"))
+    data = ["a", "b", "c", "d"]
+    assert match_classes(named, data, ["dog", 0, "tench", "n01443537"]) == [1, 0, 2, 3]
+    assert match_classes(named, ["tench", "cat"], None) == [2, 0]
+    thousand = spec_of(1000)
+    assert match_classes(thousand, ["x", "y"], ["n02102040", "tench"]) == [217, 0]
+
+
+def test_classes_may_be_given_by_those_of_the_data_in_any_order():
+    named = spec_of(3, ("cat", "dog", "bird"))
+    given = {"wolf": "dog", "sparrow": 2}
+    assert match_classes(named, ["cat", "sparrow", "wolf"], given) == [0, 2, 1]
+    assert match_classes(named, ["wolf", "cat", "sparrow"], given) == [1, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["cat"], r"got 1 for 2, in the order wolf, sparrow\."),
+        (["cat", "brid"], r"no class 'brid'\. Did you mean 'bird'\?"),
+        (["cat", 3], r"no class 3\. It has the numbers 0 to 2\."),
+        (["cat", "n02979186"], r"no class 'n02979186'\. It has: cat, dog, bird\."),
+        ({"wofl": "dog"}, r"names 'wofl', which is no class of the data\. Did you mean 'wolf'"),
+        ({"wolf": "dog"}, r"no class 'sparrow'"),
+    ],
+)
+def test_what_names_no_class_is_refused_with_what_to_write(given, said):
+    named = spec_of(3, ("cat", "dog", "bird"))
+    with pytest.raises(GeneratorError, match=said) as refused:
+        match_classes(named, ["wolf", "sparrow"], given)
+    if "data." not in said and "no class of the data" not in str(refused.value):
+        example = str(refused.value).partition('"source.generator_classes=')[2].rpartition('"')[0]
+        assert match_classes(named, ["wolf", "sparrow"], parse_value(example, "x")) == [0, 1]
+
+
+def test_no_wnid_is_taken_for_another_that_looks_like_it():
+    named = spec_of(2, ("n02979187", "n02102040"))
+    with pytest.raises(GeneratorError) as refused:
+        match_classes(named, ["n02979186", "n02102040"], None)
+    assert "Did you mean" not in str(refused.value)
 
 
 @pytest.mark.parametrize("subset", ["nette", "woof", "c"])

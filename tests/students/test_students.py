@@ -56,8 +56,8 @@ def test_training_learns_and_is_repeatable(images, rng):
 
 def test_the_algorithms_are_those_of_torch(rng):
     student = STUDENTS.parse(SMALL_STUDENT).build((1, 8, 8), 3, rng)
-    given = {"lr": 0.03, "weight_decay": 0.2, "momentum": 0.7}
-    sgd = TrainingSettings(**given).optimizer(student)
+    given = {"lr": 0.03, "weight_decay": 0.2}
+    sgd = TrainingSettings(momentum=0.7, **given).optimizer(student)
     adamw = TrainingSettings(algorithm="adamw", **given).optimizer(student)
     assert (type(sgd), type(adamw)) == (torch.optim.SGD, torch.optim.AdamW)
     assert [o.defaults["lr"] for o in (sgd, adamw)] == [0.03, 0.03]

@@ -72,10 +72,10 @@ def test_a_vector_that_does_not_fit_is_refused(shape):
 # settings and record
 
 
-def test_defaults_are_those_of_the_paper_whatever_is_given_of_them():
+def test_defaults_are_those_of_the_paper_but_short_whatever_is_given_of_them():
     training = ExpertSettings().training
     assert (training.epochs, training.lr, training.momentum, training.weight_decay) == (
-        50,
+        2,
         0.01,
         0,
         0,

@@ -26,7 +26,7 @@ def base(digits_teacher):
         "device": "cpu",
         "source": {"kind": "pixel", "clip": True},
         "objective": {"kind": "recovery", "teacher": digits_teacher, "roll": 1,
-                      "adjustment": {"rho": 0.3, "steps": 2}},
+                      "adjustment": {"mode": "directed", "rho": 0.3, "steps": 2}},
         "selection": "last",
         "evaluation": {**EVALUATION, "labels": "stored"},
     }  # fmt: skip

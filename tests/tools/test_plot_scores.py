@@ -29,9 +29,11 @@ def test_held_out_errors_are_shown_as_accuracies_over_minutes(tmp_path, monkeypa
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line) for line in lines]
     (line,) = shown[0].axes[0].lines
-    minutes = [0.0, (steps[0]["seconds"] + steps[1]["seconds"]) / 60]
+    # at the start, after every second step, and at the end of the stage
+    taken = [sum(step["seconds"] for step in steps[:count]) for count in (0, 2, 4)]
+    minutes = [seconds / 60 for seconds in taken]
     assert list(line.get_xdata()) == pytest.approx(minutes)
-    wanted = [100 * (1 - steps[i]["score"]) for i in (0, 2)]
+    wanted = [100 * (1 - steps[i]["score"]) for i in (0, 2, 4)]
     assert list(line.get_ydata()) == pytest.approx(wanted)
 
 

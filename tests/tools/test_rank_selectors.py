@@ -30,11 +30,20 @@ NAMES = [*tool.SELECTIONS, "last"]
 @pytest.fixture(scope="module")
 def quick():
     """Small extractors, trained briefly."""
-    small = {"student": SMALL_STUDENT, "training": {"epochs": 1}}
-    extra = {"class_relevant": small, "ridge": {"student": SMALL_STUDENT, "networks": 2}}
+    small = {"student": SMALL_STUDENT}
+    brief = {"trained": {"training": {"epochs": 1}}}
+    extra = {"class_relevant": small, "ridge": {**small, "networks": 2}}
     with pytest.MonkeyPatch.context() as patch:
         selections = {
-            name: {**options, **extra.get(options["kind"], {})}
+            name: {
+                **options,
+                **extra.get(options["kind"], {}),
+                **(
+                    brief.get(options.get("extractor", "trained"), {})
+                    if options["kind"] == "class_relevant"
+                    else {}
+                ),
+            }
             for name, options in tool.SELECTIONS.items()
         }
         patch.setattr(tool, "SELECTIONS", selections)

@@ -171,7 +171,7 @@ for run in range(4):
     out = Path(sys.argv[1]) / str(run)
     # once, and the last one again and again
     while True:
-        child = FORK.Process(target=train, args=(out, draw.randint(5, 40)))
+        child = FORK.Process(target=train, args=(out, draw.randint(3, 22)))
         child.start()
         child.join()
         killed += child.exitcode == -9

@@ -8,10 +8,15 @@ from typing import Any
 
 from hpd.artifacts.distilled import DistilledSet
 from hpd.artifacts.provenance import Provenance
-from hpd.errors import ConfigError
+from hpd.data.whitening import recipe_of
+from hpd.errors import ConfigError, ShapeError
 from hpd.files import write_json
 from hpd.registry import Registry, Settings
 
+_ZCA_NOTE = (
+    "Made for students that see images whitened by ZCA of the training images, test images too; the"
+    " images here are as they look."
+)
 ABOUT = "about.json"
 
 
@@ -29,7 +34,7 @@ class ExportSettings(Settings):
         raise NotImplementedError
 
 
-EXPORTS: Registry[ExportSettings] = Registry("format")
+EXPORTS: Registry[ExportSettings] = Registry("format", ExportSettings)
 
 
 def write_about(
@@ -50,10 +55,33 @@ def write_about(
         "classes": distilled.classes,
         "mean": distilled.normalisation.mean,
         "std": distilled.normalisation.std,
+        **zca_of(distilled),
         "storage": distilled.storage.as_json(),
         "provenance": provenance.facts(),
     }
     write_json(folder / ABOUT, {**about, **more})
+
+
+def zca_of(distilled: DistilledSet) -> dict[str, Any]:
+    """Return how students are to see the images besides mean and std, where that is by ZCA."""
+    recipe = recipe_of(distilled.normalisation)
+    return {} if recipe is None else {"zca": {**recipe, "note": _ZCA_NOTE}}
+
+
+def check_pictures(distilled: DistilledSet) -> None:
+    """Check that images can be written as pictures.
+
+    Raises:
+        ShapeError: if they are neither grey nor colour.
+    """
+    channels = distilled.images.shape[1]
+    if channels not in (1, 3):
+        raise ShapeError(
+            "pictures are grey or in colour",
+            got=f"{channels} channels",
+            expected="1 or 3",
+            fix="Export as npz or safetensors.",
+        )
 
 
 def require(module: str, format_name: str) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import yaml
 
 from hpd.artifacts.distilled import DistilledSet
+from hpd.artifacts.exports.base import zca_of
 from hpd.artifacts.provenance import Provenance
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
@@ -48,6 +49,7 @@ def _title(provenance: Provenance) -> str:
 def _text(distilled: DistilledSet, provenance: Provenance) -> str:
     channels, height, width = distilled.images.shape[1:]
     mean, std = distilled.normalisation.mean, distilled.normalisation.std
+    note = f"\n{zca_of(distilled)['zca']['note']}\n" if zca_of(distilled) else ""
     names = ", ".join(_code(name) for name in distilled.classes[:_MOST_CLASSES])
     if len(distilled.classes) > _MOST_CLASSES:
         names += f" and {len(distilled.classes) - _MOST_CLASSES} more"
@@ -64,7 +66,7 @@ def _text(distilled: DistilledSet, provenance: Provenance) -> str:
 {made}.
 
 Classes, in the order of their labels: {names}.
-
+{note}
 ## Training on it
 
 ```python

@@ -6,9 +6,9 @@ import io
 from pathlib import Path
 
 from hpd.artifacts.distilled import DistilledSet
-from hpd.artifacts.exports.base import EXPORTS, ExportSettings, require, write_about
+from hpd.artifacts.exports.base import EXPORTS, ExportSettings, check_pictures, require, write_about
 from hpd.artifacts.exports.card import card
-from hpd.artifacts.pictures import folder_names, png_bytes, to_picture
+from hpd.artifacts.pictures import png_bytes, to_picture
 from hpd.artifacts.provenance import Provenance
 from hpd.files import write_bytes
 
@@ -25,15 +25,15 @@ class HuggingFaceSettings(ExportSettings):
 
         Raises:
             ConfigError: if `datasets` is not installed.
+            ShapeError: if the images are neither grey nor colour.
         """
         datasets = require("datasets", "huggingface")
         arrow, parquet = (require(f"pyarrow{part}", "huggingface") for part in ("", ".parquet"))
-        # names of a ClassLabel must differ
-        unique = len(set(distilled.classes)) == len(distilled.classes)
-        names = distilled.classes if unique else folder_names(distilled.classes)
+        names = list(distilled.classes)
         features = datasets.Features(
-            {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names))}
+            {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
         )
+        check_pictures(distilled)
         pictures = [
             {"bytes": png_bytes(to_picture(image)), "path": None} for image in distilled.uint8()
         ]

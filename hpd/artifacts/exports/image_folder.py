@@ -6,7 +6,13 @@ import json
 from pathlib import Path
 
 from hpd.artifacts.distilled import DistilledSet
-from hpd.artifacts.exports.base import EXPORTS, ExportSettings, write_about
+from hpd.artifacts.exports.base import (
+    EXPORTS,
+    ExportSettings,
+    check_pictures,
+    write_about,
+    zca_of,
+)
 from hpd.artifacts.pictures import folder_names, write_image_folder
 from hpd.artifacts.provenance import Provenance
 from hpd.files import write_bytes
@@ -21,7 +27,12 @@ class ImageFolderSettings(ExportSettings):
     """
 
     def write(self, distilled: DistilledSet, provenance: Provenance, folder: Path) -> None:
-        """Write the folder; see `ExportSettings.write`."""
+        """Write the folder; see `ExportSettings.write`.
+
+        Raises:
+            ShapeError: if the images are neither grey nor colour.
+        """
+        check_pictures(distilled)
         paths = write_image_folder(distilled, folder)
         lines = [
             json.dumps(
@@ -31,6 +42,7 @@ class ImageFolderSettings(ExportSettings):
                     "class_name": distilled.classes[label],
                     "mean": distilled.normalisation.mean,
                     "std": distilled.normalisation.std,
+                    **zca_of(distilled),
                 }
             )
             for path, label in zip(paths, distilled.labels.tolist(), strict=True)

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from hpd.artifacts.distilled import DistilledSet
-from hpd.artifacts.exports.base import EXPORTS, ExportSettings, write_about
+from hpd.artifacts.exports.base import EXPORTS, ExportSettings, check_pictures, write_about
 from hpd.artifacts.pictures import png_bytes, to_picture
 from hpd.artifacts.provenance import Provenance
 from hpd.files import write_bytes
@@ -31,7 +31,12 @@ class WebDatasetSettings(ExportSettings):
     )
 
     def write(self, distilled: DistilledSet, provenance: Provenance, folder: Path) -> None:
-        """Write the shards; see `ExportSettings.write`."""
+        """Write the shards; see `ExportSettings.write`.
+
+        Raises:
+            ShapeError: if the images are neither grey nor colour.
+        """
+        check_pictures(distilled)
         order = torch.arange(len(distilled))
         if self.shuffle_seed is not None:
             # shards are read in order, and readers shuffle within a small buffer at the most

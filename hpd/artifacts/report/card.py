@@ -33,7 +33,7 @@ class CardSet:
 
     Args:
         label: what people are told which set it is.
-        network: kind of student.
+        network: name of the student; see `hpd.evaluation.Row`.
         students: how many.
         clean: accuracy in percent of images as they are, like all accuracies.
         corruptions: accuracies at growing strength, by kind.
@@ -81,7 +81,7 @@ class CardPicture:
     """The panels of one kind of student.
 
     Args:
-        network: kind of student.
+        network: name of the student; see `hpd.evaluation.Row`.
         labels: of the sets that are drawn, in the order of their numbers.
         left_out: number of sets that are not drawn.
         panels: one for each kind of corruption.

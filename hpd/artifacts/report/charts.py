@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, groupby
-from typing import Any
+from itertools import accumulate
+
+from hpd.artifacts.metrics import StageSteps
 
 _MOST_POINTS = 600
 _HEADROOM = 0.06
@@ -15,56 +16,6 @@ _MEAN_FROM = 20
 _MEAN_PART = 10
 # from this ratio of largest to smallest value on, the axis is logarithmic
 _LOG_FROM = 30.0
-
-
-@dataclass(frozen=True)
-class StageSteps:
-    """What `metrics.jsonl` says of one stage.
-
-    Args:
-        name: of the stage.
-        start: number of steps before it.
-        losses: of each step.
-        scores: step within the stage and score, where it was scored.
-        seconds: wall time of the steps.
-        score_seconds: wall time of the scores.
-    """
-
-    name: str
-    start: int
-    losses: list[float]
-    scores: list[tuple[int, float]]
-    seconds: float
-    score_seconds: float
-
-    @property
-    def best(self) -> tuple[int, float] | None:
-        """Step and score of the lowest score, the first of several."""
-        return min(self.scores, key=lambda pair: pair[1], default=None)
-
-
-def read_stages(lines: Sequence[dict[str, Any]]) -> list[StageSteps]:
-    """Group the lines of `metrics.jsonl` by stage.
-
-    Raises:
-        KeyError, TypeError, ValueError: if a line is none of it.
-    """
-    stages, start = [], 0
-    for name, group in groupby(lines, key=lambda line: line["stage"]):
-        own = list(group)
-        scored = [line for line in own if line["score"] is not None]
-        stages.append(
-            StageSteps(
-                name=str(name),
-                start=start,
-                losses=[float(line["loss"]) for line in own],
-                scores=[(int(line["step"]), float(line["score"])) for line in scored],
-                seconds=sum(float(line["seconds"]) for line in own),
-                score_seconds=sum(float(line.get("score_seconds", 0)) for line in own),
-            )
-        )
-        start += len(own)
-    return stages
 
 
 @dataclass(frozen=True)
@@ -93,8 +44,10 @@ class Chart:
         title: what is drawn.
         description: the same in a sentence, with its first and last values, for who cannot see it.
         lines: points of each stage, as SVG's `points` in a frame of 100 x 100.
-        means: likewise their running means; empty where the values are drawn by themselves.
-        dots: values that are drawn by themselves.
+        front: likewise what is drawn before them, which then are faint; empty: nothing.
+        note: what the lines are, for who sees two.
+        points: values of the curve that are marked.
+        dots: likewise, those of the states that were kept.
         bands: the stages.
         x_ticks: steps.
         y_ticks: values.
@@ -104,7 +57,9 @@ class Chart:
     title: str
     description: str
     lines: list[str]
-    means: list[str]
+    front: list[str]
+    note: str
+    points: list[Mark]
     dots: list[Mark]
     bands: list[Band]
     x_ticks: list[Mark]
@@ -162,50 +117,78 @@ def round_values(low: float, high: float, most: int = 5) -> list[float]:
     return [round(n * step, 12) for n in range(first, last + 1)]
 
 
+_Line = Sequence[tuple[int, float]]
+"""Steps of a run and a value at each."""
+
+
 def loss_chart(stages: Sequence[StageSteps]) -> Chart | None:
-    """Return the curve of the loss, None where there is no step."""
-    series = [[(stage.start + i, loss) for i, loss in enumerate(stage.losses)] for stage in stages]
-    return _chart("Loss of the objective", stages, series, smooth=True)
+    """Return the curve of the loss, None where there is no step.
+
+    The loss on fixed draws, with those of the steps behind it; where it was not measured, running
+    means of these.
+    """
+    behind = [[(stage.start + i, loss) for i, loss in enumerate(stage.losses)] for stage in stages]
+    fixed = [_placed(stage, stage.fixed_losses) for stage in stages]
+    if any(fixed):
+        note = "on draws that are always the same; behind it each step, on draws of its own"
+        return _chart("Loss of the objective", stages, fixed, behind, note=note)
+    means = [running_mean(line) if len(line) >= _MEAN_FROM else [] for line in behind]
+    note = "each step, and their running mean" if any(means) else ""
+    return _chart("Loss of the objective", stages, means, behind, note=note)
 
 
 def score_chart(stages: Sequence[StageSteps]) -> Chart | None:
-    """Return the curve of the score, with the best of each stage, None where nothing is scored."""
-    series = [[(stage.start + step, score) for step, score in stage.scores] for stage in stages]
-    best = [(s.start + s.best[0], s.best[1], s.name) for s in stages if s.best is not None]
-    return _chart("Score by which a state is kept, the lower the better", stages, series, best)
+    """Return the curve of every score, with the kept ones; None where nothing is scored."""
+    kept = [
+        (s.start + s.kept.step, s.kept.score, s.name)
+        for s in stages
+        if s.kept is not None and s.kept.score is not None
+    ]
+    lines = [_placed(stage, stage.scores) for stage in stages]
+    title = "Score by which a state is kept, the lower the better"
+    return _chart(title, stages, lines, points=True, kept=kept)
+
+
+def _placed(stage: StageSteps, values: _Line) -> list[tuple[int, float]]:
+    return [(stage.start + step, value) for step, value in values]
 
 
 def _chart(
     title: str,
     stages: Sequence[StageSteps],
-    series: Sequence[Sequence[tuple[int, float]]],
-    points: Sequence[tuple[int, float, str]] = (),
+    front: Sequence[_Line],
+    behind: Sequence[_Line] = (),
     *,
-    smooth: bool = False,
+    note: str = "",
+    points: bool = False,
+    kept: Sequence[tuple[int, float, str]] = (),
 ) -> Chart | None:
-    values = [value for line in series for _, value in line]
+    values = [value for line in (front if any(front) else behind) for _, value in line]
     if not values:
         return None
-    total = max(1, sum(len(stage.losses) for stage in stages))
-    axis = _Axis(values)
+    total = max(1, sum(stage.steps for stage in stages))
+    axis = _Axis([value for line in (*front, *behind) for _, value in line])
 
     def at(step: float) -> float:
         return round(100 * step / total, 3)
 
-    def drawn(line: Sequence[tuple[int, float]]) -> str:
-        return " ".join(f"{at(step)},{axis.top(value):.2f}" for step, value in thin(line))
+    def drawn(lines: Sequence[_Line]) -> list[str]:
+        parts = [[f"{at(step)},{axis.top(v):.2f}" for step, v in thin(line)] for line in lines]
+        return [" ".join(part) for part in parts if part]
+
+    def mark(step: int, value: float, text: str) -> Mark:
+        return Mark(f"{text}{value:.4g} after {step} steps", at(step), round(axis.top(value), 2))
 
     return Chart(
         title=title,
         description=f"From {values[0]:.4g} to {values[-1]:.4g} in {total} steps; "
         f"lowest {min(values):.4g}, highest {max(values):.4g}.",
-        lines=[drawn(line) for line in series if line],
-        means=[drawn(running_mean(line)) for line in series if smooth and len(line) >= _MEAN_FROM],
-        dots=[
-            Mark(f"{name}: {value:.4g} after {step} steps", at(step), round(axis.top(value), 2))
-            for step, value, name in points
-        ],
-        bands=[Band(s.name, at(s.start), at(len(s.losses))) for s in stages],
+        lines=drawn(behind or front),
+        front=drawn(front) if behind else [],
+        note=note,
+        points=[mark(*point, "") for line in front for point in thin(line)] if points else [],
+        dots=[mark(step, value, f"kept of {name}: ") for step, value, name in kept],
+        bands=[Band(s.name, at(s.start), at(s.steps)) for s in stages],
         x_ticks=[Mark(f"{step:,.0f}", at(step)) for step in round_values(0, total)],
         y_ticks=axis.ticks(),
         is_log=axis.is_log,

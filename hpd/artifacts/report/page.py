@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib import resources
@@ -12,29 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 from markupsafe import Markup
 
 from hpd.artifacts.distilled import DistilledSet
+from hpd.artifacts.metrics import read_metrics
 from hpd.artifacts.provenance import Provenance
 from hpd.artifacts.report.card import card_section
-from hpd.artifacts.report.charts import StageSteps, loss_chart, read_stages, score_chart
+from hpd.artifacts.report.charts import loss_chart, score_chart
 from hpd.artifacts.report.gallery import gallery
-from hpd.artifacts.report.tables import (
-    SCORES,
-    AccuracyRow,
-    Likeness,
-    accuracy_rows,
-    cost_rows,
-    duration,
-    likeness,
-    whole_set_line,
-)
-from hpd.artifacts.run_folder import CONFIG, COST, EVALUATION, METRICS, RunFolder
+from hpd.artifacts.report.judged import Judged, read_evaluations
+from hpd.artifacts.report.story import cost_rows, measured_rows, stage_rows
+from hpd.artifacts.report.tables import Likeness, duration
+from hpd.artifacts.run_folder import CONFIG, COST, EVALUATION, MANIFEST, RunFolder
 from hpd.data import ImageSet
-from hpd.errors import RunError
-from hpd.files import write_bytes
+from hpd.errors import ConfigError, RunError
+from hpd.files import parse_json, write_bytes
 from hpd.storage import Storage
+from hpd.yaml_text import parse_yaml
 
 REPORT = "report.html"
 # what an accuracy means only beside
@@ -77,37 +70,41 @@ def render_report(folder: RunFolder, real: ImageSet | None = None, *, note: str 
     """
     config_text, manifest = folder.read_config(), folder.read_manifest()
     distilled, config = DistilledSet.load(folder.path), _yaml(config_text, folder)
-    stages: list[StageSteps] = _parsed(folder, METRICS, _read_metrics) or []
-    rows, alike, whole = _parsed(folder, EVALUATION, _read_evaluation) or ([], Likeness(), "")
-    cost: Mapping[str, Any] = _parsed(folder, COST, json.loads) or {}
+    stages = read_metrics(folder) or []
+    judged: list[Judged] = _parsed(folder, EVALUATION, read_evaluations) or []
+    newest, *earlier = judged or [Judged("", "", [], Likeness(), "", [])]
+    rows = newest.rows
+    cost: Mapping[str, float] = _parsed(folder, COST, _read_cost) or {}
     data = str(config.get("data", {}).get("kind", "data"))
-    seconds = cost.get("seconds") or sum(s.seconds + s.score_seconds for s in stages)
-    best = manifest.get("best_stage", {})
+    seconds = cost.get("seconds") or sum(stage.seconds for stage in stages)
+    best = _group(folder, manifest, "best_stage")
     return _render(
-        title=f"{data}, distilled",
-        description=str(config.get("description", "")),
+        title=f"{_place_of(config['data']) or data}, distilled",
+        description=str(config.get("description") or _described(config)),
         distilled=distilled,
         channels={1: "grey", 3: "colour"}.get(distilled.images.shape[1], ""),
         gallery=gallery(distilled, real),
         note=note,
-        likeness=alike,
+        likeness=newest.likeness,
         rows=rows,
-        card=_parsed(folder, EVALUATION, lambda text: card_section(json.loads(text))),
-        scores={k: v for k, v in SCORES.items() if any(r.scores[k] is not None for r in rows)},
-        whole=whole,
+        newest=newest,
+        earlier=earlier,
+        card=_parsed(folder, EVALUATION, lambda text: card_section(parse_json(text))),
         parts=[part.name for part in fields(Storage)],
-        soft=any(row.labels != "hard" for row in rows),
         distilled_row=next((row for row in rows if row.name == "distilled"), None),
         beside=[(row, _BESIDE[row.name]) for row in rows if row.name in _BESIDE],
         charts=[c for c in (loss_chart(stages), score_chart(stages)) if c is not None],
-        best=best if isinstance(best, Mapping) else {},
-        costs=cost_rows(stages),
+        best=best,
+        stages=stage_rows(stages),
+        measured=measured_rows(stages),
+        costs=cost_rows(cost),
+        parts_of_run=int(cost.get("parts", 1)),
         total=duration(seconds) if seconds else "",
-        selection=f"{float(cost['selection_share']):.1%}" if "selection_share" in cost else "",
+        selection=f"{cost['selection_share']:.1%}" if "selection_share" in cost else "",
         facts=Provenance(manifest, data).lines(),
-        range=manifest.get("image_range", {}),
+        range=_group(folder, manifest, "image_range"),
         config=config_text,
-        account=manifest.get("account") or {},
+        account=_group(folder, manifest, "account"),
         run=folder.path.resolve().name,
     )
 
@@ -134,22 +131,38 @@ def _render(**values: Any) -> str:
 
 def _yaml(text: str, folder: RunFolder) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        values = parse_yaml(text, str(folder.path / CONFIG))
+    except ConfigError as error:
         raise RunError(f"cannot read {folder.path / CONFIG}", got=error) from None
     if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
         raise RunError(f"{folder.path / CONFIG} is no configuration", expected="its data")
     return values
 
 
-def _read_metrics(text: str) -> list[StageSteps]:
-    return read_stages([json.loads(line) for line in text.splitlines()])
+def _place_of(data: Mapping[str, Any]) -> str:
+    """Return the name of the folder or file of pictures of one's own; empty for a known set."""
+    own = data.get("kind") in ("folder", "csv", "npz", "webdataset") and data.get("root")
+    return Path(str(data["root"])).name if own else ""
 
 
-def _read_evaluation(text: str) -> tuple[list[AccuracyRow], Likeness, str]:
-    evaluation = json.loads(text)
-    whole = whole_set_line(evaluation.get("whole_sets", []))
-    return accuracy_rows(evaluation), likeness(evaluation), whole
+def _described(config: Mapping[str, Any]) -> str:
+    """Return what a run is whose configuration does not say it."""
+    kinds = [config.get(name) for name in ("source", "objective")]
+    named = [str(kind.get("kind")) for kind in kinds if isinstance(kind, Mapping)]
+    return f"source {named[0]}, objective {named[1]}" if len(named) == 2 else ""
+
+
+def _group(folder: RunFolder, manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a group of facts of the manifest, empty where it has none."""
+    found = manifest.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise RunError(f"cannot read {name} of {folder.path / MANIFEST}", got=repr(found))
+    return found
+
+
+def _read_cost(text: str) -> dict[str, float]:
+    found = parse_json(text)
+    return {name: float(value) for name, value in found.items()}
 
 
 def _parsed(folder: RunFolder, name: str, parse: Any) -> Any:

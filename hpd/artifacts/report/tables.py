@@ -2,43 +2,55 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpd.artifacts.report.charts import StageSteps
 from hpd.storage import Storage
 
-_ROW_LABELS = {
-    "distilled": "distilled",
-    "initial": "before the first step",
-    "prior_samples": "samples of the prior",
-    "prior_same_count": "samples of the prior, as many images",
-    "random_real": "random real images",
+ROW_MEANINGS = {
+    "distilled": "the result",
+    "initial": "what the source gave before its first step",
+    "random_real": "as many real images, drawn anew for each student",
+    "random_real_floats": "real images of as many floats",
+    "random_real_bits": "real images of as many bits",
+    "prior_samples": "samples of the generator, of as many floats",
+    "prior_same_count": "as many samples of the generator",
     "herding": "real images chosen by herding",
     "k_centre": "real images chosen by k-centre",
-    "full": "whole training set",
+    "full": "the whole training set",
 }
+"""What the rows of an evaluation are."""
 
 
 def row_label(name: str) -> str:
-    """Return how people are told which set a row of an evaluation is about.
+    """Return what people call a row: its name, without underscores.
 
     >>> row_label("random_real_floats"), row_label("distilled_5")
-    ('random real images, as many floats', 'distilled, the first 5 a class')
+    ('random real floats', 'distilled 5')
     """
-    if name in _ROW_LABELS:
-        return _ROW_LABELS[name]
-    for unit in ("floats", "bits"):
-        if name.endswith(f"_{unit}"):
-            return f"{row_label(name.removesuffix(f'_{unit}'))}, as many {unit}"
-    counted = re.fullmatch(r"(.+)_(\d+)", name)
-    if counted and counted[1] == "random_real":
-        return f"random real images, {counted[2]} a class"
-    if counted:
-        return f"{row_label(counted[1])}, the first {counted[2]} a class"
     return name.replace("_", " ")
+
+
+def legend(names: Iterable[str]) -> str:
+    """Return what some rows are, in one line; what needs no words is left out.
+
+    >>> legend(["distilled", "initial", "full"])
+    'initial: what the source gave before its first step; full: the whole training set'
+    """
+    shown = dict.fromkeys(name for name in names if name != "distilled")
+    return "; ".join(f"{row_label(name)}: {_meaning(name)}" for name in shown if _meaning(name))
+
+
+def _meaning(name: str) -> str:
+    if name in ROW_MEANINGS:
+        return ROW_MEANINGS[name]
+    base, _, last = name.rpartition("_")
+    if last in ("floats", "bits") and base in ROW_MEANINGS:
+        return f"{ROW_MEANINGS[base]}, of as many {last}"
+    if last.isdigit():
+        return f"the first {last} a class" if base == "distilled" else f"{last} a class"
+    return ""
 
 
 SCORES = {"hlr": "HLR", "ior": "IOR", "lrs": "LRS", "ars": "ARS"}
@@ -139,33 +151,6 @@ def likeness(evaluation: Mapping[str, Any]) -> Likeness:
     return Likeness(
         None if usual is None else float(usual), None if diversity is None else float(diversity)
     )
-
-
-@dataclass(frozen=True)
-class CostRow:
-    """What one stage took."""
-
-    name: str
-    steps: int
-    step: str
-    score: str
-    total: str
-    best: str
-
-
-def cost_rows(stages: Sequence[StageSteps]) -> list[CostRow]:
-    """Return the cost of each stage, and its best score among those on the way."""
-    return [
-        CostRow(
-            name=stage.name,
-            steps=len(stage.losses),
-            step=duration(stage.seconds / max(1, len(stage.losses))),
-            score=duration(stage.score_seconds),
-            total=duration(stage.seconds + stage.score_seconds),
-            best="" if stage.best is None else f"{stage.best[1]:.4g} after {stage.best[0]}",
-        )
-        for stage in stages
-    ]
 
 
 def duration(seconds: float) -> str:

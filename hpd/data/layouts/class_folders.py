@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,11 @@ class Shelf(Protocol):
         """Names of the classes, sorted, in Unicode's composed form."""
         ...
 
+    @property
+    def passed_over(self) -> Counter[str]:
+        """How many files of each suffix that is none of a picture were met with so far."""
+        ...
+
     def pictures(self, name: str) -> list[FileEntry]:
         """Return the pictures of a class.
 
@@ -41,10 +47,13 @@ class ClassFolders:
     Args:
         where: the folder.
         folders: the subfolder of each class, by its name.
+        passed_over: how many files of each suffix that is none of a picture were met with in the
+            classes that were looked into.
     """
 
     where: str
     folders: Mapping[str, str]
+    passed_over: Counter[str] = field(default_factory=Counter, compare=False)
 
     @classmethod
     def of(cls, folder: Path, found: Found | None = None) -> ClassFolders:
@@ -65,7 +74,7 @@ class ClassFolders:
 
     def pictures(self, name: str) -> list[FileEntry]:
         """Return the pictures at any depth below the folder of a class; see `Shelf.pictures`."""
-        return pictures_below(self.folders[name], f"class {name!r}")
+        return pictures_below(self.folders[name], f"class {name!r}", self.passed_over)
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,11 @@ class Annotated:
     def names(self) -> Sequence[str]:
         """Names of the classes."""
         return sorted(self.files)
+
+    @property
+    def passed_over(self) -> Counter[str]:
+        """Nothing: the file names what is read."""
+        return Counter()
 
     def pictures(self, name: str) -> list[FileEntry]:
         """Return the pictures of a class; see `Shelf.pictures`."""

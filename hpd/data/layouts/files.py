@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from hpd.data.layouts.scanning import shown, unreadable
 from hpd.data.listing import FileEntry
 from hpd.errors import DataError
+from hpd.files import parse_json
 
 
 def file_at(root: str | Path, kind: str) -> FileEntry:
@@ -67,6 +67,6 @@ def read_json(path: Path) -> Any:
         DataError: if it cannot be read.
     """
     try:
-        return json.loads(read_text(path))
+        return parse_json(read_text(path))
     except ValueError as error:
         raise DataError(f"{shown(path)} is not JSON", got=error) from None

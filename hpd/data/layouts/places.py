@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hpd.data.layouts.scanning import Found, look_into, suffix_of
 from hpd.data.layouts.words import part_of
+from hpd.paths import path_of
 
 _KINDS = {
     ".npz": "npz",
@@ -23,7 +24,9 @@ def kind_of_place(place: str | Path) -> str | None:
     Raises:
         DataError: if a folder cannot be read.
     """
-    path = Path(place).expanduser()
+    path = path_of(place)
+    if path is None:
+        return None
     if path.is_dir():
         return _kind_of_folder(path)
     if "{" in path.name and path.name.endswith(".tar") and path.parent.is_dir():

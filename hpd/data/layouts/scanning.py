@@ -23,6 +23,11 @@ _PASSED_OVER = {
 # Pillow only knows these by their heads, or decodes them with the help of other programs
 _NO_SUFFIX_OF = NOT_DECODED | {"IPTC"}
 _USUAL = frozenset({"png", "jpg", "jpeg", "webp", "bmp", "PNG", "JPG", "JPEG", "WEBP", "BMP"})
+# what is written beside pictures about them, and is never meant as one
+_BESIDE_PICTURES = {
+    ".csv", ".htm", ".html", ".json", ".jsonl", ".log", ".md", ".sha1", ".sha256", ".tsv", ".txt",
+    ".url", ".xml", ".xmp", ".yaml", ".yml",
+}  # fmt: skip
 _SHOWN = 10
 # three paths, and what is said of them, are at most 600
 _SHOWN_CHARACTERS = 120
@@ -63,7 +68,7 @@ def is_picture_suffix(suffix: str) -> bool:
 
 def is_passed_over(name: str) -> bool:
     """Return whether a file or folder of this name is hidden, or left there by a system."""
-    return name[0] == "." or name.lower() in _PASSED_OVER
+    return name.startswith(".") or name.lower() in _PASSED_OVER
 
 
 def suffix_of(name: str) -> str:
@@ -98,7 +103,9 @@ def look_into(folder: str | Path) -> Found:
     return found
 
 
-def pictures_below(folder: str, what: str = "") -> list[FileEntry]:
+def pictures_below(
+    folder: str, what: str = "", passed_over: Counter[str] | None = None
+) -> list[FileEntry]:
     """Return the pictures at any depth below a folder, ordered by path.
 
     Links are followed. A folder that several lead to counts once.
@@ -106,6 +113,8 @@ def pictures_below(folder: str, what: str = "") -> list[FileEntry]:
     Args:
         folder: where to look.
         what: how the message says that there is none: ``"class 'cat'"``.
+        passed_over: to it is added how many files there are of each suffix that is none of a
+            picture.
 
     Raises:
         DataError: naming the folder or link that cannot be read, if there is no picture, or if
@@ -130,6 +139,8 @@ def pictures_below(folder: str, what: str = "") -> list[FileEntry]:
             raise unreadable(below, error) from None
     if not pictures:
         raise _no_pictures(folder, what, others)
+    if passed_over is not None:
+        passed_over.update(others)
     pictures.sort()
     return pictures
 
@@ -229,6 +240,26 @@ def _no_pictures(folder: str, what: str, others: Counter[str]) -> DataError:
         expected="files that Pillow reads: .png, .jpg, ...",
         fix="Remove the folder, or say by data.classes which classes are wanted." if what else "",
     )
+
+
+def note_of(passed_over: Counter[str]) -> list[str]:
+    """Return a note on files in the folders of classes that are not read, if any may be meant to.
+
+    Texts about the pictures are not.
+
+    >>> note_of(Counter({".heic": 2, ".txt": 7}))
+    ['2 files are passed over, by their suffixes no pictures that are read: .heic (2)']
+    """
+    meant = Counter({k: n for k, n in passed_over.items() if k not in _BESIDE_PICTURES})
+    if not meant:
+        return []
+    files = "1 file is" if meant.total() == 1 else f"{meant.total()} files are"
+    whose = (
+        "its suffix no picture that is"
+        if meant.total() == 1
+        else ("their suffixes no pictures that are")
+    )
+    return [f"{files} passed over, by {whose} read: {shown_suffixes(meant)}"]
 
 
 def shown_suffixes(suffixes: Counter[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import tarfile
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from hpd.data.layouts.scanning import is_passed_over, is_picture_suffix, shown, 
 from hpd.data.listing import FileEntry
 from hpd.data.opening import open_picture
 from hpd.errors import DataError
+from hpd.files import parse_json
 
 _KEYS = ("label", "cls", "class")
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -172,7 +172,7 @@ def _label(sample: Sample, suffix: str, content: bytes, where: str) -> None:
         if suffix == ".cls":
             sample.label = _as_label(text)
             return
-        about = json.loads(text)
+        about = parse_json(text)
         if not isinstance(about, Mapping):
             return
         name = about.get("class_name")

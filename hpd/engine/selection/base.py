@@ -43,11 +43,10 @@ def some_of(train: ImageSet, per_class: int, rng: torch.Generator) -> ImageSet:
 
     They stay in the order of the data, so that a limit that leaves nothing out changes nothing.
     """
-    chosen = torch.cat([train.draw(c, per_class, rng) for c in range(train.num_classes)])
-    return train.at(chosen.sort().values)
+    return train.at(train.draw_each(per_class, rng).sort().values)
 
 
-SELECTORS: Registry[SelectorSettings] = Registry("selector")
+SELECTORS: Registry[SelectorSettings] = Registry("selector", SelectorSettings)
 
 
 @SELECTORS.register("last")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hpd.data import Images, ImageSet, Normalisation
 from hpd.engine.selection.base import SELECTORS, SelectorSettings, some_of
+from hpd.registry import Only
 from hpd.rng import Streams
 from hpd.students import (
     STUDENTS,
@@ -20,7 +21,7 @@ from hpd.students import (
     train_student,
 )
 from hpd.students.convnet import ConvNetSettings
-from hpd.students.schedule import completed_from
+from hpd.students.schedule import HardTraining
 from hpd.typing import Objective, Selector
 
 _BATCH = 128
@@ -46,7 +47,7 @@ class ClassRelevantSettings(SelectorSettings):
         "trained", description="trained on the real training images, or with fresh weights"
     )
     networks: int = Field(1, ge=1, description="extractors; their distances are averaged")
-    training: Annotated[TrainingSettings, completed_from(_TRAINING)] = Field(
+    training: Annotated[HardTraining, Only("extractor", "trained")] = Field(
         _TRAINING, description="of trained extractors"
     )
     weighting: Literal["cam", "none"] = Field(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from hpd.engine.selection.base import SELECTORS, SelectorSettings, some_of
 from hpd.rng import Streams
 from hpd.students import STUDENTS, Student, StudentSettings, in_batches
 from hpd.students.convnet import ConvNetSettings
+from hpd.students.ridge import centred_targets, ridge_predictions
 from hpd.typing import Objective, Score, Selector
 
 _BATCH = 128
@@ -69,46 +69,6 @@ class RidgeSettings(SelectorSettings):
             frozen, real, device,
             ridge=self.ridge, criterion=self.criterion, margin=self.margin,
         )  # fmt: skip
-
-
-def centred_targets(labels: Tensor, num_classes: int) -> Tensor:
-    """Return one-hot labels less 1/K, float64 [N, K]: what a regression is to give.
-
-    Centred, a penalty draws predictions to "any class". Which class is the highest is the same
-    without: the centre takes the same from the predictions of all classes.
-
-    >>> centred_targets(torch.tensor([1]), 2)
-    tensor([[-0.5000,  0.5000]], dtype=torch.float64)
-    """
-    return F.one_hot(labels, num_classes).double() - 1 / num_classes
-
-
-def ridge_predictions(real: Tensor, synthetic: Tensor, targets: Tensor, ridge: float) -> Tensor:
-    """Return kernel ridge regression's predictions for real images.
-
-    ``P = R S^T (S S^T + ridge tr(S S^T)/N I)^-1 Y``: the prediction does not depend on the scale
-    of the features, and images that are there twice do no harm.
-
-    Args:
-        real: features R of M images [M, E].
-        synthetic: features S of N images [N, E].
-        targets: Y, [N, K].
-        ridge: weight of the penalty, above 0.
-
-    Returns:
-        [M, K]; zero if all of S is, nan if there is a nan in it.
-
-    Source: Nguyen, Chen and Lee, Dataset Meta-Learning from Kernel Ridge-Regression, ICLR 2021;
-    with the features of random networks, Loo et al., NeurIPS 2022.
-    """
-    kernel = synthetic @ synthetic.t()
-    scale = kernel.trace() / len(kernel)
-    # features that are all zero predict zero, with any penalty
-    penalty = ridge * torch.where(scale == 0, torch.ones_like(scale), scale)
-    penalised = kernel + penalty * torch.eye(len(kernel), dtype=kernel.dtype)
-    # _ex does not raise: what is not finite stays so, and the loop says where it is from
-    factor, _ = torch.linalg.cholesky_ex(penalised)
-    return real @ (synthetic.t() @ torch.cholesky_solve(targets, factor))
 
 
 def squared_error(predictions: Tensor, labels: Tensor) -> float:

@@ -14,7 +14,7 @@ from hpd.errors import DataError
 from hpd.rng import Streams
 from hpd.students import STUDENTS, StudentSettings, TrainingSettings, accuracy, train_student
 from hpd.students.convnet import ConvNetSettings
-from hpd.students.schedule import completed_from
+from hpd.students.schedule import HardTraining
 from hpd.typing import Objective, Selector
 
 _TRAINING = TrainingSettings(epochs=30, batch_size=64)
@@ -34,9 +34,7 @@ class ValidationSettings(SelectorSettings):
     )
     student: Annotated[StudentSettings, STUDENTS] = Field(ConvNetSettings(width=32))
     students: int = Field(1, ge=1, description="students; their errors are averaged")
-    training: Annotated[TrainingSettings, completed_from(_TRAINING)] = Field(
-        _TRAINING, description="of students, on the synthetic set"
-    )
+    training: HardTraining = Field(_TRAINING, description="of students, on the synthetic set")
 
     def split(self, train: ImageSet) -> tuple[ImageSet, ImageSet]:
         """Return the training images without the held-out ones, and the held-out ones.

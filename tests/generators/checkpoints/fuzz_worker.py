@@ -1,26 +1,38 @@
 """Feed mutated checkpoints to the readers, in a process with little memory and an alarm.
 
-Run as a script: ``fuzz_worker.py FIRST COUNT FILE``. Prints one JSON object of figures; any
+Run as a script: ``fuzz_worker.py FIRST COUNT FILE KIND``, with official pickles, or torch files
+and safetensors. Prints one JSON object of figures; any
 exception but a `GeneratorError` ends the process with its traceback.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import pickletools
 import random
+import re
 import resource
 import signal
 import sys
 import time
 import warnings
-from collections import Counter
+from collections import Counter, OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pickles
 import torch
+from safetensors.torch import save
+from test_rosinality import make_weights
 
-from generators.checkpoints import inspect_checkpoint, read_checkpoint, stylegan2_from_record
+from generators.checkpoints import (
+    convert_checkpoint,
+    inspect_checkpoint,
+    read_checkpoint,
+    stylegan2_from_record,
+)
 from generators.stylegan2 import StyleGAN2Settings
 from hpd.errors import GeneratorError
 
@@ -43,6 +55,33 @@ def seeds():
     for protocol in (2, 3, 4, 5):
         yield pickles.dumps(pickles.checkpoint(D=pickles.network()), protocol)
     yield pickles.dumps(pickles.checkpoint(real), 4)
+
+
+def torch_seeds():
+    """Small files of every format in which a state dict is found by its names."""
+    weights = make_weights(4, width=2, layers=1, cut=4, most=2)
+    average = np.ones((2, 2), dtype=np.float32)
+    for zipped in (True, False):
+        file = io.BytesIO()
+        torch.save(
+            {"g_ema": weights, "latent_avg": average}, file, _use_new_zipfile_serialization=zipped
+        )
+        yield file.getvalue()
+    yield pickle.dumps({"g_ema": weights}, 4)
+    yield save({name: value.clone() for name, value in weights.items()})
+    file = io.BytesIO()
+    torch.save({"decoder.net": OrderedDict(weights), "epoch": [1, 2.5, None]}, file)
+    yield file.getvalue()
+
+
+def without_addresses(content):
+    """Number the storages: torch names them by where they lie, other in each process."""
+    numbers = {}
+
+    def number(match):
+        return b"%0*d" % (len(match[0]), numbers.setdefault(match[0], len(numbers) + 1))
+
+    return re.sub(rb"(?<!\d)\d{13,16}(?!\d)", number, content)
 
 
 def mutate(content, rng):
@@ -79,7 +118,13 @@ _PLACES = {}
 
 def opcode_places(content):
     if content not in _PLACES:
-        _PLACES[content] = [place for _, _, place in pickletools.genops(content)]
+        # in a zip file the pickle comes after a name; safetensors have none
+        start = max(0, content.find(b"\x80"))
+        try:
+            found = [start + place for _, _, place in pickletools.genops(content[start:])]
+        except Exception:
+            found = list(range(min(len(content), 4000)))
+        _PLACES[content] = found
     return _PLACES[content]
 
 
@@ -98,13 +143,29 @@ def attempt(path):
     return "converted"
 
 
+def attempt_torch(path):
+    """Convert and inspect; return how it ended."""
+    inspect_checkpoint(path)
+    try:
+        found = convert_checkpoint(path)
+    except GeneratorError as error:
+        assert str(error).isprintable() and len(str(error)) <= 600
+        return "refused"
+    assert all(bool(torch.isfinite(value).all()) for value in found.weights.values())
+    return "converted"
+
+
 def alarm(signum, frame):
     raise TimeoutError("too slow")
 
 
-def main(first, count, file):
+KINDS = {"official": (seeds, attempt), "torch": (torch_seeds, attempt_torch)}
+
+
+def main(first, count, file, kind):
     warnings.simplefilter("error")
-    path, contents = Path(file), list(seeds())
+    make, attempt = KINDS[kind]
+    path, contents = Path(file), [without_addresses(content) for content in make()]
     for content in contents:
         path.write_bytes(content)
         assert attempt(path) in ("loaded", "converted")
@@ -126,4 +187,4 @@ def main(first, count, file):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import warnings
 from collections import OrderedDict
 from contextlib import contextmanager, suppress
 
@@ -191,6 +192,15 @@ def test_refused_opcodes(trap, code, names):
     for content in (pickles.checkpoint(Raw(code)), pickles.checkpoint(D=Raw(code))):
         trap.write(content)
         trap.check(*names)
+
+
+@pytest.mark.parametrize("code", [rb"S'\x\q\8'", rb"P\q", rb"S'\q"])
+def test_text_with_escapes_that_nobody_knows_warns_of_nothing(trap, code):
+    trap.path.write_bytes(b"\x80\x02" + code + b"\n.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inspect_checkpoint(trap.path)
+        trap.check("")
 
 
 def test_state_that_would_replace_methods_stays_inert(trap):

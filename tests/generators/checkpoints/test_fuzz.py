@@ -16,11 +16,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def fuzz(first, count, folder):
+def fuzz(first, count, folder, kind="official"):
     worker = Path(__file__).with_name("fuzz_worker.py")
     paths = os.pathsep.join(map(str, (ROOT, TESTS)))
     done = subprocess.run(
-        [sys.executable, str(worker), str(first), str(count), str(folder / "network.pkl")],
+        [sys.executable, str(worker), str(first), str(count), str(folder / "network.pkl"), kind],
         env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -37,6 +37,11 @@ def test_damaged_checkpoints(tmp_path):
     fuzz(0, 1000, tmp_path)
 
 
+def test_damaged_torch_files_and_safetensors(tmp_path):
+    fuzz(0, 500, tmp_path, "torch")
+
+
 @pytest.mark.slow
-def test_ten_thousand_damaged_checkpoints(tmp_path):
-    fuzz(1000, 10_000, tmp_path)
+@pytest.mark.parametrize("kind", ["official", "torch"])
+def test_ten_thousand_damaged_checkpoints(tmp_path, kind):
+    fuzz(1000, 10_000, tmp_path, kind)

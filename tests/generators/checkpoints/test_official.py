@@ -297,7 +297,7 @@ def test_missing_things_are_named(tmp_path):
         (b"", "starts with b''"),
         (b"<html>", "starts with b'<html>'"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs|version https"),
-        (b"PK\x03\x04....", "read_rosinality"),
+        (b"PK\x03\x04....", "convert_checkpoint"),
         (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "older format"),
         (b"\x80\x04]", "truncated"),
         (pickles.dumps([1, 2]), "the dict of networks"),

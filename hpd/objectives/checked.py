@@ -1,0 +1,154 @@
+"""What goes into an objective and what comes out of it, checked at every call.
+
+Shapes and dtypes alone are looked at, and on a CPU the range of the labels: no device is waited
+for. Whether losses and gradients are finite is the loop's to find out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpd.arrays import as_labels
+from hpd.checks import check_shape, check_tensor
+from hpd.data import ImageSet
+from hpd.errors import ShapeError
+from hpd.typing import Matched, MatchesByClass, Objective, State, Step
+
+Build = Callable[..., Objective]
+
+
+def checked_build(build: Build) -> Build:
+    """Return a method `build` of settings whose objectives are checked at every call.
+
+    Args:
+        build: takes the settings and then, by place or by name, `train` and what else there is.
+    """
+
+    @wraps(build)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Objective:
+        objective = build(self, *args, **kwargs)
+        train = next((a for a in (*args, *kwargs.values()) if isinstance(a, ImageSet)), None)
+        if isinstance(objective, Checked) or train is None:
+            return objective
+        kind = CheckedByClass if isinstance(objective, MatchesByClass) else Checked
+        return kind(objective, self.section(), train)
+
+    return wrapped
+
+
+class Checked:
+    """An objective with its boundary.
+
+    Args:
+        objective: maybe one of the user's own.
+        name: how it is called in messages.
+        train: the real training images, whose shape and classes the synthetic ones have.
+
+    Raises:
+        ShapeError: when called, for images, labels or a step that are none of this task, or if the
+            objective gives something else than it should.
+    """
+
+    def __init__(self, objective: Objective, name: str, train: ImageSet) -> None:
+        self._inside, self._name = objective, name
+        self._shape, self._num_classes = train.image_shape, train.num_classes
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_inside":  # in a copy that is being made
+            raise AttributeError(name)
+        return getattr(self._inside, name)
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """What the objective inside says."""
+        return self._inside.provenance
+
+    def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
+        """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
+        labels = self._checked_labels(images, labels, step)
+        return self._checked_match(self._inside(images, labels, step), images, len(images))
+
+    def state(self) -> State:
+        """Return clones of all that `load_state` needs."""
+        return self._inside.state()
+
+    def load_state(self, state: State) -> None:
+        """Restore what `state` returned."""
+        self._inside.load_state(state)
+
+    def _checked_labels(self, images: Tensor, labels: Any, step: Step) -> Tensor:
+        """Return the labels of one call, whose images and step are checked, too."""
+        c, h, w = self._shape
+        check_tensor(images, "images", torch.get_default_dtype())
+        check_shape(images, "N C H W", "images", C=c, H=h, W=w)
+        if not isinstance(step, Step):
+            raise ShapeError(
+                "the step is none",
+                got=type(step).__name__,
+                expected="hpd.typing.Step(stage, index)",
+            )
+        whole = isinstance(labels, Tensor) and labels.dtype == torch.int64
+        if whole and labels.device.type != "cpu":
+            return check_shape(labels, "N", "labels", N=len(images))
+        device = labels.device if isinstance(labels, Tensor) else images.device
+        count, most = len(images), self._num_classes
+        return as_labels(labels, count=count, num_classes=most, device=device)
+
+    def _checked_match(self, matched: Any, images: Tensor, count: int | None) -> Matched:
+        """Return what the objective gives, its loss as a number and its gradient without a graph.
+
+        Args:
+            matched: what came back.
+            images: [N, C, H, W].
+            count: of the images that were matched; None: it is not known.
+        """
+        if not isinstance(matched, Matched):
+            raise ShapeError(
+                f"{self._name} gives no match",
+                got=type(matched).__name__,
+                expected="hpd.typing.Matched(loss, image_grad)",
+            )
+        grad = check_tensor(matched.image_grad, f"the image gradient of {self._name}", images.dtype)
+        if grad.shape[1:] != images.shape[1:] or count not in (None, len(grad)):
+            raise ShapeError(
+                f"the image gradient of {self._name} has the wrong shape",
+                got=list(grad.shape),
+                expected=[count or "N", *images.shape[1:]],
+            )
+        if type(matched.loss) is float and not grad.requires_grad:
+            return matched
+        return Matched(self._as_number(matched.loss), grad.detach(), matched.metrics)
+
+    def _as_number(self, loss: Any) -> float:
+        try:
+            return float(loss.detach() if isinstance(loss, Tensor) else loss)
+        except (TypeError, ValueError, RuntimeError):
+            shown = f"{type(loss).__name__} {list(getattr(loss, 'shape', []))}"
+            raise ShapeError(
+                f"the loss of {self._name} is no number", got=shown, expected="a float"
+            ) from None
+
+
+class CheckedByClass(Checked):
+    """An objective that matches some classes by themselves, with its boundary."""
+
+    _inside: MatchesByClass
+
+    def needs_all(self, step: Step) -> bool:
+        """Return whether some classes can be matched at `step` only if all images are known."""
+        return self._inside.needs_all(step)
+
+    def match(self, images: Tensor, labels: Tensor, step: Step, own: Tensor) -> Matched:
+        """Match some classes; see `MatchesByClass`."""
+        labels = self._checked_labels(images, labels, step)
+        check_shape(own, "N", "own", N=len(images))
+        if own.dtype != torch.bool:
+            raise ShapeError("own must say of each image whether it is", got=own.dtype)
+        matched = self._inside.match(images, labels, step, own)
+        count = int(own.sum()) if own.device.type == "cpu" else None
+        return self._checked_match(matched, images, count)

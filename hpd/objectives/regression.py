@@ -1,0 +1,123 @@
+"""Neural feature regression (FRePo): what a regression from the set predicts of real images.
+
+Sources: Zhou, Nezhadarya and Ba, Dataset Distillation using Neural Feature Regression, NeurIPS
+2022, equations 2 and 3, with a pool of networks; Nguyen, Chen and Lee, ICLR 2021 (KIP).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from hpd.data import ImageSet
+from hpd.objectives.base import OBJECTIVES
+from hpd.objectives.matching import MatchingSettings, RealSide
+from hpd.objectives.pool import Pool, PoolSettings
+from hpd.rng import Streams
+from hpd.students import Student
+from hpd.students.ridge import centred_targets, ridge_predictions
+from hpd.typing import Matched, Objective, State, Step
+
+
+def regression_loss(
+    real: Tensor, synthetic: Tensor, targets: Tensor, wanted: Tensor, ridge: float
+) -> Tensor:
+    """Return ``mean over real images of || P - y ||^2``, P as `ridge_predictions` says.
+
+    Args:
+        real: features of real images [M, E].
+        synthetic: features of synthetic images [N, E].
+        targets: what the synthetic images stand for [N, K].
+        wanted: what is to be predicted of the real ones [M, K].
+        ridge: weight of the penalty.
+    """
+    gaps = ridge_predictions(real, synthetic, targets, ridge) - wanted
+    return gaps.square().sum(dim=1).mean()
+
+
+@OBJECTIVES.register("regression")
+class RegressionSettings(MatchingSettings):
+    """Ridge regression from the features of the synthetic images to those of real ones.
+
+    First order in the network: nothing is unrolled.
+    """
+
+    real_batch: int = Field(
+        1024, ge=1, description="real images a step, as many of each class, at least 1 of each"
+    )
+    ridge: float = Field(
+        1e-3, ge=1e-9, description="weight of the penalty, as a share of the kernel's mean diagonal"
+    )
+    pool: PoolSettings | None = Field(
+        PoolSettings(),
+        description="networks that are trained on the synthetic images; null: a fresh random one"
+        " at each step, which is enough for one image a class",
+    )
+
+    def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Objective:
+        """Return the objective; see `ObjectiveSettings.build`."""
+        return Regression(RealSide(train, self, device, streams), self)
+
+
+class Regression:
+    """Squared error of predictions of real images, by a regression from the synthetic ones."""
+
+    def __init__(self, real: RealSide, settings: RegressionSettings) -> None:
+        self._real, self._settings = real, settings
+        pool = settings.pool
+        self._pool = None if pool is None else Pool(real, pool, settings.augment)
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """Nothing but the data."""
+        return {}
+
+    def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
+        """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
+        # a score is always of the same network, and leaves the pool alone
+        pool = None if step.stage < 0 else self._pool
+        metrics = {}
+        if pool is None:
+            student = self._real.student(step)
+        else:
+            student, age = pool.at(step)
+            metrics["network_steps"] = float(age)
+        matched = self._match(student.requires_grad_(False), images, labels, step)
+        if pool is not None:
+            pool.train(images, labels, step)
+        return Matched(float(matched[0]), matched[1], metrics)
+
+    def _match(
+        self, student: Student, images: Tensor, labels: Tensor, step: Step
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss and its gradient by the images."""
+        real, classes = self._real, self._real.train.num_classes
+        batch, wanted = real.balanced_batch(self._settings.real_batch, step)
+        leaf = images.detach().requires_grad_()
+        synthetic = real.normalise(leaf)
+        augment = real.augmentation(step)
+        if augment is not None:
+            batch, synthetic = augment(batch), augment(synthetic)
+        # in float64, for kernels are nearly singular
+        known = real.response(student).embed(student, batch).double()
+        loss = regression_loss(
+            known,
+            student.embed(synthetic).double(),
+            centred_targets(labels, classes),
+            centred_targets(wanted, classes),
+            self._settings.ridge,
+        )
+        (grad,) = torch.autograd.grad(loss, leaf)
+        return loss.detach(), grad
+
+    def state(self) -> State:
+        """Return clones of the pool's weights and moments."""
+        return {} if self._pool is None else self._pool.state()
+
+    def load_state(self, state: State) -> None:
+        """Restore the pool."""
+        if self._pool is not None:
+            self._pool.load_state(state)
