@@ -6,7 +6,7 @@ import importlib
 import re
 from typing import Any
 
-from pydantic.fields import FieldInfo
+from hpd.option_rows import option_rows
 
 _MARK = re.compile(r"<!-- options: (?P<module>[\w.]+)\.(?P<name>\w+) -->")
 
@@ -17,19 +17,16 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def option_table(module: str, name: str) -> str:
-    """Return a Markdown table of a settings class: option, default, meaning."""
-    fields = getattr(importlib.import_module(module), name).model_fields
-    rows = [f"| `{key}` | {_default(field)} | {_meaning(field)} |" for key, field in fields.items()]
-    return "\n".join(["| option | default | |", "|---|---|---|", *rows])
+    """Return a Markdown table of a settings class: option, type, default, meaning."""
+    rows = option_rows(getattr(importlib.import_module(module), name))
+    lines = [
+        f"| `{row.name}` | {_cell(row.type)} |"
+        f" {'*required*' if row.default is None else f'`{_cell(row.default)}`'} |"
+        f" {_cell(row.meaning)} |"
+        for row in rows
+    ]
+    return "\n".join(["| option | takes | default | |", "|---|---|---|---|", *lines])
 
 
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "*required*"
-    value = field.get_default(call_default_factory=True)
-    # settings inside settings have pages or tables of their own
-    return "see below" if hasattr(value, "model_fields") else f"`{value}`".replace("|", "\\|")
-
-
-def _meaning(field: FieldInfo) -> str:
-    return (field.description or "").replace("|", "\\|").replace("\n", " ")
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

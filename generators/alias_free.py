@@ -229,6 +229,8 @@ class AliasFreeGenerator(Generator):
 
     family: ClassVar[str]
 
+    layers_known = True
+
     def __init__(self, settings: AliasFreeSettings, classes: tuple[str, ...] = ()) -> None:
         super().__init__()
         s = settings

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from hpd.checks import check_labels, check_shape
+from hpd.arrays import as_labels, as_numbers
+from hpd.checks import check_shape, check_tensor
 from hpd.errors import GeneratorError
 from hpd.registry import Registry, Settings
 
@@ -67,6 +68,9 @@ class Generator(nn.Module, ABC):
     """
 
     spec: GeneratorSpec
+    layers_known: ClassVar[bool] = False
+    """Whether its layers do what is asked of them, as tests or its own constructor make sure. One
+    without is looked at before a run rests on it."""
     compute_dtype: torch.dtype | None = None
     """What the layers of synthesis compute in; None: in the dtype of their weights. Styles, states
     at levels and images keep the dtype of ws, so levels compose to the bit in any dtype."""
@@ -79,11 +83,33 @@ class Generator(nn.Module, ABC):
     def _next(self, state: LevelState, ws: Tensor, level: int) -> LevelState:
         """Run the layer that leads from `level` to ``level + 1``."""
 
+    def __repr__(self) -> str:
+        spec, side = self.spec, self.spec.resolution
+        classes = f"{spec.num_classes or 'no'} classes"
+        shape = f"{spec.channels} x {side} x {side}"
+        return (
+            f"{type(self).__name__}({spec.family}, {shape}, {classes}, {len(spec.levels)} levels)"
+        )
+
+    def _weight(self) -> Tensor:
+        """Return a weight, which tells device and dtype of latents."""
+        return next(self.parameters())
+
+    def name_of_part(self, path: str, part: nn.Module) -> str:
+        """Return how messages name one of the modules that it is made of.
+
+        Args:
+            path: of the module, as in `named_modules`.
+            part: the module.
+        """
+        return f"{path} of the generator ({type(part).__name__})"
+
     def map(self, z: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
         """Map z to ws.
 
         Args:
-            z: [N, z_dim], drawn from N(0, I).
+            z: [N, z_dim], drawn from N(0, I); any array, see `hpd.arrays`; a tensor keeps
+                its graph.
             labels: class indices [N], int64; None only for an unconditional generator.
             truncation_psi: 1 for none, 0 for the average w.
 
@@ -91,9 +117,12 @@ class Generator(nn.Module, ABC):
             ws [N, num_ws, D].
 
         Raises:
-            ShapeError: for a wrong shape or a label out of range.
+            ShapeError: for a wrong shape or dtype, or a label out of range.
+            NumericError: for NaN or Inf.
             GeneratorError: if labels are missing, or given to an unconditional generator.
         """
+        weight = self._weight()
+        z = as_numbers(z, "z", dtype=weight.dtype, device=weight.device)
         check_shape(z, "N Z", "z", Z=self.spec.z_dim)
         if (labels is None) != (self.spec.num_classes == 0):
             raise GeneratorError(
@@ -104,7 +133,8 @@ class Generator(nn.Module, ABC):
                 else "none: it is unconditional",
             )
         if labels is not None:
-            check_labels(check_shape(labels, "N", "labels", N=len(z)), self.spec.num_classes)
+            known = self.spec.num_classes
+            labels = as_labels(labels, count=len(z), num_classes=known, device=z.device)
         return self._map(z, labels, truncation_psi)
 
     def advance(self, state: LevelState, ws: Tensor, start: int, stop: int) -> LevelState:
@@ -117,9 +147,10 @@ class Generator(nn.Module, ABC):
             stop: level to reach, at least `start`.
 
         Raises:
-            ShapeError: if ws has the wrong shape.
+            ShapeError: if ws has the wrong shape or dtype.
             GeneratorError: if the levels are out of order or `state` is not that of `start`.
         """
+        check_tensor(ws, "ws", self._weight().dtype)
         check_shape(ws, "N M D", "ws", M=self.spec.num_ws, D=self.spec.w_dim)
         if not 0 <= start <= stop <= self.spec.last_level:
             raise GeneratorError(
@@ -128,7 +159,7 @@ class Generator(nn.Module, ABC):
                 expected=f"0 <= start <= stop <= {self.spec.last_level}",
             )
         expected = self.spec.levels[start].shapes
-        got = tuple(tuple(part.shape[1:]) for part in state)
+        got = tuple(tuple(check_tensor(part, "the state").shape[1:]) for part in state)
         if got != expected:
             raise GeneratorError(f"not the state of level {start}", got=got, expected=expected)
         for level in range(start, stop):
@@ -172,4 +203,4 @@ class FamilySettings(Settings):
         raise NotImplementedError
 
 
-FAMILIES: Registry[FamilySettings] = Registry("generator family")
+FAMILIES: Registry[FamilySettings] = Registry("generator family", FamilySettings)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from generators.sampling import TOO_LARGE
 from generators.store import StoredGenerator
+from hpd.checks import check_finite
 
 _CHUNK = 256
 
@@ -46,6 +48,9 @@ class Prior:
         Returns:
             images [K * per_class, C, H, W] in [0, 1], clipped, on the CPU, ordered by class, and
             labels [K * per_class], int64.
+
+        Raises:
+            NumericError: if an image is not finite.
         """
         generator = self.stored.generator
         device = next(generator.parameters()).device
@@ -56,4 +61,5 @@ class Prior:
             generator(generator.map(some.to(device), own.to(device))).float().cpu()
             for some, own in zip(z.split(_CHUNK), wanted.split(_CHUNK), strict=True)
         ]
-        return ((torch.cat(parts) + 1) / 2).clamp(0, 1), labels
+        images = check_finite(torch.cat(parts), "what the generator makes", TOO_LARGE)
+        return ((images + 1) / 2).clamp(0, 1), labels

@@ -10,9 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from generators.base import Generator
+from hpd.checks import check_finite
 from hpd.rng import Streams
 
 _SMALLEST_TILE = 64
+TOO_LARGE = "Its weights are finite and still too large: take an earlier checkpoint."
+"""What to do about a generator that makes NaN of finite weights."""
 
 
 @torch.no_grad()
@@ -30,12 +33,16 @@ def draw_samples(
         label: the class of all of them; None for an unconditional generator.
         seeds: each decides the z of its image alone.
         truncation_psi: 1 for no truncation.
+
+    Raises:
+        NumericError: if an image is not finite: finite weights can still be too large.
     """
     width = generator.spec.z_dim
     rows = [torch.randn(width, generator=Streams(seed).generator("z")) for seed in seeds]
     z = torch.stack(rows).to(next(generator.parameters()).device)
     labels = None if label is None else torch.full((len(z),), label, device=z.device)
-    return generator(generator.map(z, labels, truncation_psi))
+    images: Tensor = generator(generator.map(z, labels, truncation_psi))
+    return check_finite(images, "what the generator makes", TOO_LARGE)
 
 
 def tile(images: Tensor, columns: int) -> Image.Image:

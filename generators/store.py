@@ -4,25 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
 
 from generators import stylegan2, stylegan3, stylegan_xl
 from generators.base import FAMILIES, FamilySettings, Generator
 from generators.checkpoints.convert import convert_checkpoint
+from generators.checkpoints.finite import check_all_finite, finite_floats
+from generators.checkpoints.stylegan2 import check_shapes, check_sizes
+from generators.own import GENERATORS
+from generators.probing import check_range, probe
 from hpd.errors import GeneratorError, HpdError, nearest
 from hpd.files import write_json, write_tensors
+from hpd.foreign import foreign_hint
+from hpd.plugins import load_packages
 
 _REGISTERED = (stylegan2, stylegan3, stylegan_xl)
 _WEIGHTS, _DESCRIPTION = "model.safetensors", "generator.json"
 _FORMAT_VERSION = 1
 _FOREIGN_LICENCE = "that of the checkpoint's source (NVIDIA's are non-commercial)"
 _ZOO = Path(__file__).parent / "zoo"
+_EXPECTED = f"a bundled name, a folder with {_WEIGHTS} and {_DESCRIPTION}, or a checkpoint"
+_CHECKPOINTS = (".pkl", ".pt", ".pth", ".ckpt", ".safetensors")
+_MAX_DESCRIPTION_BYTES = 64 * 2**20
+_LONGEST_NAME, _SHOWN_FILES = 100, 5
+_DAMAGES = (
+    KeyError, TypeError, ValueError, OSError, RuntimeError, SafetensorError, AttributeError,
+    MemoryError,
+)  # fmt: skip
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,9 +64,36 @@ class StoredGenerator:
     sha256: str
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"StoredGenerator({self.name}: {self.generator!r})"
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a run says of the generator that it used, as JSON.
+
+        Name, family, hash and licence; and, for a checkpoint file in which something was made up
+        or chosen, what and how, so that it can be repeated.
+        """
+        about: dict[str, object] = {
+            "name": self.name,
+            "family": self.generator.spec.family,
+            "sha256": self.sha256,
+            "licence": self.licence,
+        }
+        return about | ({"read": self.provenance["read"]} if "read" in self.provenance else {})
+
     @classmethod
     def of(cls, generator: Generator, licence: str = "unknown") -> StoredGenerator:
-        """Describe a generator that is in memory; its hash is that of its weights."""
+        """Describe a generator that is in memory; its hash is that of its weights.
+
+        Raises:
+            GeneratorError: if a weight is NaN or Inf, naming the tensor; if images of a generator
+                of the user's own depend on each other or on chance, naming the layer.
+        """
+        check_all_finite(generator.state_dict(), "the generator")
+        if not generator.layers_known:
+            seen = probe(generator)
+            check_range(generator, seen.lowest, seen.highest)
         weights = {name: value.contiguous() for name, value in generator.state_dict().items()}
         digest = hashlib.sha256(save(dict(sorted(weights.items())))).hexdigest()
         return cls(generator, None, generator.spec.family, licence, digest)
@@ -58,76 +104,175 @@ def bundled_generators() -> list[str]:
     return sorted(p.parent.name for p in _ZOO.glob(f"*/{_DESCRIPTION}"))
 
 
-def read_generator(
-    name_or_path: str | Path, network: Literal["G_ema", "G"] = "G_ema"
-) -> StoredGenerator:
-    """Load a bundled generator by name, one from a folder, or a checkpoint file.
+def read_generator(name_or_path: str | Path, network: str = "G_ema") -> StoredGenerator:
+    """Load a generator by name, bundled or registered, one from a folder, or a checkpoint file.
 
-    Checkpoint files (official StyleGAN2-ADA, StyleGAN3 and StyleGAN-XL pickles, rosinality's
-    ``.pt``) are converted in memory; no code in them runs.
+    Checkpoint files (official StyleGAN2-ADA, StyleGAN3 and StyleGAN-XL pickles; pickles, torch
+    files and safetensors with the tensors of a StyleGAN2) are converted in memory; no code in them
+    runs. Where a file lacks something that can be made up, such as noise, a warning says so.
 
     Args:
-        name_or_path: bundled name, folder or file.
-        network: which network of a checkpoint file.
+        name_or_path: bundled name, one of `GENERATORS`, folder or file.
+        network: which network of a checkpoint file: ``"G_ema"``, ``"G"``, or the name above it in
+            the file; see `generators.checkpoints.convert_checkpoint`.
 
     Raises:
-        GeneratorError: if there is none, or its files are broken or refused.
+        GeneratorError: if there is none, its files are broken or refused, or a weight is NaN or
+            Inf, naming the tensor.
+        ConfigError: for an unknown option in the description of a folder.
     """
-    path = Path(name_or_path).expanduser()
-    for folder in (_ZOO / name_or_path, path):
-        if (folder / _DESCRIPTION).is_file():
-            return _read_folder(folder)
-    if path.is_file():
-        return _read_checkpoint(path, network)
+    path = _path(name_or_path)
+    name = str(name_or_path)
+    if name in GENERATORS:
+        return _made(name)
+    try:
+        for folder in (_ZOO / path, path):
+            if (folder / _DESCRIPTION).is_file():
+                return _read_folder(folder)
+        if path.is_file():
+            _check_no_part(path)
+            return _read_checkpoint(path, network)
+        inside = sorted(p.name for p in path.iterdir()) if path.is_dir() else None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise GeneratorError(f"cannot read the generator {path}", got=reason) from None
+    if inside is not None:
+        raise _no_generator_folder(path, inside)
+    if load_packages() and name in GENERATORS:
+        return _made(name)
+    what = f"generator {name!r}"
+    known = [*bundled_generators(), *GENERATORS]
     raise GeneratorError(
-        f"no generator {str(name_or_path)!r}",
-        expected=f"a bundled name, a folder with {_WEIGHTS} and {_DESCRIPTION}, or a checkpoint",
-        fix=nearest(str(name_or_path), bundled_generators()),
-    )
+        f"no {what}", expected=_EXPECTED,
+        fix=foreign_hint(what, nearest(path.name[:_LONGEST_NAME], known)),
+    )  # fmt: skip
+
+
+def _made(name: str) -> StoredGenerator:
+    """Return a generator of the user's own, made by the function that is registered."""
+    return replace(StoredGenerator.of(GENERATORS.make(name)), name=name)
+
+
+def _path(name_or_path: object) -> Path:
+    if not isinstance(name_or_path, str | Path):
+        got = type(name_or_path).__name__
+        raise GeneratorError("a generator is named by text or a path", got=got, expected=_EXPECTED)
+    try:
+        return Path(name_or_path).expanduser()
+    # a home of nobody
+    except RuntimeError as error:
+        raise GeneratorError(f"no generator {str(name_or_path)!r}", got=error) from None
+
+
+def _no_generator_folder(path: Path, inside: list[str]) -> GeneratorError:
+    """Return the error for a folder that is no generator: what lies in it that may be one."""
+    files = [name for name in inside if name.endswith(_CHECKPOINTS)]
+    some = ", ".join(inside[:_SHOWN_FILES]) + (", ..." if len(inside) > _SHOWN_FILES else "")
+    what = "a pipeline of diffusers: " if "model_index.json" in inside else ""
+    return GeneratorError(
+        f"{path} is no folder of a generator", got=what + some or "nothing in it",
+        expected=f"{_WEIGHTS} and {_DESCRIPTION}",
+        fix=f"Give a file in it, such as {files[0]}." if files else "",
+    )  # fmt: skip
+
+
+def _check_no_part(path: Path) -> None:
+    """Check that a file is not a part of a folder that makes sense only as a whole."""
+    beside = {_WEIGHTS: _DESCRIPTION, _DESCRIPTION: _WEIGHTS}.get(path.name)
+    if beside is not None and path.with_name(beside).is_file():
+        raise GeneratorError(
+            f"{path} is one of the two files of a generator", expected="the folder of both",
+            fix=f"Give the folder: {path.parent}",
+        )  # fmt: skip
 
 
 def _read_folder(folder: Path) -> StoredGenerator:
     try:
-        description = json.loads((folder / _DESCRIPTION).read_text())
-        if description["version"] > _FORMAT_VERSION:
-            raise GeneratorError(
-                f"{folder} was written by a newer version of hpd",
-                got=f"format {description['version']}",
-                expected=f"at most {_FORMAT_VERSION}",
-            )
+        description = _read_description(folder / _DESCRIPTION)
+        if isinstance(description["family"], dict):
+            # some families plan their layers as soon as they are parsed
+            check_sizes(description["family"])
         settings = FAMILIES.parse(description["family"])
-        generator = settings.build(tuple(description["classes"]))
-        weights = {k: v.float() for k, v in load_file(folder / _WEIGHTS).items()}
-        generator.load_state_dict(weights, strict=True)
+        classes = _class_names(description["classes"], settings)
+        with safe_open(folder / _WEIGHTS, framework="pt") as file:
+            names = list(file.keys())
+            # before a network is made as large as the description says
+            check_shapes(settings, {n: tuple(file.get_slice(n).get_shape()) for n in names})
+            generator = _loaded(settings, {n: file.get_tensor(n) for n in names}, classes)
+    except GeneratorError as error:
+        raise GeneratorError(
+            f"cannot read the generator in {folder}: {error.problem}", got=error.got,
+            expected=error.expected, fix=error.fix,
+        ) from None  # fmt: skip
     except HpdError:
         raise
-    # a missing key, wrong JSON, a truncated file or weights of another architecture
-    except (KeyError, TypeError, ValueError, OSError, RuntimeError, SafetensorError) as error:
+    # a missing key, wrong JSON, a truncated file, or numbers of a type that torch lacks
+    except _DAMAGES as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise GeneratorError(f"cannot read the generator in {folder}", got=reason) from None
     return StoredGenerator(
-        generator=generator.requires_grad_(False).eval(),
+        generator=generator,
         settings=settings,
         name=folder.name,
-        licence=description.get("licence", "unknown"),
+        licence=str(description.get("licence", "unknown")),
         sha256=_hash_file(folder / _WEIGHTS),
-        provenance=description.get("provenance", {}),
+        provenance=dict(description.get("provenance", {})),
     )
 
 
-def _read_checkpoint(path: Path, network: Literal["G_ema", "G"]) -> StoredGenerator:
-    settings, weights = convert_checkpoint(path, network)
-    generator = settings.build()
-    generator.load_state_dict({k: v.float() for k, v in weights.items()}, strict=True)
+def _read_description(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MAX_DESCRIPTION_BYTES:
+        raise GeneratorError(f"{_DESCRIPTION} is too large", got=f"{path.stat().st_size} bytes")
+    description = json.loads(path.read_bytes())
+    if not isinstance(description, dict) or not isinstance(description.get("version"), int):
+        raise GeneratorError(f"{_DESCRIPTION} does not say its version")
+    if description["version"] > _FORMAT_VERSION:
+        raise GeneratorError(
+            "it was written by a newer version of hpd",
+            got=f"format {description['version']}",
+            expected=f"at most {_FORMAT_VERSION}",
+        )
+    if not isinstance(description.get("provenance", {}), dict):
+        raise GeneratorError(f"the provenance in {_DESCRIPTION} is no mapping")
+    return description
+
+
+def _class_names(names: object, settings: FamilySettings) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise GeneratorError(f"the classes in {_DESCRIPTION} are no list of names")
+    count = getattr(settings, "num_classes", 0)
+    if names and len(names) != count:
+        raise GeneratorError(
+            "the names are not those of all classes", got=len(names), expected=count
+        )
+    return tuple(names)
+
+
+def _read_checkpoint(path: Path, network: str) -> StoredGenerator:
+    found = convert_checkpoint(path, network)
+    generator = _loaded(found.settings, found.weights)
+    if found.remarks:
+        _logger.warning("%s: %s.", path, "; ".join(found.remarks))
     digest = _hash_file(path)
+    about: dict[str, Any] = {"original": path.name, "sha256": digest, "network": network}
     return StoredGenerator(
-        generator=generator.requires_grad_(False).eval(),
-        settings=settings,
+        generator=generator,
+        settings=found.settings,
         name=path.stem,
         licence=_FOREIGN_LICENCE,
         sha256=digest,
-        provenance={"original": path.name, "sha256": digest, "network": network},
+        provenance=about | ({"read": found.facts} if found.facts else {}),
     )
+
+
+def _loaded(
+    settings: FamilySettings, weights: Mapping[str, Tensor], classes: tuple[str, ...] = ()
+) -> Generator:
+    """Return the network with weights that are finite, frozen."""
+    floats = {name: finite_floats(name, value) for name, value in weights.items()}
+    generator = settings.build(classes)
+    generator.load_state_dict(floats, strict=True)
+    return generator.requires_grad_(False).eval()
 
 
 def _hash_file(path: Path) -> str:
@@ -156,10 +301,14 @@ def save_generator(
         licence: licence of the weights.
         provenance: where they came from, as JSON.
         dtype: float32, or float16 for half the size.
+
+    Raises:
+        GeneratorError: if a weight is not finite, or too large for `dtype`; nothing is written.
     """
     folder = Path(folder)
+    state = generator.state_dict()
+    weights = {name: finite_floats(name, value, dtype) for name, value in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.to(dtype) for name, value in generator.state_dict().items()}
     write_tensors(folder / _WEIGHTS, weights)
     write_json(
         folder / _DESCRIPTION,

@@ -327,6 +327,8 @@ class StyleGAN2(Generator):
         classes: names of the classes, if known.
     """
 
+    layers_known = True
+
     def __init__(self, settings: StyleGAN2Settings, classes: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.settings = s = settings

@@ -37,6 +37,7 @@ from hpd.evaluation import compare
 from hpd.evaluation.contenders import of_relabelled
 from hpd.files import write_bytes
 from hpd.objectives import OBJECTIVES
+from hpd.objectives.adjustment import AdjustmentSettings
 from hpd.objectives.recovery import RecoverySettings
 from hpd.rng import Streams
 from hpd.students import in_batches
@@ -140,7 +141,7 @@ def distil(settings: RunSettings, data: Dataset, observer: Observer | None = Non
     )  # fmt: skip
     return DistilledSet(
         outcome.images.float(), outcome.labels, train.classes, train.normalisation,
-        source.stored_floats,
+        source.stored_floats, optimised=True,
     )  # fmt: skip
 
 
@@ -159,7 +160,8 @@ def measure(base: RunSettings, plan: Plan, data: Dataset, lr: float, rank: int) 
     started, values = time.perf_counter(), base.model_dump(mode="json")
     objective = dict(values["objective"])
     mode = "none" if plan.mode == START else plan.mode
-    objective["adjustment"] = {**objective["adjustment"], "mode": mode}
+    own = {"mode": mode}
+    objective["adjustment"] = AdjustmentSettings.applicable(objective["adjustment"], own) | own
     values |= {
         "source": source_of(plan, base, lr, rank), "objective": objective, "seed": plan.seed
     }  # fmt: skip

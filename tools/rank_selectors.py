@@ -140,7 +140,9 @@ def measure(settings: RunSettings, sets: int, *, ends: bool) -> dict[str, Any]:
         making[name] = round(time.perf_counter() - started, 4)
     rows = []
     for sight in sights:
-        part = DistilledSet(sight.images, labels, train.classes, train.normalisation, 0)
+        part = DistilledSet(
+            sight.images, labels, train.classes, train.normalisation, 0, optimised=True
+        )
         accuracy = accuracy_of(part, settings, dataset, device)
         scores = scores_of(sight, labels, scorers, device)
         rows.append({"stage": sight.stage, "steps": sight.steps, **accuracy, **scores})

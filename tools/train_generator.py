@@ -39,12 +39,12 @@ from generators import save_generator
 from generators.training import Trainer, TrainingSettings, sample_grid
 from hpd.artifacts.pictures import png_bytes
 from hpd.checks import check_finite
-from hpd.config import parse_yaml
 from hpd.data import DATASETS, ImageSet
 from hpd.device import Processes, open_device
 from hpd.errors import RunError
 from hpd.files import read_about, write_bytes, write_tensors
 from hpd.interrupts import Interrupted, Interrupts, exit_code
+from hpd.yaml_text import parse_yaml
 
 _METRICS = "metrics.jsonl"
 _STATES = "state-*.safetensors"
@@ -207,7 +207,7 @@ def train(
             window.add(trainer.step())
             seen, seconds = trainer.images_seen, before + time.monotonic() - start
             progress.update(task, completed=seen, description=f"{seen:,} images")
-            stopped = trainer.processes.any(interrupts.heard)
+            stopped = trainer.processes.any(interrupts.number > 0)
             save = stopped or trainer.steps % save_steps == 0 or seen >= images
             if save or trainer.steps % log_steps == 0:
                 run.log({"images": seen, **window.flush(seconds, batch)})

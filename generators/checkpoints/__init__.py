@@ -1,18 +1,21 @@
 """Read the checkpoints of StyleGAN's families without running the code inside them."""
 
+from generators.checkpoints.convert import convert_checkpoint
+from generators.checkpoints.converted import Converted
 from generators.checkpoints.inspection import GlobalUse, Inspection, inspect_checkpoint
 from generators.checkpoints.reader import read_checkpoint
 from generators.checkpoints.records import ModuleRecord
-from generators.checkpoints.rosinality import convert_rosinality, read_rosinality
+from generators.checkpoints.rosinality import convert_rosinality
 from generators.checkpoints.stylegan2 import stylegan2_from_record
 
 __all__ = [
+    "Converted",
     "GlobalUse",
     "Inspection",
     "ModuleRecord",
+    "convert_checkpoint",
     "convert_rosinality",
     "inspect_checkpoint",
     "read_checkpoint",
-    "read_rosinality",
     "stylegan2_from_record",
 ]

@@ -2,43 +2,80 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-from torch import Tensor
-
-from generators.base import FamilySettings
-from generators.checkpoints.inspection import inspect_checkpoint
-from generators.checkpoints.reader import read_checkpoint
+from generators.checkpoints import official_names, rosinality
+from generators.checkpoints.contents import Contents, open_contents
+from generators.checkpoints.converted import Converted
+from generators.checkpoints.finding import Layout, Place, find_generator
+from generators.checkpoints.finite import finite_floats
 from generators.checkpoints.records import ModuleRecord
-from generators.checkpoints.rosinality import read_rosinality
+from generators.checkpoints.scope import Scope
 from generators.checkpoints.stylegan2 import stylegan2_from_record
 from generators.checkpoints.stylegan3 import (
     is_stylegan_xl,
     stylegan3_from_record,
     stylegan_xl_from_record,
 )
-from hpd.errors import GeneratorError
+from hpd.errors import GeneratorError, HpdError
 
-Converted = tuple[FamilySettings, dict[str, Tensor]]
+LAYOUTS = (
+    Layout(rosinality.ANCHORS, rosinality.rosinality_from_scope),
+    Layout(official_names.ANCHORS, official_names.stylegan2_from_scope),
+)
+"""The families that state dicts are known of, without the options of their networks."""
 
 
-def convert_checkpoint(path: str | Path, network: Literal["G_ema", "G"] = "G_ema") -> Converted:
-    """Read a generator from a ``.pkl`` or ``.pt`` file, without running code from it.
+def convert_checkpoint(path: str | Path, network: str = "G_ema") -> Converted:
+    """Read a generator from a checkpoint file, without running code from it.
+
+    The file is an official StyleGAN2-ADA, StyleGAN3 or StyleGAN-XL pickle, or any pickle, torch
+    file or safetensors with the tensors of a StyleGAN2 in rosinality's or the official names. The
+    generator is found by these names, wherever in the file it stands.
 
     Args:
-        path: an official StyleGAN2-ADA, StyleGAN3 or StyleGAN-XL pickle, or a rosinality file.
-        network: ``"G_ema"``, the averaged generator, or ``"G"``.
-
-    Returns:
-        Settings, and the state dict that their network loads strictly.
+        path: the file.
+        network: ``"G_ema"``, the averaged generator, or another one if the file has no average;
+            ``"G"``, one that is no average; or the name above the wanted one in the file, such as
+            ``"state_dict.decoder"``.
 
     Raises:
-        GeneratorError: naming what was refused, or what does not fit.
+        GeneratorError: naming what was refused, what does not fit, or the tensor in which a value
+            is NaN, Inf or too large for float32.
     """
-    if inspect_checkpoint(path).format in ("torch zip", "torch legacy"):
-        return read_rosinality(path, {"G_ema": "g_ema", "G": "g"}[network])
-    return convert_record(read_checkpoint(path, network))
+    if not isinstance(network, str):
+        raise GeneratorError("a network is named by text", got=type(network).__name__)
+    try:
+        with open_contents(path) as contents:
+            place = find_generator(contents, LAYOUTS, network)
+            converted = _remarked(_convert(contents, place), place, network)
+            weights = {name: finite_floats(name, v) for name, v in converted.weights.items()}
+            return replace(converted, weights=weights)
+    except HpdError as error:
+        raise GeneratorError(
+            f"cannot read {path}: {error.problem}", got=error.got, expected=error.expected,
+            fix=error.fix,
+        ) from None  # fmt: skip
+    # the limits should make both impossible; a caller may have used up the stack or the memory
+    except (MemoryError, RecursionError) as error:
+        raise GeneratorError(f"cannot read {path}", got=type(error).__name__) from None
+
+
+def _convert(contents: Contents, place: Place) -> Converted:
+    if place.layout is None:
+        return convert_record(contents.modules[place.prefix]())
+    converted = place.layout.convert(Scope(contents.tensors, place.prefix))
+    return converted.adding(prefix=place.prefix)
+
+
+def _remarked(converted: Converted, place: Place, network: str) -> Converted:
+    if network != "G_ema" or not place.trained:
+        return converted
+    return converted.adding(
+        f"it has no average of the generator: {place.prefix!r}, the one that was trained, was read",
+        average_of_weights="none in the file",
+    )
 
 
 def convert_record(record: ModuleRecord) -> Converted:
@@ -54,7 +91,7 @@ def convert_record(record: ModuleRecord) -> Converted:
             expected="a mapping and a synthesis network",
         )
     if "b4" in record.child("synthesis").children:
-        return stylegan2_from_record(record)
+        return Converted(*stylegan2_from_record(record))
     if is_stylegan_xl(record):
-        return stylegan_xl_from_record(record)
-    return stylegan3_from_record(record)
+        return Converted(*stylegan_xl_from_record(record))
+    return Converted(*stylegan3_from_record(record))

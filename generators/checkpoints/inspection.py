@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
-import struct
-import zipfile
-import zlib
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Literal
 
+from generators.checkpoints.kinds import ZIP_START, kind_of
 from generators.checkpoints.machine import Machine
 from generators.checkpoints.nodes import Blob, Call, Global, Pairs, shown
+from generators.checkpoints.plain import PLAIN_NAMES
 from generators.checkpoints.reader import (
     KNOWN_NAMES,
     MAX_FILE_BYTES,
@@ -21,18 +21,14 @@ from generators.checkpoints.reader import (
     is_legacy_tensorflow,
 )
 from generators.checkpoints.source import ByteSource, open_source
-from generators.checkpoints.tensors import LOAD_STORAGE, STORAGE_TYPES
+from generators.checkpoints.tensors import LOAD_STORAGE, STORAGE_TYPES, TENSOR_NAMES
+from generators.checkpoints.zips import TorchZip
 from hpd.errors import GeneratorError
 
 Status = Literal["known", "stub", "refused"]
-_ZIP_START, _LONG_MAGIC = b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"
-_MAX_ZIP_PICKLE_BYTES = 256 * 2**20
 # torch's older format: magic number, version, system, object, keys
 _PICKLES_IN_A_STORAGE = 5
-_TORCH_NAMES = frozenset(STORAGE_TYPES) | {
-    "collections.OrderedDict", "torch._utils._rebuild_parameter",
-    "torch._utils._rebuild_tensor_v2", "argparse.Namespace",
-}  # fmt: skip
+_TORCH_NAMES = frozenset(STORAGE_TYPES) | TENSOR_NAMES | PLAIN_NAMES
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class Inspection:
         path: the file.
         total_bytes: its size.
         format: a guess: ``"official pickle"``, ``"dill pickle"``, ``"legacy TensorFlow pickle"``,
-            ``"torch zip"``, ``"torch legacy"``, ``"pickle"`` or ``"unknown"``.
+            ``"torch zip"``, ``"torch legacy"``, ``"safetensors"``, ``"pickle"`` or ``"unknown"``.
         protocol: highest pickle protocol stated by the outer pickle, if any.
         opcodes: number of opcodes of the outer pickle that were read.
         keys: the names at the top, such as ``G_ema``.
@@ -97,12 +93,12 @@ def inspect_checkpoint(path: str | Path) -> Inspection:
     file gives what was found before the damage, and `Inspection.problem`.
 
     Args:
-        path: a ``.pkl`` or ``.pt`` file.
+        path: a checkpoint of any format.
 
     Raises:
         GeneratorError: if the file cannot be opened.
     """
-    path = Path(path).expanduser()
+    path = Path(path)
     with open_source(path, MAX_FILE_BYTES) as source:
         survey = _Survey()
         try:
@@ -133,21 +129,27 @@ class _Survey:
 
     def read(self, source: ByteSource) -> None:
         """Walk the outer file, then every pickle nested in it."""
-        start = source.read_at(0, min(9, source.size))
-        source.read_at(0, 0)
-        if start.startswith(_ZIP_START):
-            self.container = "torch zip"
+        kind = kind_of(source)
+        self.container = "torch zip" if kind == "zip" else kind
+        if kind == "zip":
             self._zip(source, nested=False)
-        elif start == _LONG_MAGIC:
-            self.container = "torch legacy"
+        elif kind == "torch legacy":
             self._sequence(source, nested=False)
-        elif start[:1] == b"\x80":
-            self.container = "pickle"
+        elif kind == "pickle":
             self._top_level(source)
         else:
-            raise GeneratorError("neither a pickle nor a torch file", got=repr(start))
+            self._names(source)
         for blob in self.blobs.values():
             self._nested(source, blob)
+
+    def _names(self, source: ByteSource) -> None:
+        """List the tensors of safetensors, whose header is JSON."""
+        header = source.read_at(8, int.from_bytes(source.read_at(0, 8), "little"))
+        try:
+            names = [name for name in json.loads(header) if name != "__metadata__"]
+        except (ValueError, RecursionError):
+            raise GeneratorError("the header of the safetensors file is damaged") from None
+        self.keys = tuple(dict.fromkeys(shown(name.partition(".")[0]) for name in names))
 
     def _top_level(self, source: ByteSource) -> None:
         machine = self._machine(source, nested=False)
@@ -170,25 +172,11 @@ class _Survey:
                 self.protocol, self.opcodes = machine.protocol, self.opcodes + machine.opcodes
 
     def _zip(self, source: ByteSource, *, nested: bool) -> None:
-        content = cast(BinaryIO, _SeekableWindow(source))
-        try:
-            with zipfile.ZipFile(content) as archive:
-                inner = [i for i in archive.infolist() if i.filename.endswith("data.pkl")]
-                if len(inner) != 1:
-                    raise GeneratorError("not a torch file", got=f"{len(inner)} data.pkl")
-                # torch never compresses, so a small file cannot become a large one
-                if inner[0].compress_type or inner[0].file_size > _MAX_ZIP_PICKLE_BYTES:
-                    raise GeneratorError("the data.pkl is compressed or too large")
-                pickle = archive.read(inner[0])
-        # what zipfile raises for damaged, encrypted or exotic archives
-        except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError,
-                LookupError, RuntimeError) as error:  # fmt: skip
-            raise GeneratorError("the zip file is damaged", got=shown(str(error))) from None
-        window = ByteSource(io.BytesIO(pickle), 0, len(pickle))
+        pickle = TorchZip(source).pickle()
         if nested:
-            self._machine(window, nested=True).run()
+            self._machine(pickle, nested=True).run()
         else:
-            self._top_level(window)
+            self._top_level(pickle)
 
     def _nested(self, source: ByteSource, blob: Blob | bytes) -> None:
         if isinstance(blob, Blob):
@@ -198,7 +186,7 @@ class _Survey:
         start = window.read_at(window.start, min(4, window.size))
         window.read_at(window.start, 0)
         try:
-            if start == _ZIP_START:
+            if start == ZIP_START:
                 self._zip(window, nested=True)
             else:
                 self._sequence(window, nested=True)
@@ -264,33 +252,3 @@ class _Survey:
             opcodes=self.opcodes, keys=self.keys, sources=sizes, problem=self.problem,
             globals=tuple(sorted(uses, key=lambda u: (order[u.status], u.nested, u.name))),
         )  # fmt: skip
-
-
-class _SeekableWindow(io.RawIOBase):
-    """A `ByteSource` as the file that `zipfile` wants."""
-
-    def __init__(self, source: ByteSource) -> None:
-        self._source, self._position = source, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        base = (0, self._position, self._source.size)[whence]
-        if base + offset < 0:
-            raise OSError("before the start")
-        self._position = base + offset
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(0, self._source.size - self._position)
-        count = left if size is None or size < 0 else min(size, left)
-        data = self._source.read_at(self._source.start + self._position, count)
-        self._position += count
-        return data

@@ -7,6 +7,7 @@ length, an index or a count in a pickle is chosen by whoever wrote it.
 from __future__ import annotations
 
 import pickletools
+import warnings
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -35,6 +36,13 @@ READABLE = frozenset(
 """What Python's picklers write at protocols 2 to 5, without external objects and extensions."""
 
 
+def _quietly(reader: Callable[[Any], Any], source: ByteSource) -> Any:
+    """Read a text: Python keeps escapes in it that it does not know, and warns of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return reader(source)
+
+
 class Machine:
     """Run one pickle and keep its graph.
 
@@ -43,6 +51,7 @@ class Machine:
         allowed: names of the opcodes to accept, or None for all.
         on_global: told of every name as soon as it is named; may raise.
         on_call: told of every call that an unpickler would make.
+        on_persistent: told of every object that the writer kept outside the pickle.
     """
 
     def __init__(
@@ -52,9 +61,11 @@ class Machine:
         allowed: Collection[str] | None = None,
         on_global: Callable[[Global], None] | None = None,
         on_call: Callable[[Call], None] | None = None,
+        on_persistent: Callable[[PersistentId], None] | None = None,
     ) -> None:
         self._source, self._allowed = source, allowed
         self._on_global, self._on_call = on_global, on_call
+        self._on_persistent = on_persistent
         self._stack: list[object] = []
         self._marked: list[list[object]] = []
         self._memo: dict[int, object] = {}
@@ -98,10 +109,12 @@ class Machine:
             return Blob(self._source.skip(size), size)
         if op.name in _NAMED:
             return Global(self._line(), self._line())
+        if op.name == "PERSID":
+            return self._line()
         if op.arg is None:
             return None
         reader: Callable[[Any], Any] = op.arg.reader
-        argument = reader(self._source)
+        argument = _quietly(reader, self._source) if op.name == "STRING" else reader(self._source)
         if isinstance(argument, str):
             self._characters += len(argument)
             if self._characters > MAX_TEXT_CHARACTERS:
@@ -133,6 +146,12 @@ class Machine:
         node = Call(function, arguments)
         if self._on_call is not None:
             self._on_call(node)
+        self._push(node)
+
+    def _persistent(self, value: object) -> None:
+        node = PersistentId(value)
+        if self._on_persistent is not None:
+            self._on_persistent(node)
         self._push(node)
 
     def _protocol(self, version: int) -> None:
@@ -268,8 +287,8 @@ _HANDLERS: dict[str, _Handler] = {
     "INST": Machine._instance,
     "OBJ": Machine._object,
     **dict.fromkeys(("EXT1", "EXT2", "EXT4"), Machine._extension),
-    "PERSID": lambda m, text: m._push(PersistentId(text)),
-    "BINPERSID": lambda m, _: m._push(PersistentId(m._pop())),
+    "PERSID": Machine._persistent,
+    "BINPERSID": lambda m, _: m._persistent(m._pop()),
     "NEXT_BUFFER": lambda m, _: m._push(None),
     "READONLY_BUFFER": lambda m, _: None,
 }

@@ -125,7 +125,7 @@ class PlainReader:
         Raises:
             GeneratorError: if it is no dict, or a key is no name.
         """
-        pairs = self._pairs(node)
+        pairs = self.pairs(node)
         if pairs is None:
             raise refuse(node, what)
         found: dict[str, object] = {}
@@ -136,7 +136,8 @@ class PlainReader:
             found[key] = value
         return found
 
-    def _pairs(self, node: object) -> list[tuple[object, object]] | None:
+    def pairs(self, node: object) -> list[tuple[object, object]] | None:
+        """Return the keys and values of a dict node as nodes; None if it is none."""
         if isinstance(node, Pairs):
             return node.pairs
         if isinstance(node, Call) and function_name(node) in _DICTS:
@@ -226,47 +227,60 @@ class PlainReader:
             raise GeneratorError("a numpy number of the wrong length", got=len(content))
         return np.frombuffer(content, dtype)[0].item()
 
-    def _array(self, call: Call, depth: int) -> Any:
-        """Read an array made empty and then filled by BUILD; as nested lists."""
-        return self._filled(call, call.state, depth)
+    def _lists(self, call: Call, depth: int) -> Any:
+        """Read an array as nested lists."""
+        array = self.array(call, depth)
+        self.count(array.size, depth + array.ndim)
+        return array.tolist()
 
-    def _dill_array(self, call: Call, depth: int) -> Any:
+    def array(self, call: Call, depth: int = 0) -> np.ndarray[Any, Any]:
+        """Return a numeric array, in the byte order of its writer, that nothing may write to.
+
+        Raises:
+            GeneratorError: if the call makes none, or one whose size does not fit its values.
+        """
+        return _ARRAYS[function_name(call)](self, call, depth)
+
+    def _built(self, call: Call, depth: int) -> np.ndarray[Any, Any]:
+        """Read an array made empty and then filled by BUILD."""
+        return self._filled(call, call.state)
+
+    def _dill_array(self, call: Call, depth: int) -> np.ndarray[Any, Any]:
         function, arguments, state, attributes = self.arguments(call, 4)
         if attributes is not None and self.plain(attributes, depth + 1):
             raise refuse(call, "a plain numpy array")
         inner = Call(function, arguments)
         if function_name(inner) not in _EMPTY_ARRAYS:
             raise refuse(inner, "a plain numpy array")
-        return self._filled(inner, state, depth)
+        return self._filled(inner, state)
 
-    def _filled(self, call: Call, state: object, depth: int) -> Any:
+    def _filled(self, call: Call, state: object) -> np.ndarray[Any, Any]:
         kind = self.arguments(call, 3)[0]
         if not isinstance(kind, Global) or f"{kind.module}.{kind.name}" != "numpy.ndarray":
             raise refuse(kind, "numpy.ndarray")
         if not isinstance(state, tuple) or len(state) != 5:
             raise refuse(call, "the state of a numpy array")
         _, shape, dtype, fortran, data = state
-        return self._values(shape, self.dtype(dtype), data, "F" if fortran is True else "C", depth)
+        return self._values(shape, self.dtype(dtype), data, "F" if fortran is True else "C")
 
-    def _from_buffer(self, call: Call, depth: int) -> Any:
+    def _from_buffer(self, call: Call, depth: int) -> np.ndarray[Any, Any]:
         data, dtype, shape, order = self.arguments(call, 4)
         if order not in ("C", "F"):
             raise refuse(call, "an array in C or Fortran order")
-        return self._values(shape, self.dtype(dtype), data, order, depth)
+        return self._values(shape, self.dtype(dtype), data, order)
 
     def _values(
-        self, shape_node: object, dtype: np.dtype[Any], data: object, order: str, depth: int
-    ) -> Any:
+        self, shape_node: object, dtype: np.dtype[Any], data: object, order: str
+    ) -> np.ndarray[Any, Any]:
         shape = self.sizes(shape_node)
         content = self.data(data)
-        self.count(len(content) // dtype.itemsize, depth + len(shape))
         if shape == (0,) and not content:
-            return []
+            return np.empty(0, dtype)
         # an array of no values could still be a great many empty lists
         if math.prod(shape) * dtype.itemsize != len(content) or not content:
             raise GeneratorError("a numpy array whose size does not fit its shape", got=shape)
         flat = np.frombuffer(content, dtype)
-        return flat.reshape(shape, order="F" if order == "F" else "C").tolist()
+        return flat.reshape(shape, order="F" if order == "F" else "C")
 
     def sizes(self, node: object) -> tuple[int, ...]:
         """Return a tuple of at most 8 sizes, none negative.
@@ -312,6 +326,14 @@ _DICTS = frozenset(
 )
 _EMPTY_ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 _Handler = Callable[[PlainReader, Call, int], Any]
+_ARRAYS: dict[str, Callable[[PlainReader, Call, int], np.ndarray[Any, Any]]] = {
+    **dict.fromkeys(_EMPTY_ARRAYS, PlainReader._built),
+    "numpy.core.numeric._frombuffer": PlainReader._from_buffer,
+    "numpy._core.numeric._frombuffer": PlainReader._from_buffer,
+    "dill._dill._create_array": PlainReader._dill_array,
+}
+ARRAY_NAMES = frozenset(_ARRAYS)
+"""Every name that makes a numpy array."""
 PLAIN_CALLS: dict[str, _Handler] = {
     **dict.fromkeys(_DICTS, PlainReader._mapping),
     **{
@@ -327,10 +349,7 @@ PLAIN_CALLS: dict[str, _Handler] = {
     # numpy 2 moved its inner modules; files of either version are about
     "numpy.core.multiarray.scalar": PlainReader._scalar,
     "numpy._core.multiarray.scalar": PlainReader._scalar,
-    **dict.fromkeys(_EMPTY_ARRAYS, PlainReader._array),
-    "numpy.core.numeric._frombuffer": PlainReader._from_buffer,
-    "numpy._core.numeric._frombuffer": PlainReader._from_buffer,
-    "dill._dill._create_array": PlainReader._dill_array,
+    **dict.fromkeys(_ARRAYS, PlainReader._lists),
 }
 PLAIN_NAMES = frozenset(PLAIN_CALLS) | {
     "_codecs.encode", "builtins.bytes", "__builtin__.bytes", "numpy.dtype", "numpy.ndarray",

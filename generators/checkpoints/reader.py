@@ -78,8 +78,8 @@ def read_checkpoint(path: str | Path, network: Literal["G_ema", "G"] = "G_ema") 
     try:
         with open_source(path, MAX_FILE_BYTES) as source:
             _check_start(source)
-            root = Machine(source, allowed=READABLE, on_global=_check_name).run()
-            return _NetworkReader(source).network(root, network)
+            root = Machine(source, allowed=READABLE, on_global=check_name).run()
+            return NetworkReader(source).network(root, network)
     except HpdError as error:
         raise GeneratorError(f"cannot read the checkpoint {path}: {error}") from None
     # the limits should make both impossible; a caller may have used up the stack or the memory
@@ -94,7 +94,7 @@ def _check_start(source: ByteSource) -> None:
     for first, kind in _FIRST_BYTES.items():
         if start.startswith(first):
             raise GeneratorError(
-                "not an official pickle", got=kind, fix="Use `read_rosinality` for a .pt file."
+                "not an official pickle", got=kind, fix="Use `convert_checkpoint`."
             )
     if len(start) < 2 or start[0] != 0x80 or not 2 <= start[1] <= 5:
         raise GeneratorError(
@@ -104,7 +104,12 @@ def _check_start(source: ByteSource) -> None:
     source.read_at(0, 0)
 
 
-def _check_name(name: Global) -> None:
+def check_name(name: Global) -> None:
+    """Refuse a name that no checkpoint of PyTorch has a use for.
+
+    Raises:
+        GeneratorError: if it is hostile, or of a TensorFlow version.
+    """
     if is_legacy_tensorflow(name):
         raise GeneratorError(
             "it is a checkpoint of a TensorFlow version of StyleGAN",
@@ -120,10 +125,15 @@ def _check_name(name: Global) -> None:
         )
 
 
-class _NetworkReader(TensorReader):
+class NetworkReader(TensorReader):
     """Turn the nodes of one network into records."""
 
     def network(self, root: object, name: str) -> ModuleRecord:
+        """Return the record of a network of an official checkpoint, by its name.
+
+        Raises:
+            GeneratorError: if there is none, or it is damaged.
+        """
         networks = self.named(root, "the dict of networks")
         if name not in networks:
             raise GeneratorError(
@@ -157,6 +167,14 @@ class _NetworkReader(TensorReader):
             tensors={k: self.tensor(v) for k, v in tensors.items() if v is not None},
             children={k: self.module(v, depth + 1) for k, v in children.items() if v is not None},
         )
+
+    def parts(self, node: object) -> frozenset[str]:
+        """Return the names of the submodules of a module; none for one that is damaged."""
+        try:
+            _, state = self._class_and_state(node)
+            return frozenset(self.named(state.get("_modules"), "submodules"))
+        except GeneratorError:
+            return frozenset()
 
     def _class_and_state(self, node: object) -> tuple[str, dict[str, object]]:
         if not isinstance(node, Call):

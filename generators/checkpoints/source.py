@@ -97,14 +97,15 @@ def open_source(path: str | Path, max_bytes: int) -> Iterator[ByteSource]:
     Raises:
         GeneratorError: if it cannot be opened or is larger than `max_bytes`.
     """
-    path = Path(path).expanduser()
     try:
+        path = Path(path).expanduser()
         # a pipe or a device would block, or never end
         if not path.is_file():
-            raise FileNotFoundError("no such file")
+            raise FileNotFoundError("a folder" if path.is_dir() else "no such file")
         size = path.stat().st_size
         file = path.open("rb")
-    except (OSError, ValueError) as error:
+    # RuntimeError: a home of nobody
+    except (OSError, ValueError, RuntimeError) as error:
         raise GeneratorError(f"cannot open {path}", got=str(error)) from None
     with file:
         if size > max_bytes:

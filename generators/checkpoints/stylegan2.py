@@ -41,6 +41,11 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 }
 _MAX_LAYERS, _MAX_RESOLUTION = 64, 2**14
 _MAX_NUMBER, _MAX_WORD = 2**31, 32
+_MAX_SIZES = {
+    "mapping_layers": _MAX_LAYERS, "resolution": _MAX_RESOLUTION, "num_layers": 256,
+    "filter_size": 64, "lrelu_upsampling": 16, "conv_kernel": 64, "margin": 2**10,
+    "in_size": 2**15, "out_size": 2**15, "in_sampling_rate": 2**15, "out_sampling_rate": 2**15,
+}  # fmt: skip
 
 
 def stylegan2_from_record(record: ModuleRecord) -> tuple[StyleGAN2Settings, dict[str, Tensor]]:
@@ -158,25 +163,70 @@ def _is_huge(value: object) -> bool:
     return isinstance(value, int | float) and not abs(value) < _MAX_NUMBER
 
 
+def expected_weights(settings: FamilySettings) -> dict[str, Tensor]:
+    """Return the state dict of the network that `settings` describe, as shapes without values.
+
+    Raises:
+        GeneratorError: if no network has such sizes.
+    """
+    check_sizes(dict(settings))
+    try:
+        # shapes only: nothing is allocated
+        with torch.device("meta"):
+            return settings.build().state_dict()
+    # sizes that overflow
+    except (RuntimeError, OverflowError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise GeneratorError("no network has the options of this one", got=reason) from None
+
+
+def check_sizes(options: Mapping[str, Any]) -> None:
+    """Check what decides how long it takes to plan a network of any family, whatever its weights.
+
+    Args:
+        options: of the family, read or not.
+
+    Raises:
+        GeneratorError: naming the one that is out of all proportion.
+    """
+    for name, most in _MAX_SIZES.items():
+        size = options.get(name)
+        if isinstance(size, int | float) and size > most:
+            raise GeneratorError(
+                f"{name} is out of all proportion", got=reprlib.repr(size), expected=most
+            )
+    layers = options.get("layers")
+    for layer in layers if isinstance(layers, list) else ():
+        check_sizes(layer if isinstance(layer, Mapping) else dict(layer))
+
+
 def check_weights(settings: FamilySettings, weights: Mapping[str, Tensor]) -> None:
     """Check that tensors are those of the network that `settings` describe.
 
     Raises:
         GeneratorError: naming the first that is missing, left over or of another shape.
     """
-    try:
-        # shapes only: nothing is allocated
-        with torch.device("meta"):
-            expected = settings.build().state_dict()
-    # sizes that overflow
-    except (RuntimeError, OverflowError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise GeneratorError("no network has the options of this one", got=reason) from None
-    for name in [*expected, *weights]:
-        want, got = expected.get(name), weights.get(name)
-        if want is None or got is None or want.shape != got.shape or not got.is_floating_point():
+    for name, value in weights.items():
+        if not value.is_floating_point():
             raise GeneratorError(
                 f"the tensor {shown(name)} does not fit the options of its network",
-                got="none" if got is None else f"{got.dtype} {tuple(got.shape)}",
-                expected="none" if want is None else f"floats {tuple(want.shape)}",
+                got=f"{value.dtype} {tuple(value.shape)}", expected="floats",
+            )  # fmt: skip
+    check_shapes(settings, {name: tuple(value.shape) for name, value in weights.items()})
+
+
+def check_shapes(settings: FamilySettings, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Check that tensors, of which the shapes are known, are those of a network.
+
+    Raises:
+        GeneratorError: naming the first that is missing, left over or of another shape.
+    """
+    expected = {name: tuple(value.shape) for name, value in expected_weights(settings).items()}
+    for name in [*expected, *shapes]:
+        want, got = expected.get(name), shapes.get(name)
+        if want is None or want != got:
+            raise GeneratorError(
+                f"the tensor {shown(name)} does not fit the options of its network",
+                got="none" if got is None else got,
+                expected="none" if want is None else f"floats {want}",
             )

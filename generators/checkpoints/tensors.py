@@ -1,27 +1,38 @@
 """Tensors of a checkpoint, from the calls that would rebuild them.
 
-The storage inside is a second pickle in torch's format from before zip files: five small pickles
-(magic number, version, system, storage, keys), then the length and the values. It goes through
-the same machine; the values are copied as they are.
+Their values lie outside of the pickle, or in a storage inside of it. Such a storage is a second
+pickle in torch's format from before zip files: five small pickles (magic number, version, system,
+storage, keys), then the length and the values. It goes through the same machine; the values are
+copied as they are.
 """
 
 from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from generators.checkpoints.machine import READABLE, Machine
 from generators.checkpoints.nodes import Call, Global, PersistentId, describe
-from generators.checkpoints.plain import PlainReader, function_name, refuse
+from generators.checkpoints.plain import ARRAY_NAMES, PlainReader, function_name, refuse
 from generators.checkpoints.source import ByteSource
 from hpd.errors import GeneratorError
 
 LOAD_STORAGE = "torch.storage._load_from_bytes"
-_PARAMETER, _TENSOR = "torch._utils._rebuild_parameter", "torch._utils._rebuild_tensor_v2"
-TENSOR_NAMES = frozenset((LOAD_STORAGE, _PARAMETER, _TENSOR))
+# the number of arguments of each; the first of a wrapper is what is wrapped
+_TENSORS = {"torch._utils._rebuild_tensor": (4,), "torch._utils._rebuild_tensor_v2": (6, 7)}
+_WRAPPERS = {
+    "torch._utils._rebuild_parameter": (3,),
+    "torch._utils._rebuild_parameter_with_state": (4,),
+}
+_SUBCLASS = "torch._tensor._rebuild_from_type_v2"
+_REBUILDERS = frozenset((*_TENSORS, *_WRAPPERS, _SUBCLASS))
+TENSOR_NAMES = _REBUILDERS | {LOAD_STORAGE}
+# a vector repeated without a copy is honest; more than this would not be
+_MAX_REPEATED_VALUES = 2**20
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 STORAGE_TYPES = {
     "torch.DoubleStorage": torch.float64,
@@ -64,7 +75,7 @@ def read_storage(content: bytes) -> Tensor:
     if next_node() != _MAGIC or next_node() != _VERSION:
         raise GeneratorError("a nested storage is not in torch's older format")
     next_node()
-    dtype, key, count = _storage_facts(next_node("BINPERSID"))
+    dtype, key, count = storage_facts(next_node("BINPERSID"))
     if next_node() != [key]:
         raise GeneratorError("a nested storage holds other keys than its own")
     stated = int.from_bytes(source.read(8), "little")
@@ -80,8 +91,12 @@ def read_storage(content: bytes) -> Tensor:
     return torch.frombuffer(bytearray(memoryview(content)[start:]), dtype=dtype)
 
 
-def _storage_facts(node: object) -> tuple[torch.dtype, str, int]:
-    """Return dtype, key and number of values from the persistent id of a storage."""
+def storage_facts(node: object) -> tuple[torch.dtype, str, int]:
+    """Return dtype, key and number of values from the persistent id of a storage.
+
+    Raises:
+        GeneratorError: if it is none of a storage of numbers.
+    """
     facts = node.value if isinstance(node, PersistentId) else None
     if not isinstance(facts, tuple) or len(facts) not in (5, 6) or facts[0] != "storage":
         raise GeneratorError("a nested storage does not describe itself", got=describe(node))
@@ -90,21 +105,40 @@ def _storage_facts(node: object) -> tuple[torch.dtype, str, int]:
         raise GeneratorError("a nested storage does not describe itself", got=describe(kind))
     if view not in ([], [None]):
         raise GeneratorError("a nested storage is a view of another")
+    if str(kind) not in STORAGE_TYPES:
+        raise refuse(kind, "a storage of numbers")
     return STORAGE_TYPES[str(kind)], key, count
+
+
+Outside = Callable[[str, int], bytearray]
+"""Gives the bytes of a storage outside of a pickle, by its key and their number."""
+
+
+def is_tensor(node: object) -> bool:
+    """Tell whether a node would be a tensor or a numpy array, by the name of what it calls."""
+    if not isinstance(node, Call) or not isinstance(node.function, Global):
+        return False
+    return f"{node.function.module}.{node.function.name}" in _REBUILDERS | ARRAY_NAMES
 
 
 class TensorReader(PlainReader):
     """Read tensors as well as plain data.
 
     Args:
-        source: the checkpoint.
+        source: the pickle.
+        outside: gives the bytes of a storage outside of it, by key and size; None for a pickle
+            that keeps its storages inside.
+        total_bytes: size of the file; None if the pickle is all of it.
     """
 
-    def __init__(self, source: ByteSource) -> None:
+    def __init__(
+        self, source: ByteSource, outside: Outside | None = None, total_bytes: int | None = None
+    ) -> None:
         super().__init__(source)
         # in a sane file each storage is there once and each tensor lies within one
-        self._bytes_left = 2 * source.size
-        self._storages: dict[int, Tensor] = {}
+        self._bytes_left = 2 * (source.size if total_bytes is None else total_bytes)
+        self._outside = outside
+        self._storages: dict[int | tuple[torch.dtype, str], Tensor] = {}
         self._tensors: dict[int, Tensor] = {}
 
     def tensor(self, node: object, depth: int = 0) -> Tensor:
@@ -113,20 +147,26 @@ class TensorReader(PlainReader):
         Raises:
             GeneratorError: naming what stands in its place, or saying how it is damaged.
         """
+        # nodes of the graph live as long as it does, so no two of them have one identity
+        if id(node) not in self._tensors:
+            self._tensors[id(node)] = self._rebuilt(node, depth)
+        return self._tensors[id(node)]
+
+    def _rebuilt(self, node: object, depth: int) -> Tensor:
         self.count(1, depth)
         if not isinstance(node, Call):
             raise refuse(node, "a tensor")
-        if id(node) in self._tensors:
-            return self._tensors[id(node)]
         name = function_name(node)
-        if name == _PARAMETER:
-            value = self.tensor(self.arguments(node, 3)[0], depth + 1)
-        elif name == _TENSOR:
-            value = self._strided(*self.arguments(node, 6, 7)[:4])
-        else:
-            raise refuse(node, "a tensor")
-        self._tensors[id(node)] = value
-        return value
+        if name in _WRAPPERS:
+            return self.tensor(self.arguments(node, *_WRAPPERS[name])[0], depth + 1)
+        if name in _TENSORS:
+            return self._strided(*self.arguments(node, *_TENSORS[name])[:4])
+        if name == _SUBCLASS:
+            function, _, arguments, _ = self.arguments(node, 4)
+            return self._rebuilt(Call(function, arguments), depth + 1)
+        if name in ARRAY_NAMES:
+            return self._from_array(node)
+        raise refuse(node, "a tensor")
 
     def _strided(self, storage: object, offset: object, size: object, stride: object) -> Tensor:
         values = self._storage(storage)
@@ -136,7 +176,7 @@ class TensorReader(PlainReader):
         count = math.prod(sizes)
         last = offset + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True))
         # more values than the storage has would be one value many times over
-        if count and (last >= len(values) or count > len(values)):
+        if count and (last >= len(values) or count > max(len(values), _MAX_REPEATED_VALUES)):
             raise GeneratorError(
                 "a tensor reaches beyond its storage",
                 got=f"size {sizes}, stride {strides}, offset {offset}",
@@ -149,7 +189,15 @@ class TensorReader(PlainReader):
         self._spend(count * values.itemsize)
         return values.as_strided(sizes, strides, offset).contiguous()
 
+    def _from_array(self, node: Call) -> Tensor:
+        array = self.array(node)
+        self._spend(2 * array.nbytes)
+        # torch takes neither another byte order nor what nothing may write to
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+
     def _storage(self, node: object) -> Tensor:
+        if self._outside is not None and isinstance(node, PersistentId):
+            return self._kept_outside(node, self._outside)
         if not isinstance(node, Call) or function_name(node) != LOAD_STORAGE:
             raise refuse(node, LOAD_STORAGE)
         if id(node) not in self._storages:
@@ -157,6 +205,18 @@ class TensorReader(PlainReader):
             self._spend(len(content))
             self._storages[id(node)] = read_storage(content)
         return self._storages[id(node)]
+
+    def _kept_outside(self, node: PersistentId, outside: Outside) -> Tensor:
+        dtype, key, count = storage_facts(node)
+        if (dtype, key) not in self._storages:
+            size = count * dtype.itemsize
+            self._spend(size)
+            self._storages[dtype, key] = (
+                torch.frombuffer(outside(key, size), dtype=dtype)
+                if count
+                else torch.empty(0, dtype=dtype)
+            )
+        return self._storages[dtype, key]
 
     def _spend(self, count: int) -> None:
         self._bytes_left -= count

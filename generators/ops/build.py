@@ -56,7 +56,7 @@ def find_library(recipe: Recipe) -> Path | None:
     """Return the library of a recipe, or None if it is not there as it was made."""
     library = cache_folder() / recipe.key / recipe.library
     try:
-        record = json.loads((library.parent / _RECORD).read_text())
+        record = json.loads((library.parent / _RECORD).read_text("utf-8"))
         content = library.read_bytes()
     except (OSError, ValueError):
         return None
@@ -66,7 +66,7 @@ def find_library(recipe: Recipe) -> Path | None:
 def find_failure(recipe: Recipe) -> FailedBeforeError | None:
     """Return why a recipe did not compile the last time, or None if it did or was not tried."""
     try:
-        lines = json.loads(_failure(recipe).read_text())["lines"]
+        lines = json.loads(_failure(recipe).read_text("utf-8"))["lines"]
         return FailedBeforeError(
             f"native operations for {recipe.device_type} did not compile with {recipe.version}",
             fix="'hpd ops build' tries again.",
@@ -238,7 +238,7 @@ def telling_lines(output: str) -> list[str]:
 
 def _compile(recipe: Recipe, folder: Path, limit_seconds: float) -> str | None:
     """Run ninja in a folder, and return what was said if that failed."""
-    (folder / "build.ninja").write_text(_ninja_file(recipe))
+    (folder / "build.ninja").write_text(_ninja_file(recipe), "utf-8")
     scratch = folder / "tmp"
     scratch.mkdir()
     # compilers leave their scratch files when they are killed: there they are swept

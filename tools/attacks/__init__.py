@@ -1,0 +1,1 @@
+"""Attacks on hpd's boundaries: inputs that are damaged at random, and runs that are killed."""
