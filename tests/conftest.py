@@ -27,8 +27,8 @@ from hpd.engine.teachers import squeeze
 from hpd.errors import OpsError
 from hpd.rng import Streams
 from hpd.students import STUDENTS
+from hpd.students.expert_record import ExpertSettings, ExpertsWanted
 from hpd.students.teachers import SqueezeSettings
-from hpd.students.trajectories import ExpertSettings
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -177,7 +177,8 @@ def experts_folder(images, tmp_path_factory) -> str:
     """Two experts of three epochs: SMALL_STUDENT on `images`. Not to be changed: copy it."""
     folder = tmp_path_factory.mktemp("experts") / "small"
     settings = ExpertSettings.read({"count": 2, "training": SMALL_TRAINING})
-    train_experts(folder, STUDENTS.parse(SMALL_STUDENT), settings, images, device=CPU, seed=0)
+    wanted = ExpertsWanted(str(folder), STUDENTS.parse(SMALL_STUDENT), settings)
+    train_experts(wanted, images, device=CPU, seed=0)
     return str(folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hpd.boundary import public
 from hpd.config import RunSettings, resolve_config
 from hpd.device import open_device
 from hpd.engine import experts
+from hpd.engine.experts import MatchesExperts
 from hpd.errors import ConfigError
 from hpd.objectives import OBJECTIVES
 from hpd.students.expert_checks import check_learned
@@ -26,16 +28,17 @@ def train_experts(
     report: experts.Report = lambda expert, epoch, loss: None,
     on_setup: Callable[[ExpertSettings, int], None] = lambda settings, epochs: None,
 ) -> ExpertFolder:
-    """Train the experts that trajectory matching needs, as far as they are not there yet.
+    """Train the networks that an objective rests on, as far as they are not there yet.
 
     An interrupted training goes on where it stopped, to the same bytes on a CPU.
 
     Args:
-        config: of a run whose objective is ``trajectory``; see `distill`.
+        config: of a run whose objective is ``trajectory``, or ``gradient`` with a bank; see
+            `distill`.
         overrides: ``"key.sub=value"`` each.
         out: folder of the experts; None: the one that the objective names.
         seed: replaces the configuration's.
-        count: number of experts; None: as the objective's `expert_training` says.
+        count: number of experts; None: as the objective says.
         report: hears (expert, epochs done, mean training loss) after each epoch.
         on_setup: hears before the first how many experts there will be and how they are trained,
             and of how many epochs each is.
@@ -49,18 +52,23 @@ def train_experts(
     """
     settings = resolve_config(config, overrides, seed)
     objective = settings.objective
-    if not isinstance(objective, experts.MatchesExperts):
-        kind = OBJECTIVES.kind_of(objective)
-        raise ConfigError("the objective needs no experts", got=kind, expected="trajectory")
-    training = objective.expert_training or ExpertSettings()
-    if count is not None:
-        training = ExpertSettings.read({"count": count, "training": training.training})
     train = settings.selection.split(settings.data.build().train)[0]
-    on_setup(training, training.training.pace(len(train)).epochs)
+    wanted = objective.experts_wanted(train) if isinstance(objective, MatchesExperts) else None
+    if wanted is None:
+        kind = OBJECTIVES.kind_of(objective)
+        raise ConfigError(
+            "the objective needs no experts",
+            got=kind,
+            expected="trajectory, or gradient with a bank of networks",
+        )
+    if count is not None:
+        counted = {"count": count, "training": wanted.settings.training}
+        wanted = replace(wanted, settings=ExpertSettings.read(counted))
+    if out is not None:
+        wanted = replace(wanted, path=str(out))
+    on_setup(wanted.settings, wanted.settings.training.pace(len(train)).epochs)
     folder = experts.train_experts(
-        objective.experts if out is None else out,
-        objective.student,
-        training,
+        wanted,
         train,
         device=open_device(settings.device),
         seed=settings.seed,

@@ -17,9 +17,9 @@ from hpd.engine.optimizer import optimizer_state, restore
 from hpd.errors import NumericError, RunError
 from hpd.locks import held
 from hpd.rng import Streams
-from hpd.students import Student, StudentSettings, Taught, accuracy, train_epoch
+from hpd.students import Student, Taught, accuracy, train_epoch
 from hpd.students.expert_checks import check_images, check_matches
-from hpd.students.expert_record import ExpertRecord, ExpertSettings, default_folder, sample
+from hpd.students.expert_record import ExpertRecord, ExpertsWanted, sample
 from hpd.students.parameters import flatten, unflatten
 from hpd.students.trajectories import RECORD, ExpertFolder, Progress
 
@@ -31,28 +31,19 @@ _logger = logging.getLogger(__name__)
 
 @runtime_checkable
 class MatchesExperts(Protocol):
-    """Settings of an objective that matches a student to experts."""
+    """Settings of an objective that may rest on networks trained on the real images."""
 
-    @property
-    def student(self) -> StudentSettings:
-        """The architecture of experts and student."""
-        ...
+    def experts_wanted(self, train: ImageSet) -> ExpertsWanted | None:
+        """Return which they are, None if it needs none.
 
-    @property
-    def experts(self) -> str | None:
-        """The folder of the experts; None: `default_folder`."""
-        ...
-
-    @property
-    def expert_training(self) -> ExpertSettings | None:
-        """How the experts are trained; None: the defaults, or as those in the folder were."""
+        Args:
+            train: the real training images.
+        """
         ...
 
 
 def train_experts(
-    path: str | Path | None,
-    student: StudentSettings,
-    settings: ExpertSettings,
+    wanted: ExpertsWanted,
     train: ImageSet,
     *,
     device: torch.device,
@@ -65,16 +56,14 @@ def train_experts(
     as one that was not. Each expert is the same whatever the count and the order.
 
     Args:
-        path: the folder, made if it is not there; None: `default_folder`.
-        student: the architecture.
-        settings: how many, and how they are trained.
+        wanted: which; their folder is made if it is not there.
         train: the real training images.
         device: where to train.
         seed: root of all randomness.
         report: hears of every epoch.
 
     Returns:
-        the folder, with `settings.count` experts or more.
+        the folder, with as many experts as are wanted, or more.
 
     Raises:
         ConfigError: for a student with batch norm.
@@ -83,8 +72,8 @@ def train_experts(
             or if another process is at it.
         NumericError: if an expert diverges, naming expert and epoch.
     """
-    path = Path(path or default_folder(student, train)).expanduser()
-    record = ExpertRecord.of(student, train, settings.training, seed)
+    path, settings = Path(wanted.path).expanduser(), wanted.settings
+    record = ExpertRecord.of(wanted.student, train, settings.training, seed)
     check_images(train)
     with held(path, "train experts in"):
         folder = _open_or_create(path, record, train)

@@ -13,15 +13,19 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import Self
 
 from hpd.data import ImageSet
+from hpd.errors import ConfigError
+from hpd.objectives.bank import Bank, BankSettings
 from hpd.objectives.base import OBJECTIVES
 from hpd.objectives.matching import MatchingSettings, RealSide
 from hpd.objectives.network import Network, NetworkSettings
 from hpd.rng import Streams
 from hpd.students import Student
+from hpd.students.expert_record import ExpertsWanted
 from hpd.typing import Matched, Objective, State, Step
 
 Layers = Literal["weights", "convolutions", "all"]
@@ -113,8 +117,37 @@ class GradientSettings(MatchingSettings):
         NetworkSettings(), description="how long a network is matched through, and its training"
     )
 
+    bank: BankSettings | None = Field(
+        None,
+        description="networks that real images trained beforehand, in the place of `network`; null:"
+        " none",
+    )
+
+    @model_validator(mode="after")
+    def _takes_one_kind_of_network(self) -> Self:
+        if self.bank is None:
+            return self
+        for name, moot in (("network", self.network != NetworkSettings()), ("cross", self.cross)):
+            if moot:
+                raise ConfigError(
+                    f"{name} does nothing beside a bank of networks",
+                    got=name,
+                    fix="Leave it out.",
+                    option=name,
+                    because="bank",
+                )
+        return self
+
+    def experts_wanted(self, train: ImageSet) -> ExpertsWanted | None:
+        """Return which networks are to be trained; see `hpd.engine.experts.MatchesExperts`."""
+        return None if self.bank is None else self.bank.wanted(self.student, train)
+
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Objective:
-        """Return the objective; see `ObjectiveSettings.build`."""
+        """Return the objective; see `ObjectiveSettings.build`.
+
+        Raises:
+            HpdError: for what is wrong with the bank of networks; see `BankSettings.open`.
+        """
         return GradientMatching(RealSide(train, self, device, streams), self)
 
 
@@ -123,12 +156,16 @@ class GradientMatching:
 
     def __init__(self, real: RealSide, settings: GradientSettings) -> None:
         self._real, self._settings = real, settings
-        self._network = Network(real, settings.network)
+        self._network: Network | Bank = (
+            Network(real, settings.network)
+            if settings.bank is None
+            else Bank(real, settings.bank, settings.student)
+        )
 
     @property
     def provenance(self) -> Mapping[str, object]:
-        """Nothing but the data."""
-        return {}
+        """The networks, where they were trained beforehand."""
+        return self._network.provenance
 
     def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
@@ -136,7 +173,7 @@ class GradientMatching:
 
     def needs_all(self, step: Step) -> bool:
         """Return whether the network trains on the synthetic images before this step."""
-        return self._settings.network.train_on == "synthetic"
+        return self._settings.bank is None and self._settings.network.train_on == "synthetic"
 
     def match(self, images: Tensor, labels: Tensor, step: Step, own: Tensor) -> Matched:
         """Match some classes; see `MatchesByClass`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -90,6 +91,11 @@ class Network:
         self._optimizer: torch.optim.Optimizer | None = None
         self._next: Step | None = None
         self._turn = 0
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """Nothing but the data."""
+        return {}
 
     def at(self, images: Tensor, labels: Tensor, step: Step) -> Student:
         """Return the network of `step`, in eval mode.

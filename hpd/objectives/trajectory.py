@@ -31,8 +31,8 @@ from hpd.students.expert_checks import (
     check_learned,
     check_matches,
 )
-from hpd.students.expert_record import default_folder
-from hpd.students.trajectories import ExpertFolder, ExpertSettings
+from hpd.students.expert_record import ExpertSettings, ExpertsWanted, default_folder
+from hpd.students.trajectories import ExpertFolder
 from hpd.typing import Matched, Objective, State, Step
 
 _LR_MOMENTUM = 0.5
@@ -96,6 +96,11 @@ class TrajectorySettings(ObjectiveSettings):
         list(OPERATION_NAMES), description="one of these is drawn per student step; [] for none"
     )
 
+    def experts_wanted(self, train: ImageSet) -> ExpertsWanted:
+        """Return which experts are to be trained; see `MatchesExperts`."""
+        path = self.experts or default_folder(self.student, train)
+        return ExpertsWanted(path, self.student, self.expert_training or ExpertSettings())
+
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Objective:
         """Return the objective, its experts checked; see `ObjectiveSettings.build`.
 
@@ -107,7 +112,7 @@ class TrajectorySettings(ObjectiveSettings):
             NumericError: if they, or the first step of the student, are not finite.
         """
         check_images(train)
-        path = self.experts or default_folder(self.student, train)
+        path = self.experts_wanted(train).path
         folder = ExpertFolder.open(path)
         training = None if self.expert_training is None else self.expert_training.training
         check_matches(folder.record, student=self.student, train=train, training=training)

@@ -21,6 +21,7 @@ from hpd.errors import RunError
 from hpd.registry import Only
 from hpd.rng import Streams
 from hpd.sources.base import ChunkedSettings
+from hpd.sources.batches import draw_batch
 from hpd.sources.hmn_budget import Account
 from hpd.sources.hmn_decoders import DECODERS, ConvDecoderSettings, Decoder, DecoderSettings
 from hpd.sources.hmn_generator import GeneratorDecoder
@@ -170,16 +171,8 @@ class HmnSource:
             labels: of these images [n], all of each class.
             step: of the run.
         """
-        per_class, most = self.account.images_per_class, self.settled.batch_images
-        everything = torch.arange(len(labels), device=labels.device)
-        if per_class <= most:
-            return everything
         rng = self._streams.generator("batch", step.stage, step.index)
-        order = torch.rand(self.account.num_classes, per_class, generator=rng).argsort(dim=1)
-        chosen = order[:, :most].sort(dim=1).values.to(everything)
-        # drawn for every class, whichever are here
-        chosen = chosen[labels[::per_class]]
-        return everything.unflatten(0, (-1, per_class)).gather(1, chosen).flatten()
+        return draw_batch(labels, self.account.num_classes, self.settled.batch_images, rng)
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return images in [0, 1] (nominally) and their pullback."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Annotated
 
@@ -43,12 +44,15 @@ class ExpertSettings(Settings):
     training: HardTraining = Field(_TRAINING, description="of each expert")
 
 
-def default_folder(student: StudentSettings, train: ImageSet) -> str:
+def default_folder(
+    student: StudentSettings, train: ImageSet, *, below: str = "runs/experts"
+) -> str:
     """Return where experts go that are given no folder: one for each student and data set.
 
     Args:
         student: the architecture.
         train: the real training images.
+        below: the folder that it is in.
     """
     seen = train.normalisation
     rests_on = {
@@ -57,7 +61,22 @@ def default_folder(student: StudentSettings, train: ImageSet) -> str:
     }  # fmt: skip
     shape = "x".join(map(str, train.image_shape))
     digest = digest_json(rests_on)[:_DIGEST_DIGITS]
-    return f"runs/experts/{STUDENTS.kind_of(student)}-{shape}-{digest}"
+    return f"{below}/{STUDENTS.kind_of(student)}-{shape}-{digest}"
+
+
+@dataclass(frozen=True)
+class ExpertsWanted:
+    """Which experts an objective rests on.
+
+    Args:
+        path: their folder.
+        student: the architecture.
+        settings: how many, and how they are trained.
+    """
+
+    path: str
+    student: StudentSettings
+    settings: ExpertSettings
 
 
 class ExpertRecord(Settings):

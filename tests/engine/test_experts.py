@@ -17,6 +17,7 @@ from hpd.engine.experts import train_experts
 from hpd.errors import ConfigError, DataError, NumericError, RunError
 from hpd.rng import Streams
 from hpd.students import STUDENTS, TrainingSettings, accuracy, train_student
+from hpd.students.expert_record import ExpertsWanted
 from hpd.students.trajectories import ExpertFolder, ExpertSettings, flatten
 
 STUDENT = STUDENTS.parse(SMALL_STUDENT)
@@ -43,7 +44,8 @@ class KilledAt:
 
 def train(path, images, *, student=STUDENT, count=2, training=SMALL_TRAINING, seed=0, **options):
     settings = ExpertSettings.read({"count": count, "training": training})
-    return train_experts(path, student, settings, images, device=CPU, seed=seed, **options)
+    wanted = ExpertsWanted(str(path), student, settings)
+    return train_experts(wanted, images, device=CPU, seed=seed, **options)
 
 
 def test_rows_are_the_parameters_after_each_epoch(experts_folder, images):

@@ -1,0 +1,28 @@
+"""Images of a step, for sources of more images than a step takes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def draw_batch(labels: Tensor, num_classes: int, most: int, rng: torch.Generator) -> Tensor:
+    """Return the indices of random images among those of some classes, as many of each class.
+
+    What is drawn of a class does not depend on which other classes are here.
+
+    Args:
+        labels: of these images [n]: all of each class, ordered by class, equally many.
+        num_classes: of the whole source.
+        most: images of a class at most.
+        rng: of the draw; left alone where a step takes all images.
+    """
+    per_class = len(labels) // len(labels.unique())
+    everything = torch.arange(len(labels), device=labels.device)
+    if per_class <= most:
+        return everything
+    order = torch.rand(num_classes, per_class, generator=rng).argsort(dim=1)
+    chosen = order[:, :most].sort(dim=1).values.to(everything)
+    # drawn for every class, whichever are here
+    chosen = chosen[labels[::per_class]]
+    return everything.unflatten(0, (-1, per_class)).gather(1, chosen).flatten()
