@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
+from types import CodeType
 
 import torch
 from conftest import SMALL_STUDENT, SMALL_TEACHER, SMALL_TRAINING, tiny_generator
 from hypothesis import strategies as st
 from small_runs import small_config
 
+import generators
 import hpd
 from generators import save_generator
 from hpd.artifacts import EXPORTS
@@ -23,45 +27,54 @@ WHOLE = ("matplotlib.pyplot", "sklearn.datasets", "torchvision.datasets", "datas
 SECONDS = 0.12
 
 
+# where work is done in steps; what holds locks, imports or writes files is not among it
+WORK = tuple(
+    str(Path(package.__file__).parent / name)
+    for package, names in (
+        (hpd, ("courses", "engine", "evaluation", "objectives", "sources", "students", "theory")),
+        (generators, ("layers", "projection", "sampling", "stylegan", "training")),
+    )
+    for name in names
+)  # fmt: skip
+
+
 class EnoughError(BaseException):
     """The work has begun: what was given was taken."""
 
 
 def cut_short(call):
-    """Call a function, and end it after a while wherever it is.
+    """Call a function, and end it after a while, as if a function that it calls had failed.
 
-    Not by a `with` block: a signal that comes in the code around it would leave the timer on.
+    The timer itself raises nothing: in the middle of an import, or between a lock and the block
+    that gives it back, that would break whatever runs next in this process.
     """
-    armed, ended = True, False
+    ended = False
 
-    def end(number, frame):
+    def end(frame, event, argument):
         nonlocal ended
-        if armed:
+        if event == "call" and _works(frame.f_code):
             ended = True
             raise EnoughError
 
-    state = torch.random.get_rng_state()
-    signal.signal(signal.SIGALRM, end)
+    # again and again: the first may be raised where nothing lets it pass
+    signal.signal(signal.SIGALRM, lambda number, frame: sys.setprofile(end))
+    signal.setitimer(signal.ITIMER_REAL, SECONDS, SECONDS)
     try:
-        # again and again: the first may be raised where nothing lets it pass
-        signal.setitimer(signal.ITIMER_REAL, SECONDS, SECONDS)
         call()
     # it may be wrapped by what it was raised in
     except (EnoughError, Exception):
         if not ended:
             raise
     finally:
-        while True:
-            try:
-                armed = False
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                break
-            except EnoughError:
-                continue
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
-        # what is put back at the end of a block, which another signal may have left
-        torch.set_grad_enabled(True)
-        torch.random.set_rng_state(state)
+        sys.setprofile(None)
+
+
+def _works(code: CodeType) -> bool:
+    """Return whether a call is a step of the work: no end of a block, no rest of a generator."""
+    begins = not code.co_name.startswith("__") and not code.co_flags & inspect.CO_GENERATOR
+    return begins and code.co_filename.startswith(WORK)
 
 
 def build_world(folder: Path) -> None:
