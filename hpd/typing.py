@@ -239,6 +239,28 @@ class MatchesByClass(Objective, Protocol):
         ...
 
 
+@runtime_checkable
+class MatchesByBlock(Objective, Protocol):
+    """An objective whose loss is a sum over blocks of images, each of images of several classes.
+
+    Several processes match each some of the blocks of all images, and add the gradients up.
+    """
+
+    def match_blocks(self, images: Tensor, labels: Tensor, step: Step, share: slice) -> Matched:
+        """Match some blocks.
+
+        Args:
+            images: of all blocks [N, C, H, W], in [0, 1].
+            labels: [N].
+            step: of the run.
+            share: which blocks, as it would be taken of a list of them; there may be none.
+
+        Returns:
+            the loss summed over these blocks, and its gradient to all images: 0 for the others.
+        """
+        ...
+
+
 class Score(float):
     """A score that knows by how much another must differ from it to mean anything.
 

@@ -88,6 +88,16 @@ def configs(tmp_path_factory):
     searched = SOURCES["gan"] | {"levels": [0, 2, 6], "search": "levels", "trial_steps": 1}
     found["gan-searched"] = found["gan-distribution"] | scored | {"source": searched}
     found["pixel-scored"] = found["pixel-distribution"] | scored
+    teacher = tmp_path_factory.mktemp("teachers") / "teacher"
+    student = f"student={SMALL_STUDENT | {'norm': 'batch'}}"
+    hpd.squeeze(DATA, student, "training={epochs: 1, batch_size: 64}", out=teacher)
+    recovery = {
+        "kind": "recovery", "teacher": str(teacher), "adjustment": {"mode": "directed", "steps": 2}
+    }  # fmt: skip
+    three = SOURCES["pixel"] | {"images_per_class": 3}
+    found["pixel-recovery"] = found["pixel-distribution"] | {
+        "source": three, "objective": recovery
+    }  # fmt: skip
     hpd.train_experts(load_config(found["pixel-trajectory"]))
     return found
 

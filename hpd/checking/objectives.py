@@ -11,9 +11,9 @@ from torch import Tensor
 from hpd.checking.examiner import Examiner, default_dtype, gap, relative, slope_error
 from hpd.data import ImageSet
 from hpd.errors import HpdError
-from hpd.objectives.checked import Checked, CheckedByClass
+from hpd.objectives.checked import Checked, with_boundary
 from hpd.rng import isolated
-from hpd.typing import Matched, MatchesByClass, Objective, Step
+from hpd.typing import Matched, MatchesByBlock, MatchesByClass, Objective, Step
 
 BuildObjective = Callable[[], Objective]
 
@@ -57,6 +57,7 @@ class _Check:
         self.gradient()
         self.state()
         self.by_class()
+        self.by_block()
         with self.say.asking("provenance"):
             json.dumps(dict(self.fresh().provenance))
         self.say.holds("provenance is JSON", True)
@@ -67,8 +68,7 @@ class _Check:
             objective = self._build()
         if isinstance(objective, Checked):
             return objective
-        kind = CheckedByClass if isinstance(objective, MatchesByClass) else Checked
-        return kind(objective, self.say.subject, self.train)
+        return with_boundary(objective, self.say.subject, self.train)
 
     def match(
         self, objective: Objective, images: Tensor | None = None, labels: Tensor | None = None,
@@ -228,4 +228,25 @@ class _Check:
         self.say.within(
             "classes matched one by one sum to the whole", difference, _SUMS,
             "Let the loss be a sum over classes, or leave out `match` and `needs_all`.",
+        )  # fmt: skip
+
+    def by_block(self) -> None:
+        """What several processes match block by block is the same as the whole."""
+        if not isinstance(self.fresh(), MatchesByBlock):
+            return
+        whole, parts = self.match(self.fresh()), list[Matched]()
+        for rank in range(3):
+            objective = self.fresh()
+            assert isinstance(objective, MatchesByBlock)
+            with self.say.asking("a match of some blocks"):
+                share = slice(rank, None, 3)
+                parts.append(objective.match_blocks(self.images, self.labels, _FIRST, share))
+        grads = torch.stack([part.image_grad for part in parts])
+        difference = max(
+            relative(sum(part.loss for part in parts), whole.loss),
+            gap(grads.sum(dim=0), whole.image_grad),
+        )
+        self.say.within(
+            "shares of the blocks sum to the whole", difference, _SUMS,
+            "Let the loss be a sum over blocks, or leave out `match_blocks`.",
         )  # fmt: skip

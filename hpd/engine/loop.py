@@ -289,6 +289,8 @@ class _StageRun:
             labels = source.labels[chosen]
             matched = share.match(course.objective, images, labels, step, whole)
             self._check_match(matched, where)
+        matched = share.add_up_blocks(course.objective, matched, whole)
+        with course.processes.together():
             self.optimizer.zero_grad()
             pullback(matched.image_grad)
         share.add_up(self.groups)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,16 @@ from torch import Tensor
 from hpd.checks import check_shardable
 from hpd.device import Processes
 from hpd.errors import ConfigError
-from hpd.typing import Matched, MatchesByClass, Objective, ParameterGroup, Source, State, Step
+from hpd.typing import (
+    Matched,
+    MatchesByBlock,
+    MatchesByClass,
+    Objective,
+    ParameterGroup,
+    Source,
+    State,
+    Step,
+)
 
 
 def check_count(processes: Processes, num_classes: int) -> None:
@@ -166,7 +175,9 @@ class Share:
     ) -> Matched:
         """Match what is here, and return the gradient of these images.
 
-        An objective that is no sum over classes is asked about all images in each process.
+        An objective that is a sum over blocks is asked about every W-th of them, and returns the
+        gradient of all images, for `add_up_blocks`. One that is no sum over classes either is asked
+        about all images in each process.
 
         Args:
             objective: what is matched.
@@ -177,6 +188,9 @@ class Share:
         """
         if self._processes.count == 1:
             return objective(images, labels, step)
+        if whole is not None and isinstance(objective, MatchesByBlock):
+            share = slice(self._processes.rank, None, self._processes.count)
+            return objective.match_blocks(whole.images, whole.labels, step, share)
         if isinstance(objective, MatchesByClass):
             if whole is None:
                 everything = torch.ones_like(labels, dtype=torch.bool)
@@ -187,6 +201,20 @@ class Share:
         # the loss is of all, and losses of processes are added up
         loss = matched.loss if self._processes.is_first else 0.0
         return Matched(loss, matched.image_grad[whole.own], matched.metrics)
+
+    def add_up_blocks(self, objective: Objective, matched: Matched, whole: Whole | None) -> Matched:
+        """Return a match with the gradient of the images here, of the blocks of all processes.
+
+        Args:
+            objective: what was matched.
+            matched: from `match`; returned as it is if there are no blocks.
+            whole: as it was given to `match`.
+        """
+        if whole is None or not isinstance(objective, MatchesByBlock):
+            return matched
+        # each image is in one block, so that adding zeros changes no bit
+        grad = self._processes.sum(matched.image_grad)
+        return replace(matched, image_grad=grad[whole.own])
 
     def needs_all(self, objective: Objective, step: Step) -> bool:
         """Return whether matching at `step` takes the images of other processes."""

@@ -17,7 +17,7 @@ from hpd.arrays import as_labels
 from hpd.checks import check_shape, check_tensor
 from hpd.data import ImageSet
 from hpd.errors import ShapeError
-from hpd.typing import Matched, MatchesByClass, Objective, State, Step
+from hpd.typing import Matched, MatchesByBlock, MatchesByClass, Objective, State, Step
 
 Build = Callable[..., Objective]
 
@@ -35,10 +35,17 @@ def checked_build(build: Build) -> Build:
         train = next((a for a in (*args, *kwargs.values()) if isinstance(a, ImageSet)), None)
         if isinstance(objective, Checked) or train is None:
             return objective
-        kind = CheckedByClass if isinstance(objective, MatchesByClass) else Checked
-        return kind(objective, self.section(), train)
+        return with_boundary(objective, self.section(), train)
 
     return wrapped
+
+
+def with_boundary(objective: Objective, name: str, train: ImageSet) -> Checked:
+    """Return an objective with its boundary, whichever way it can be asked; see `Checked`."""
+    if isinstance(objective, MatchesByClass):
+        return CheckedByClass(objective, name, train)
+    kind = CheckedByBlock if isinstance(objective, MatchesByBlock) else Checked
+    return kind(objective, name, train)
 
 
 class Checked:
@@ -152,3 +159,15 @@ class CheckedByClass(Checked):
         matched = self._inside.match(images, labels, step, own)
         count = int(own.sum()) if own.device.type == "cpu" else None
         return self._checked_match(matched, images, count)
+
+
+class CheckedByBlock(Checked):
+    """An objective that matches some blocks by themselves, with its boundary."""
+
+    _inside: MatchesByBlock
+
+    def match_blocks(self, images: Tensor, labels: Tensor, step: Step, share: slice) -> Matched:
+        """Match some blocks; see `MatchesByBlock`."""
+        labels = self._checked_labels(images, labels, step)
+        matched = self._inside.match_blocks(images, labels, step, share)
+        return self._checked_match(matched, images, len(images))

@@ -156,11 +156,19 @@ class Recovery:
 
     def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
+        return self.match_blocks(images, labels, step, slice(None))
+
+    def match_blocks(self, images: Tensor, labels: Tensor, step: Step, share: slice) -> Matched:
+        """Match some of the blocks, one after another; see `MatchesByBlock`.
+
+        A graph is of one block at a time, so memory does not grow with the images of a class, but
+        for the weights of a teacher that is adjusted: a copy of them for each block matched here.
+        """
         if self._start is None and self._directed_by_start:
             self._start = (images.detach().clone(), labels.clone())
         image_grad, sums = torch.zeros_like(images), {"loss": 0.0}
-        blocks = blocks_of(labels, self._settings.block_images)
-        for number, chosen in enumerate(blocks):
+        blocks = list(enumerate(blocks_of(labels, self._settings.block_images)))[share]
+        for number, chosen in blocks:
             leaf = images[chosen].detach().requires_grad_()
             rng = self._streams.generator("view", step.stage, step.index, number)
             loss, parts = self._loss(self._augmented(leaf, rng), labels[chosen], number)

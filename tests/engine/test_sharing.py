@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from copy import deepcopy
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from hpd.engine.sharing import check_count
 from hpd.errors import ConfigError, NumericError, ProcessError
 from hpd.interrupts import Interrupted
 from hpd.objectives import OBJECTIVES
+from hpd.objectives.adjustment import TeacherAdjustment
 from hpd.rng import Streams
 from hpd.sources import SOURCES
 from hpd.typing import Matched, Shardable
@@ -101,6 +103,67 @@ def test_every_objective(run, kind, objective_options, source_settings):
     source = source_settings("pixel", images_per_class=2, steps=STEPS)
     wanted = run(Processes(), source, objective)
     check_like(together(2, lambda p: run(p, source, objective)), wanted, exact=True)
+
+
+@pytest.fixture
+def in_blocks(objective_options):
+    """Recovery of blocks, each with a teacher that the first step's images direct."""
+    teacher = objective_options["recovery"]["teacher"]
+    directed = {"mode": "directed", "rho": 0.3, "steps": 2}
+    return {"kind": "recovery", "teacher": teacher, "roll": 1, "adjustment": directed}
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("kind", ["pixel", "hmn"])
+def test_blocks_are_shared_out(run, kind, count, in_blocks, monkeypatch, source_settings):
+    source = source_settings(kind, images_per_class=4, steps=STEPS)
+    wanted = run(Processes(), source, in_blocks)
+    asked, original = {rank: [] for rank in range(count)}, TeacherAdjustment.weights
+
+    def spy(adjustment, block):
+        asked[threading.current_thread().rank].append(block)
+        return original(adjustment, block)
+
+    monkeypatch.setattr(TeacherAdjustment, "weights", spy)
+
+    def go(processes):
+        threading.current_thread().rank = processes.rank
+        return run(processes, source, in_blocks)
+
+    check_like(together(count, go), wanted, exact=kind in EXACT)
+    for rank, blocks in asked.items():
+        assert blocks == [*range(rank, 4, count)] * STEPS
+
+
+def test_a_run_of_blocks_goes_on_with_another_number_of_processes(
+    run, in_blocks, tmp_path, source_settings
+):
+    source = source_settings("pixel", images_per_class=3, steps=STEPS)
+    wanted = run(Processes(), source, in_blocks, path=tmp_path / "one")
+    two = together(2, lambda p: run(p, source, in_blocks, path=tmp_path / "two"))[0]
+    for ours, theirs in zip(two.snapshots, wanted.snapshots, strict=True):
+        assert ours.objective.keys() == theirs.objective.keys()
+        assert all(torch.equal(ours.objective[k], theirs.objective[k]) for k in ours.objective)
+    for snapshot in (*two.snapshots[:2], *wanted.snapshots[:2]):
+        again = run(Processes(), source, in_blocks, since=snapshot)
+        assert torch.equal(again.images, wanted.images)
+        found = together(3, lambda p: run(p, source, in_blocks, since=snapshot))  # noqa: B023
+        assert all(torch.equal(outcome.images, wanted.images) for outcome in found)
+
+
+def test_a_block_that_fails_in_one_ends_all(run, in_blocks, monkeypatch, source_settings):
+    original = TeacherAdjustment.weights
+
+    def broken(adjustment, block):
+        if block == 1:
+            raise NumericError("no weights")
+        return original(adjustment, block)
+
+    monkeypatch.setattr(TeacherAdjustment, "weights", broken)
+    source = source_settings("pixel", images_per_class=2, steps=STEPS)
+    first, second = in_threads(2, lambda p: run(p, source, in_blocks))
+    assert isinstance(second, NumericError)
+    assert isinstance(first, ProcessError)
 
 
 def test_scores_are_of_the_whole_set_and_choose_the_same(run, source_settings):
