@@ -21,6 +21,8 @@ way, the image gradient the other::
     images, pullback = source.render(indices)
     matched = objective(images, labels, step)
     pullback(matched.image_grad)
+
+Labels that are learnt (`LearnsLabels`) go the same way, and their gradient back (`MatchesTargets`).
 """
 
 from __future__ import annotations
@@ -85,11 +87,19 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class Matched:
-    """What an objective returns: loss, its gradient to the images [N, C, H, W], and metrics."""
+    """What an objective returns.
+
+    Args:
+        loss: as a number.
+        image_grad: its gradient to the images [N, C, H, W].
+        metrics: by name.
+        label_grad: its gradient to label probabilities [N, K]; None where there were none.
+    """
 
     loss: float
     image_grad: Tensor
     metrics: Mapping[str, float] = field(default_factory=dict)
+    label_grad: Tensor | None = None
 
 
 class Source(Protocol):
@@ -191,6 +201,15 @@ class Shardable(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class LearnsLabels(Protocol):
+    """A source that learns a label of each image, besides the class that the image stands for."""
+
+    def targets(self, indices: Tensor) -> tuple[Tensor, Pullback]:
+        """Return label probabilities [len(indices), K], detached, and their pullback."""
+        ...
+
+
 class Objective(Protocol):
     """How far synthetic images are from the real set."""
 
@@ -257,6 +276,25 @@ class MatchesByBlock(Objective, Protocol):
 
         Returns:
             the loss summed over these blocks, and its gradient to all images: 0 for the others.
+        """
+        ...
+
+
+@runtime_checkable
+class MatchesTargets(Objective, Protocol):
+    """An objective that has a gradient to the labels of synthetic images, too."""
+
+    def match_targets(self, images: Tensor, labels: Tensor, targets: Tensor, step: Step) -> Matched:
+        """Match images [N, C, H, W] in [0, 1] with label probabilities.
+
+        Args:
+            images: of a step.
+            labels: class that each stands for [N].
+            targets: its label [N, K], rows that sum to 1.
+            step: of the run.
+
+        Returns:
+            a match with a gradient to the labels.
         """
         ...
 

@@ -36,7 +36,7 @@ from hpd.config import RunSettings, load_config
 from hpd.data import Dataset
 from hpd.device import open_device
 from hpd.engine import SELECTORS, StageReport, StepReport, optimise
-from hpd.engine.loop import render_all
+from hpd.engine.rendered import render_all
 from hpd.engine.selection import LastSettings
 from hpd.engine.snapshot import margin_of, outdoes
 from hpd.errors import RunError

@@ -37,11 +37,12 @@ from hpd.evaluation import EvaluationSettings
 from hpd.interrupts import Interrupts
 from hpd.locks import held
 from hpd.memory import is_out_of_memory, peak_bytes
+from hpd.objectives import OBJECTIVES
+from hpd.objectives.checked import matches_targets
 from hpd.own_code import own_code_of
 from hpd.rng import Streams
-from hpd.sources import SOURCES, TakesGenerator
 from hpd.students.teachers import read_teacher
-from hpd.typing import Objective, Selector, Source, Stage, generator_floats_of
+from hpd.typing import LearnsLabels, Objective, Selector, Source, Stage, generator_floats_of
 
 _logger = logging.getLogger(__name__)
 
@@ -194,13 +195,23 @@ class _Job:
         """Return source and objective."""
         streams = self.streams
         with self.cost.line("start"):
-            source = _build_source(
-                settings, self.generator, self.train, self.device, streams.fork("source")
+            own = self.generator
+            stored = None if own is None else StoredGenerator.of(own)
+            source = settings.source.build_whole(
+                self.train, self.device, streams.fork("source"), stored
             )
         with self.cost.line("objective"):
-            return source, settings.objective.build_whole(
+            objective = settings.objective.build_whole(
                 self.train, self.device, streams.fork("objective")
             )
+        if isinstance(source, LearnsLabels) and not matches_targets(objective):
+            raise ConfigError(
+                "the objective has no gradient to labels, so they cannot be learnt",
+                got=OBJECTIVES.kind_of(settings.objective),
+                expected="regression, trajectory or gradient",
+                fix="Leave out source.learnt_labels.",
+            )
+        return source, objective
 
     def run(self, folder: RunFolder | None, holder: ExitStack | None) -> Run:
         """Distil, and write what comes of it if there is a folder."""
@@ -311,20 +322,21 @@ class _Job:
                 "before the first step (selection=last keeps the last state instead)"
             )
 
-        def as_set(images: torch.Tensor) -> DistilledSet:
+        def as_set(images: torch.Tensor, soft: torch.Tensor | None = None) -> DistilledSet:
             return DistilledSet(
                 images.float(),
                 outcome.labels,
                 train.classes,
                 train.normalisation,
                 source.stored_floats,
+                soft_labels=soft,
                 generator_floats=generator_floats_of(source),
                 optimised=True,
             )
 
         run = Run(
             config=self.settings,
-            distilled=as_set(outcome.images),
+            distilled=as_set(outcome.images, outcome.targets),
             initial=as_set(outcome.initial_images),
             folder=None if folder is None else folder.path,
             data_sha256=self.images.sha256,
@@ -353,21 +365,6 @@ class _Job:
         evaluated = {k: v for k, v in seconds_of(folder.read_cost()).items() if k not in LINES}
         own = self.cost.seconds
         return as_cost(own | evaluated, parts=self.cost.parts, peak_bytes=peak_bytes(self.device))
-
-
-def _build_source(
-    settings: RunSettings,
-    generator: Generator | None,
-    train: ImageSet,
-    device: torch.device,
-    streams: Streams,
-) -> Source:
-    if generator is None:
-        return settings.source.build(train, device, streams)
-    if not isinstance(settings.source, TakesGenerator):
-        kind = SOURCES.kind_of(settings.source)
-        raise ConfigError("the source takes no generator", got=kind, expected="gan")
-    return settings.source.build_from(StoredGenerator.of(generator), train, device, streams)
 
 
 class _Listeners:

@@ -19,7 +19,7 @@ from hpd.boundary import public
 from hpd.config import RunSettings, parse_options
 from hpd.data import DatasetSettings, ImageSet
 from hpd.device import open_device
-from hpd.engine.loop import render_all
+from hpd.engine.rendered import render_all
 from hpd.engine.selection.validation import ValidationSettings
 from hpd.errors import ConfigError, RunError
 from hpd.evaluation.pruning import Pruning, PruningSettings, prune_set

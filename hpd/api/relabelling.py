@@ -12,6 +12,7 @@ from hpd.artifacts import DistilledSet, RunFolder
 from hpd.artifacts.places import writing_to
 from hpd.boundary import public
 from hpd.device import open_device
+from hpd.errors import ConfigError
 from hpd.locks import held
 from hpd.students.teachers import Teacher, read_teacher
 
@@ -33,10 +34,16 @@ def relabel(run: Run | str | Path, teacher: str | Path) -> Run:
 
     Raises:
         ConfigError: if the teacher is of other images or classes, or was trained on other data
-            than those of the run, as far as it says on which.
+            than those of the run, as far as it says on which; if the run learnt its labels.
         RunError: if there is no finished run, or no teacher, or the folder cannot be written to.
     """
     run = opened(run)
+    if run.config.source.learnt_labels is not None:
+        raise ConfigError(
+            "the labels of the run were learnt with its images",
+            fix="Judge it by them (evaluation.labels=stored), or by a teacher's"
+            " (evaluation.labels=soft evaluation.teacher=FOLDER), which replaces none.",
+        )
     found = read_teacher(teacher)
     check_teacher(run.data_facts, found)
     if run.folder is None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hpd.checking.examiner import Examiner, gap, slope_error
 from hpd.data import ImageSet
-from hpd.engine.loop import render_all
+from hpd.engine.rendered import render_all
 from hpd.errors import ShapeError
 from hpd.rng import isolated
 from hpd.typing import ParameterGroup, Source

@@ -14,7 +14,7 @@ from torch import Tensor
 from hpd.device import Processes
 from hpd.engine.sharing import Share
 from hpd.errors import NumericError
-from hpd.typing import DrawsBatches, Objective, Source, Step
+from hpd.typing import DrawsBatches, LearnsLabels, Objective, Source, Step
 
 FIXED = Step(-1, 0)
 """The first step of a stage that no run has: its draws are always the same, its network fresh."""
@@ -48,11 +48,13 @@ def fixed_loss(
         chosen = source.batch(FIXED) if isinstance(source, DrawsBatches) else everything
         if images is None or drawn:
             images, _ = source.render(chosen)
-    whole = share.join(images, chosen) if share.needs_all(objective, FIXED) else None
+        targets = source.targets(chosen)[0] if isinstance(source, LearnsLabels) else None
+    whole = share.join(images, chosen, targets) if share.needs_all(objective, FIXED) else None
     with processes.together():
         kept = objective.state()
         try:
-            loss = share.match(objective, images, source.labels[chosen], FIXED, whole).loss
+            labels = source.labels[chosen]
+            loss = share.match(objective, images, labels, FIXED, whole, targets).loss
         except NumericError:
             loss = math.nan
         finally:

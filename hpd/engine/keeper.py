@@ -130,6 +130,8 @@ def to_checkpoint(snapshot: Snapshot, about: Mapping[str, Any]) -> Checkpoint:
     tensors["initial_images"] = s.initial_images
     if s.reports:
         tensors["images"] = s.images
+    if s.targets is not None:
+        tensors["targets"] = s.targets
     return Checkpoint(
         Step(s.stage + 1, 0) if after else Step(s.stage, s.steps),
         tensors,
@@ -177,6 +179,7 @@ def to_snapshot(checkpoint: Checkpoint) -> Snapshot:
         best_stage=about["best_stage"],
         images=tensors.get("images", tensors["initial_images"]),
         initial_images=tensors["initial_images"],
+        targets=tensors.get("targets"),
         measured=_measured(about),
         seconds=cost.get("seconds", {}),
         parts=cost.get("parts", 1),

@@ -15,7 +15,8 @@ from hpd.device import Processes
 from hpd.engine.cost import Cost
 from hpd.engine.curve import fixed_loss
 from hpd.engine.observer import Measured, Observer, StageReport, StepReport
-from hpd.engine.optimizer import OptimizerSettings, optimizer_state, rates, restore
+from hpd.engine.optimizer import OptimizerSettings, hand_on_means, optimizer_state, rates, restore
+from hpd.engine.rendered import Rendered, learnt_labels, render_all
 from hpd.engine.sharing import Share
 from hpd.engine.snapshot import Best, Keeper, KeepsNothing, Snapshot, near
 from hpd.engine.trial import allotted, pays
@@ -45,6 +46,7 @@ class Outcome:
         initial_images: the source's images before its first step, likewise.
         best_stage: number of the stage that the images are from.
         stages: the report of each stage.
+        targets: the labels [N, K] that were learnt with the images, on the CPU; None: none were.
     """
 
     images: Tensor
@@ -52,6 +54,7 @@ class Outcome:
     initial_images: Tensor
     best_stage: int
     stages: Sequence[StageReport]
+    targets: Tensor | None = None
 
     @property
     def kept_start(self) -> bool:
@@ -111,12 +114,6 @@ def optimise(
     return course.run(since)
 
 
-def render_all(source: Source) -> Tensor:
-    """Return every image of the source [N, C, H, W] on the CPU."""
-    images, _ = source.render(torch.arange(len(source.labels), device=source.labels.device))
-    return images.cpu()
-
-
 @dataclass
 class _Course:
     """A run of the loop, and what it has come to."""
@@ -133,6 +130,7 @@ class _Course:
     cost: Cost
     initial: Tensor
     images: Tensor = field(init=False)
+    targets: Tensor | None = None
     ended_with: Tensor = field(init=False)
     reports: list[StageReport] = field(default_factory=list)
     best_stage: int = 0
@@ -153,12 +151,15 @@ class _Course:
                 stage.restore(middle)
             stage.run()
         labels = self.source.labels.cpu()
-        return Outcome(self.images, labels, self.initial, self.best_stage, self.reports)
+        return Outcome(
+            self.images, labels, self.initial, self.best_stage, self.reports, self.targets
+        )
 
     def _go_to(self, since: Snapshot) -> None:
         """Take over what there was, with the source in the last stage that was finished."""
         self.reports, self.best_stage = list(since.reports), since.best_stage
-        self.images, self.lowest = since.images, since.best.lowest
+        self.images, self.targets = since.images, since.targets
+        self.lowest = since.best.lowest
         self.objective.load_state(since.objective)
         for index in range(len(self.reports)):
             self.source.enter(index)
@@ -173,6 +174,7 @@ class _Course:
         best = self.reports[self.best_stage].score
         if _outdoes(report, best, lowest):
             self.best_stage, self.images = report.index, self.ended_with
+            self.targets = learnt_labels(self.source)
 
     def score(self, images: Tensor, labels: Tensor, *, first: bool) -> float | None:
         """Return the score of all images; that of the last stage, if a stage starts with its."""
@@ -247,6 +249,8 @@ class _StageRun:
             self.done = i + 1
             with course.cost.line("checkpoints"):
                 course.keeper.after_step(self.done, self._snapshot)
+        if not self.skipped:
+            hand_on_means(self.optimizer)
         loss = self._fixed_loss(None) if course.curve_every else None
         self.best.state = self.share.whole(self.best.state)
         self.share.give_back()
@@ -278,21 +282,23 @@ class _StageRun:
         with course.processes.together():
             everything = torch.arange(len(source.labels), device=source.labels.device)
             chosen = source.batch(step) if isinstance(source, DrawsBatches) else everything
-            images, pullback = source.render(chosen)
+            rendered = Rendered.of(source, chosen)
+            images, targets = rendered.images, rendered.targets
         looked = self._look(step, images if chosen is everything else None, everything)
         if step.index == self.stage.trial and not pays(self.measured):
             # the state is measured once more, as the last one of the stage
             self.measured.pop()
             return False
-        whole = share.join(images, chosen) if share.needs_all(course.objective, step) else None
+        needed = share.needs_all(course.objective, step)
+        whole = share.join(images, chosen, targets) if needed else None
         with course.processes.together():
             labels = source.labels[chosen]
-            matched = share.match(course.objective, images, labels, step, whole)
+            matched = share.match(course.objective, images, labels, step, whole, targets)
             self._check_match(matched, where)
         matched = share.add_up_blocks(course.objective, matched, whole)
         with course.processes.together():
             self.optimizer.zero_grad()
-            pullback(matched.image_grad)
+            rendered.pull(matched)
         share.add_up(self.groups)
         loss = share.total(matched.loss)
         with course.processes.together():
@@ -381,6 +387,7 @@ class _StageRun:
             reports=tuple(course.reports),
             best_stage=course.best_stage,
             images=course.images,
+            targets=course.targets,
             initial_images=course.initial,
             measured=() if finished else tuple(self.measured),
             seconds=course.cost.seconds,

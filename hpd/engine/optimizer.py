@@ -13,6 +13,9 @@ from torch import Tensor
 from hpd.registry import Only, Settings
 from hpd.typing import ParameterGroup, State
 
+# of the tensors in an optimiser's state
+_MEAN = "mean"
+
 
 class OptimizerSettings(Settings):
     """The optimiser; a fresh one is made for each stage.
@@ -31,6 +34,13 @@ class OptimizerSettings(Settings):
     )
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="cosine: the rates fall to 0 over the steps of a stage"
+    )
+    average: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of a stage's steps, the last ones, whose mean is the state that it ends"
+        " with and hands on; 0: the state after the last step",
     )
 
     def learning_rates(self, groups: Sequence[ParameterGroup]) -> tuple[float, ...]:
@@ -58,7 +68,8 @@ class OptimizerSettings(Settings):
     def step(self, optimizer: torch.optim.Optimizer, index: int, steps: int) -> None:
         """Take a step at the rate of the schedule: ``lr * (1 + cos(pi * index / steps)) / 2``.
 
-        The optimiser keeps the rates that a stage starts with; see `rates`.
+        The optimiser keeps the rates that a stage starts with; see `rates`. With `average` it keeps
+        the mean of what its last steps came to, too; see `hand_on_means`.
 
         Args:
             optimizer: from `build`.
@@ -67,14 +78,40 @@ class OptimizerSettings(Settings):
         """
         if self.schedule == "constant":
             optimizer.step()
-            return
-        whole, factor = rates(optimizer), 0.5 * (1 + math.cos(math.pi * index / steps))
-        _set_rates(optimizer, [lr * factor for lr in whole])
-        optimizer.step()
-        _set_rates(optimizer, whole)
+        else:
+            whole, factor = rates(optimizer), 0.5 * (1 + math.cos(math.pi * index / steps))
+            _set_rates(optimizer, [lr * factor for lr in whole])
+            optimizer.step()
+            _set_rates(optimizer, whole)
+        if self.average:
+            taken = index - (steps - max(1, round(self.average * steps)))
+            if taken >= 0:
+                _add_to_means(optimizer, taken)
 
     def _rate(self, lr: float, tensor: Tensor) -> float:
         return lr if self.rates == "absolute" else lr * root_mean_square(tensor)
+
+
+@torch.no_grad()
+def _add_to_means(optimizer: torch.optim.Optimizer, taken: int) -> None:
+    """Add each tensor to the mean of what it was after `taken` steps before."""
+    for group in optimizer.param_groups:
+        for tensor in group["params"]:
+            own = optimizer.state[tensor]
+            if taken == 0:
+                own[_MEAN] = tensor.detach().clone()
+            else:
+                own[_MEAN] += (tensor - own[_MEAN]) / (taken + 1)
+
+
+@torch.no_grad()
+def hand_on_means(optimizer: torch.optim.Optimizer) -> None:
+    """Set each tensor to the mean of what its last steps came to, where there is one."""
+    for group in optimizer.param_groups:
+        for tensor in group["params"]:
+            mean = optimizer.state[tensor].get(_MEAN)
+            if mean is not None:
+                tensor.copy_(mean)
 
 
 def root_mean_square(tensor: Tensor) -> float:

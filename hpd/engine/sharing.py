@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -12,9 +13,11 @@ from hpd.checks import check_shardable
 from hpd.device import Processes
 from hpd.errors import ConfigError
 from hpd.typing import (
+    LearnsLabels,
     Matched,
     MatchesByBlock,
     MatchesByClass,
+    MatchesTargets,
     Objective,
     ParameterGroup,
     Source,
@@ -46,11 +49,13 @@ class Whole:
         images: [N, C, H, W], in the order that they have in the whole set.
         labels: [N].
         own: which of them are of this process [N], bool.
+        targets: their learnt labels [N, K]; None: there are none.
     """
 
     images: Tensor
     labels: Tensor
     own: Tensor
+    targets: Tensor | None = None
 
 
 class Share:
@@ -66,6 +71,7 @@ class Share:
 
     def __init__(self, processes: Processes, source: Source) -> None:
         self._processes, self._source = processes, source
+        self._learns_labels = isinstance(source, LearnsLabels)
         self._labels = source.labels
         classes = self._labels.unique()
         self._classes = classes[processes.rank :: processes.count]
@@ -147,16 +153,18 @@ class Share:
         joined[torch.cat([*places]).to(parts.device)] = parts
         return joined
 
-    def join(self, images: Tensor, chosen: Tensor) -> Whole:
+    def join(self, images: Tensor, chosen: Tensor, targets: Tensor | None = None) -> Whole:
         """Return the images of all processes.
 
         Args:
             images: of this process [n, C, H, W].
             chosen: their indices among its own [n], ascending.
+            targets: their learnt labels [n, K]; None: there are none.
         """
         labels, rank = self._labels, self._processes.rank
         if self._processes.count == 1:
-            return Whole(images, labels[chosen], torch.ones_like(chosen, dtype=torch.bool))
+            everything = torch.ones_like(chosen, dtype=torch.bool)
+            return Whole(images, labels[chosen], everything, targets)
         own = self._places(labels)
         if len(chosen) == len(own[rank]):
             places = own
@@ -168,16 +176,18 @@ class Share:
         among = [torch.searchsorted(everything, part) for part in places]
         mine = torch.zeros_like(everything, dtype=torch.bool)
         mine[among[rank]] = True
-        return Whole(self._join(images, among), labels[everything], mine)
+        joined = None if targets is None else self._join(targets, among)
+        return Whole(self._join(images, among), labels[everything], mine, joined)
 
     def match(
-        self, objective: Objective, images: Tensor, labels: Tensor, step: Step, whole: Whole | None
-    ) -> Matched:
+        self, objective: Objective, images: Tensor, labels: Tensor, step: Step,
+        whole: Whole | None, targets: Tensor | None = None,
+    ) -> Matched:  # fmt: skip
         """Match what is here, and return the gradient of these images.
 
         An objective that is a sum over blocks is asked about every W-th of them, and returns the
         gradient of all images, for `add_up_blocks`. One that is no sum over classes either is asked
-        about all images in each process.
+        about all images in each process; so is any with labels that are learnt.
 
         Args:
             objective: what is matched.
@@ -185,22 +195,24 @@ class Share:
             labels: of these.
             step: of the run.
             whole: from `join`, if `needs_all`.
+            targets: learnt labels of these images; None: there are none.
         """
         if self._processes.count == 1:
-            return objective(images, labels, step)
-        if whole is not None and isinstance(objective, MatchesByBlock):
+            return _ask(objective, images, labels, targets, step)
+        if whole is not None and _in_blocks(objective, whole):
             share = slice(self._processes.rank, None, self._processes.count)
             return objective.match_blocks(whole.images, whole.labels, step, share)
-        if isinstance(objective, MatchesByClass):
+        if isinstance(objective, MatchesByClass) and targets is None:
             if whole is None:
                 everything = torch.ones_like(labels, dtype=torch.bool)
                 return objective.match(images, labels, step, everything)
             return objective.match(whole.images, whole.labels, step, whole.own)
         assert whole is not None
-        matched = objective(whole.images, whole.labels, step)
+        matched = _ask(objective, whole.images, whole.labels, whole.targets, step)
         # the loss is of all, and losses of processes are added up
         loss = matched.loss if self._processes.is_first else 0.0
-        return Matched(loss, matched.image_grad[whole.own], matched.metrics)
+        label_grad = None if matched.label_grad is None else matched.label_grad[whole.own]
+        return Matched(loss, matched.image_grad[whole.own], matched.metrics, label_grad)
 
     def add_up_blocks(self, objective: Objective, matched: Matched, whole: Whole | None) -> Matched:
         """Return a match with the gradient of the images here, of the blocks of all processes.
@@ -210,7 +222,7 @@ class Share:
             matched: from `match`; returned as it is if there are no blocks.
             whole: as it was given to `match`.
         """
-        if whole is None or not isinstance(objective, MatchesByBlock):
+        if whole is None or not _in_blocks(objective, whole):
             return matched
         # each image is in one block, so that adding zeros changes no bit
         grad = self._processes.sum(matched.image_grad)
@@ -220,7 +232,9 @@ class Share:
         """Return whether matching at `step` takes the images of other processes."""
         if self._processes.count == 1:
             return False
-        return objective.needs_all(step) if isinstance(objective, MatchesByClass) else True
+        if self._learns_labels or not isinstance(objective, MatchesByClass):
+            return True
+        return objective.needs_all(step)
 
     def add_up(self, groups: Sequence[ParameterGroup]) -> None:
         """Add up the gradients of the tensors that images of all processes depend on."""
@@ -240,3 +254,17 @@ class Share:
         if self._processes.count == 1:
             return loss
         return float(self._processes.sum(torch.tensor(loss, dtype=torch.float64)))
+
+
+def _in_blocks(objective: Objective, whole: Whole) -> TypeGuard[MatchesByBlock]:
+    """Return whether blocks are shared out; images with learnt labels never are."""
+    return whole.targets is None and isinstance(objective, MatchesByBlock)
+
+
+def _ask(
+    objective: Objective, images: Tensor, labels: Tensor, targets: Tensor | None, step: Step
+) -> Matched:
+    """Match images with their learnt labels, where they have some."""
+    if targets is None:
+        return objective(images, labels, step)
+    return cast(MatchesTargets, objective).match_targets(images, labels, targets, step)

@@ -81,6 +81,7 @@ class Snapshot:
         best_stage: number of the best of these.
         images: its images [N, C, H, W] in [0, 1], on the CPU.
         initial_images: the source's images before its first step, likewise.
+        targets: the learnt labels [N, K] of `images`, likewise; None: there are none.
         measured: of the states of the stage so far; after it, nothing.
         seconds: what the parts of the run took so far, by `hpd.artifacts.costs.LINES`; see
             `hpd.engine.cost`.
@@ -98,6 +99,7 @@ class Snapshot:
     best_stage: int
     images: Tensor
     initial_images: Tensor
+    targets: Tensor | None = None
     measured: tuple[Measured, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     parts: int = 1

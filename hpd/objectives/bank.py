@@ -122,8 +122,10 @@ class Bank:
             }
         }
 
-    def at(self, images: Tensor, labels: Tensor, step: Step) -> Student:
-        """Return the network of `step`, in eval mode; the images have no part in it."""
+    def at(
+        self, images: Tensor, labels: Tensor, step: Step, targets: Tensor | None = None
+    ) -> Student:
+        """Return the network of `step`, in eval mode; images and labels have no part in it."""
         rng = self._real.streams.generator("bank", step.stage, step.index)
         first, last = self._settings.first_epoch, self._settings.last_epoch
         last = self._folder.epochs if last is None else last

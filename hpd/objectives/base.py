@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Tensor
 
 from hpd.data import ImageSet
-from hpd.objectives.checked import checked_build
+from hpd.objectives.checked import checked_build, matches_targets
 from hpd.registry import Registry, Settings
 from hpd.rng import Streams
-from hpd.typing import Matched, Objective, State, Step
+from hpd.typing import Matched, MatchesTargets, Objective, State, Step
 
 
 class BuildsChecked(Settings):
@@ -138,7 +138,10 @@ class WithAddOns:
 
     def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
-        host = self._host(images, labels, step)
+        return self._add(self._host(images, labels, step), images, labels, step)
+
+    def _add(self, host: Matched, images: Tensor, labels: Tensor, step: Step) -> Matched:
+        """Return the match of the host with those of the add-ons."""
         loss, grad, metrics = host.loss, host.image_grad.clone(), dict(host.metrics)
         length = float(host.image_grad.norm())
         for one in self._added:
@@ -149,7 +152,18 @@ class WithAddOns:
             metrics |= {f"{one.name}_{name}": value for name, value in matched.metrics.items()}
             metrics[f"{one.name}_loss"] = matched.loss
             metrics[f"{one.name}_share"] = float(own.norm()) / max(length, 1e-30)
-        return Matched(loss, grad, metrics)
+        return Matched(loss, grad, metrics, host.label_grad)
+
+    @property
+    def matches_targets(self) -> bool:
+        """Whether the host has a gradient to labels; add-ons match images with their classes."""
+        return matches_targets(self._host)
+
+    def match_targets(self, images: Tensor, labels: Tensor, targets: Tensor, step: Step) -> Matched:
+        """Match images with label probabilities; see `MatchesTargets`."""
+        assert isinstance(self._host, MatchesTargets)
+        host = self._host.match_targets(images, labels, targets, step)
+        return self._add(host, images, labels, step)
 
     def state(self) -> State:
         """Return clones of all that any of them needs."""

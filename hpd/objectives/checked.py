@@ -7,6 +7,7 @@ for. Whether losses and gradients are finite is the loop's to find out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -16,8 +17,16 @@ from torch import Tensor
 from hpd.arrays import as_labels
 from hpd.checks import check_shape, check_tensor
 from hpd.data import ImageSet
-from hpd.errors import ShapeError
-from hpd.typing import Matched, MatchesByBlock, MatchesByClass, Objective, State, Step
+from hpd.errors import ConfigError, ShapeError
+from hpd.typing import (
+    Matched,
+    MatchesByBlock,
+    MatchesByClass,
+    MatchesTargets,
+    Objective,
+    State,
+    Step,
+)
 
 Build = Callable[..., Objective]
 
@@ -46,6 +55,12 @@ def with_boundary(objective: Objective, name: str, train: ImageSet) -> Checked:
         return CheckedByClass(objective, name, train)
     kind = CheckedByBlock if isinstance(objective, MatchesByBlock) else Checked
     return kind(objective, name, train)
+
+
+def matches_targets(objective: Objective) -> bool:
+    """Return whether an objective has a gradient to label probabilities; see `MatchesTargets`."""
+    own = getattr(objective, "matches_targets", None)
+    return isinstance(objective, MatchesTargets) if own is None else bool(own)
 
 
 class Checked:
@@ -79,6 +94,25 @@ class Checked:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
         labels = self._checked_labels(images, labels, step)
         return self._checked_match(self._inside(images, labels, step), images, len(images))
+
+    @property
+    def matches_targets(self) -> bool:
+        """Whether the objective inside has a gradient to labels."""
+        return isinstance(self._inside, MatchesTargets)
+
+    def match_targets(self, images: Tensor, labels: Tensor, targets: Tensor, step: Step) -> Matched:
+        """Match images with label probabilities; see `MatchesTargets`."""
+        if not isinstance(self._inside, MatchesTargets):
+            raise ConfigError(f"{self._name} has no gradient to labels", fix="Do not learn them.")
+        labels = self._checked_labels(images, labels, step)
+        check_tensor(targets, "targets", images.dtype)
+        lengths = {"N": len(images), "K": self._num_classes}
+        check_shape(targets, "N K", "targets", **lengths)
+        matched = self._inside.match_targets(images, labels, targets, step)
+        matched = self._checked_match(matched, images, len(images))
+        what = f"the label gradient of {self._name}"
+        grad = check_tensor(matched.label_grad, what, targets.dtype)
+        return replace(matched, label_grad=check_shape(grad.detach(), "N K", what, **lengths))
 
     def state(self) -> State:
         """Return clones of all that `load_state` needs."""
@@ -129,7 +163,7 @@ class Checked:
             )
         if type(matched.loss) is float and not grad.requires_grad:
             return matched
-        return Matched(self._as_number(matched.loss), grad.detach(), matched.metrics)
+        return replace(matched, loss=self._as_number(matched.loss), image_grad=grad.detach())
 
     def _as_number(self, loss: Any) -> float:
         try:

@@ -92,7 +92,7 @@ def weight_gradient(
     Args:
         student: the network.
         images: normalised [N, C, H, W].
-        labels: [N].
+        labels: [N], or probabilities [N, K], which the gradient depends on, too.
         names: of the parameters.
     """
     parameters = dict(student.named_parameters())
@@ -182,10 +182,24 @@ class GradientMatching:
         loss = 0.0
         for c in labels[own].unique().tolist():
             of_class = labels == c
-            distance, grad = self._match_class(student, images[of_class], c, step)
+            distance, (grad,) = self._match_class(student, (images[of_class],), c, step)
             loss += distance
             image_grad[of_class] = grad
         return Matched(loss, image_grad[own])
+
+    def match_targets(self, images: Tensor, labels: Tensor, targets: Tensor, step: Step) -> Matched:
+        """Match images with label probabilities; see `MatchesTargets`."""
+        student = self._network.at(images, labels, step, targets)
+        grads = torch.zeros_like(images), torch.zeros_like(targets)
+        loss = 0.0
+        for c in labels.unique().tolist():
+            of_class = labels == c
+            parts = images[of_class], targets[of_class]
+            distance, found = self._match_class(student, parts, c, step)
+            loss += distance
+            for grad, own in zip(grads, found, strict=True):
+                grad[of_class] = own
+        return Matched(loss, grads[0], label_grad=grads[1])
 
     def state(self) -> State:
         """Return clones of the network's weights and momentum."""
@@ -196,22 +210,29 @@ class GradientMatching:
         self._network.load_state(state)
 
     def _match_class(
-        self, student: Student, images: Tensor, label: int, step: Step
-    ) -> tuple[float, Tensor]:
-        """Return the distance of one class and its gradient by the class's images."""
+        self, student: Student, parts: tuple[Tensor, ...], label: int, step: Step
+    ) -> tuple[float, tuple[Tensor, ...]]:
+        """Return the distance of one class and its gradients.
+
+        Args:
+            student: what is matched through.
+            parts: images of the class [n, C, H, W], and its labels [n, K] if there are some.
+            label: the class.
+            step: of the run.
+        """
         batch = self._real.batch(label, step)
-        leaf = images.detach().requires_grad_()
-        synthetic = self._real.normalise(leaf)
+        leaves = tuple(part.detach().requires_grad_() for part in parts)
+        synthetic = self._real.normalise(leaves[0])
         augment = self._real.augmentation(step, label)
         if augment is not None:
             batch, synthetic = augment(batch), augment(synthetic)
         names = counted(student, self._settings.layers)
         response = self._real.response(student)
         target = response.weight_gradient(student, batch, _all(label, batch), names)
-        got = weight_gradient(student, synthetic, _all(label, synthetic), names)
+        told = leaves[1] if len(leaves) > 1 else _all(label, synthetic)
+        got = weight_gradient(student, synthetic, told, names)
         distance = gradient_distance(target, got, self._settings.distance)
-        (grad,) = torch.autograd.grad(distance, leaf)
-        return float(distance.detach()), grad
+        return float(distance.detach()), torch.autograd.grad(distance, leaves)
 
 
 def _all(label: int, images: Tensor) -> Tensor:

@@ -97,13 +97,16 @@ class Network:
         """Nothing but the data."""
         return {}
 
-    def at(self, images: Tensor, labels: Tensor, step: Step) -> Student:
+    def at(
+        self, images: Tensor, labels: Tensor, step: Step, targets: Tensor | None = None
+    ) -> Student:
         """Return the network of `step`, in eval mode.
 
         Args:
             images: the synthetic images in [0, 1], [N, C, H, W], on which it may train.
             labels: [N].
             step: of the run.
+            targets: label probabilities [N, K], which it learns in place of the labels.
 
         Raises:
             RunError: in the middle of a network's steps, if the one before was not taken here.
@@ -114,7 +117,7 @@ class Network:
             self._turn = turn
             self._adopt(self._real.student(step, turn))
         else:
-            self._train(images, labels, per_class, step)
+            self._train(images, labels if targets is None else targets, per_class, step)
         self._next = Step(step.stage, step.index + 1)
         assert self._student is not None
         return self._real.ready(self._student, step)

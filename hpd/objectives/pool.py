@@ -78,7 +78,7 @@ class Pool:
 
         Args:
             images: synthetic, in [0, 1], [N, C, H, W].
-            labels: [N].
+            labels: [N], or probabilities [N, K].
             step: of the run.
         """
         which = self._chosen(step)

@@ -7,8 +7,10 @@ Sources: Zhou, Nezhadarya and Ba, Dataset Distillation using Neural Feature Regr
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -36,6 +38,12 @@ def regression_loss(
     """
     gaps = ridge_predictions(real, synthetic, targets, ridge) - wanted
     return gaps.square().sum(dim=1).mean()
+
+
+def unclearness(probabilities: Tensor) -> Tensor:
+    """Return ``- mean of min(p1 - p2, 1 / K)``, the two largest of each row of [N, K]."""
+    first, second = probabilities.topk(2, dim=1).values.unbind(dim=1)
+    return -(first - second).clamp_max(1 / probabilities.shape[1]).mean()
 
 
 @OBJECTIVES.register("regression")
@@ -77,6 +85,25 @@ class Regression:
 
     def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
+        targets = F.one_hot(labels, self._real.train.num_classes).to(images)
+        return replace(self._matched(images, targets, labels, step), label_grad=None)
+
+    def match_targets(self, images: Tensor, labels: Tensor, targets: Tensor, step: Step) -> Matched:
+        """Match images with label probabilities, which are kept apart; see `MatchesTargets`.
+
+        To the loss comes ``- mean over images of min(p1 - p2, 1 / K)``, p1 and p2 the two largest
+        probabilities of a label, as in the released code of FRePo.
+        """
+        matched = self._matched(images, targets, targets, step)
+        assert matched.label_grad is not None
+        leaf = targets.detach().requires_grad_()
+        term = unclearness(leaf)
+        (grad,) = torch.autograd.grad(term, leaf)
+        loss = matched.loss + float(term.detach())
+        return replace(matched, loss=loss, label_grad=matched.label_grad + grad)
+
+    def _matched(self, images: Tensor, targets: Tensor, taught: Tensor, step: Step) -> Matched:
+        """Match images with labels [N, K]; networks of the pool learn what is `taught`."""
         # a score is always of the same network, and leaves the pool alone
         pool = None if step.stage < 0 else self._pool
         metrics = {}
@@ -85,18 +112,18 @@ class Regression:
         else:
             student, age = pool.at(step)
             metrics["network_steps"] = float(age)
-        matched = self._match(student.requires_grad_(False), images, labels, step)
+        loss, grads = self._match(student.requires_grad_(False), images, targets, step)
         if pool is not None:
-            pool.train(images, labels, step)
-        return Matched(float(matched[0]), matched[1], metrics)
+            pool.train(images, taught, step)
+        return Matched(float(loss), grads[0], metrics, grads[1])
 
     def _match(
-        self, student: Student, images: Tensor, labels: Tensor, step: Step
-    ) -> tuple[Tensor, Tensor]:
-        """Return the loss and its gradient by the images."""
+        self, student: Student, images: Tensor, targets: Tensor, step: Step
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the loss and its gradients by images and labels."""
         real, classes = self._real, self._real.train.num_classes
         batch, wanted = real.balanced_batch(self._settings.real_batch, step)
-        leaf = images.detach().requires_grad_()
+        leaf, told = images.detach().requires_grad_(), targets.detach().requires_grad_()
         synthetic = real.normalise(leaf)
         augment = real.augmentation(step)
         if augment is not None:
@@ -106,12 +133,11 @@ class Regression:
         loss = regression_loss(
             known,
             student.embed(synthetic).double(),
-            centred_targets(labels, classes),
+            told.double() - 1 / classes,
             centred_targets(wanted, classes),
             self._settings.ridge,
         )
-        (grad,) = torch.autograd.grad(loss, leaf)
-        return loss.detach(), grad
+        return loss.detach(), torch.autograd.grad(loss, (leaf, told))
 
     def state(self) -> State:
         """Return clones of the pool's weights and moments."""

@@ -206,8 +206,16 @@ class TrajectoryMatching:
 
     def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
+        return self._matched(images, labels, step)
+
+    def match_targets(self, images: Tensor, labels: Tensor, targets: Tensor, step: Step) -> Matched:
+        """Match images with label probabilities; see `MatchesTargets`."""
+        return self._matched(images, targets.detach().requires_grad_(), step)
+
+    def _matched(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
+        """Match images with labels [N], or with probabilities [N, K] that require grad."""
         if self._lr is None:
-            self._lr = self._calibrated(images, labels)
+            self._lr = self._calibrated(images, labels.detach())
             self._warn_of_reach(self._lr)
         span = self._span(step, images)
         leaf = images.detach().requires_grad_()
@@ -216,11 +224,12 @@ class TrajectoryMatching:
             self._student, span.start, self._batches(leaf, labels, step), lr
         )
         loss = trajectory_loss(end, span)
-        image_grad, lr_grad = torch.autograd.grad(loss, (leaf, lr))
+        learnt = (labels,) if labels.requires_grad else ()
+        image_grad, lr_grad, *label_grads = torch.autograd.grad(loss, (leaf, lr, *learnt))
         metrics = {"student_lr": float(self._lr)}
         self._learn_rate(self._lr, float(lr_grad), step)
         self._taken += 1
-        return Matched(float(loss.detach()), image_grad, metrics)
+        return Matched(float(loss.detach()), image_grad, metrics, *label_grads)
 
     def check_first_step(self) -> None:
         """Take one student step on real images, as many as there are classes.

@@ -26,7 +26,7 @@ class Batch:
 
     Args:
         images: all synthetic images, normalised [N, C, H, W].
-        labels: [N].
+        labels: [N], or probabilities [N, K].
         chosen: indices of the batch.
         augment: applied to the batch; None for nothing.
     """
@@ -55,7 +55,7 @@ class UnrolledStudent:
         self._layout = layout_of(self._template)
 
     def gradient(
-        self, theta: Tensor, batch: Batch, images: Tensor, *, create_graph: bool
+        self, theta: Tensor, batch: Batch, images: Tensor, labels: Tensor, *, create_graph: bool
     ) -> Tensor:
         """Return the gradient [P] of the batch's mean cross entropy by the parameters.
 
@@ -63,17 +63,20 @@ class UnrolledStudent:
             theta: parameters [P], requiring grad.
             batch: which images, and how they are augmented.
             images: all of them, normalised.
+            labels: of all of them.
             create_graph: whether the gradient is to be differentiated.
         """
         named = unflatten(theta, self._layout)
         logits = functional_call(self._template, named, (batch.draw(images),))
-        loss = F.cross_entropy(logits, batch.labels[batch.chosen])
+        loss = F.cross_entropy(logits, labels[batch.chosen])
         (grad,) = torch.autograd.grad(loss, theta, create_graph=create_graph)
         return grad
 
-    def step(self, theta: Tensor, images: Tensor, lr: Tensor, batch: Batch) -> Tensor:
+    def step(
+        self, theta: Tensor, images: Tensor, labels: Tensor, lr: Tensor, batch: Batch
+    ) -> Tensor:
         """Return the parameters [P] after one step of SGD, differentiable by all arguments."""
-        return theta - lr * self.gradient(theta, batch, images, create_graph=True)
+        return theta - lr * self.gradient(theta, batch, images, labels, create_graph=True)
 
 
 def unrolled(
@@ -82,7 +85,7 @@ def unrolled(
     """Return the parameters after all steps, with the whole graph behind them."""
     theta = start.detach().requires_grad_()
     for batch in batches:
-        theta = student.step(theta, batch.images, lr, batch)
+        theta = student.step(theta, batch.images, batch.labels, lr, batch)
     return theta
 
 
@@ -94,7 +97,7 @@ def checkpointed(
     for batch in batches:
         # reentrant checkpointing breaks the double backward inside a step
         theta = checkpoint(
-            student.step, theta, batch.images, lr, batch,
+            student.step, theta, batch.images, batch.labels, lr, batch,
             use_reentrant=False, preserve_rng_state=False,
         )  # fmt: skip
     return theta
@@ -108,46 +111,55 @@ def constant_memory(
     ``d theta_S = - lr * sum_i d g_i - d lr * sum_i g_i`` with each ``g_i`` a function of its batch
     alone, its parameters ``theta_i`` taken as constants.
     """
-    return _ConstantMemory.apply(student, start, batches, batches[0].images, lr)
+    first = batches[0]
+    return _ConstantMemory.apply(student, start, batches, first.images, first.labels, lr)
 
 
 class _ConstantMemory(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, student: UnrolledStudent, start: Tensor, batches: Sequence[Batch],
-        images: Tensor, lr: Tensor,
+        images: Tensor, labels: Tensor, lr: Tensor,
     ) -> Tensor:  # fmt: skip
         ctx.student, ctx.batches = student, batches
-        ctx.save_for_backward(start, images, lr)
+        ctx.save_for_backward(start, images, labels, lr)
         theta = start.clone()
         for batch in batches:
-            theta -= lr * _first_order(student, theta, batch, images)
+            theta -= lr * _first_order(student, theta, batch, images, labels)
         return theta
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *end_grads: Tensor) -> Any:
         """Walk the same way again, and pull the end's gradient back through each step alone."""
-        start, images, lr = ctx.saved_tensors
-        (end_grad,) = grads
-        theta, image_grad, lr_grad = start.clone(), torch.zeros_like(images), torch.zeros_like(lr)
+        start, images, labels, lr = ctx.saved_tensors
+        (end_grad,) = end_grads
+        theta, lr_grad = start.clone(), torch.zeros_like(lr)
+        # classes have no gradient, probabilities have one if it is asked for
+        wanted = (images, labels) if ctx.needs_input_grad[4] else (images,)
+        found = [torch.zeros_like(values) for values in wanted]
         for batch in ctx.batches:
             with torch.enable_grad():
-                leaf = images.detach().requires_grad_()
+                leaves = [values.detach().requires_grad_() for values in wanted]
+                told = leaves[1] if len(leaves) > 1 else labels
                 here = theta.detach().requires_grad_()
-                g = ctx.student.gradient(here, batch, leaf, create_graph=True)
-                (grad,) = torch.autograd.grad(g, leaf, end_grad)
-            image_grad -= lr * grad
+                g = ctx.student.gradient(here, batch, leaves[0], told, create_graph=True)
+                grads = torch.autograd.grad(g, leaves, end_grad)
+            for total, grad in zip(found, grads, strict=True):
+                total -= lr * grad
             g = g.detach()
             lr_grad -= torch.dot(end_grad, g)
             theta -= lr * g
-        return None, None, None, image_grad, lr_grad
+        image_grad, label_grad = [*found, None][:2]
+        return None, None, None, image_grad, label_grad, lr_grad
 
 
-def _first_order(student: UnrolledStudent, theta: Tensor, batch: Batch, images: Tensor) -> Tensor:
+def _first_order(
+    student: UnrolledStudent, theta: Tensor, batch: Batch, images: Tensor, labels: Tensor
+) -> Tensor:
     with torch.enable_grad():
         leaf = theta.detach().requires_grad_()
-        return student.gradient(leaf, batch, images.detach(), create_graph=False)
+        return student.gradient(leaf, batch, images.detach(), labels.detach(), create_graph=False)
 
 
 METHODS: Mapping[Method, Callable[[UnrolledStudent, Tensor, Sequence[Batch], Tensor], Tensor]] = {

@@ -14,11 +14,18 @@ from hpd.data import ImageSet
 from hpd.errors import ConfigError
 from hpd.registry import Registry, Settings
 from hpd.rng import Streams
+from hpd.sources.learnt_labels import LearntLabelSettings
 from hpd.typing import Source, State
 
 
 class SourceSettings(Settings):
     """Options of a source."""
+
+    learnt_labels: LearntLabelSettings | None = Field(
+        None,
+        description="learn a label of each image, with an objective that has a gradient to labels;"
+        " null: an image's label is its class",
+    )
 
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Source:
         """Return the source, initialised.
@@ -29,6 +36,34 @@ class SourceSettings(Settings):
             streams: randomness of the initialisation.
         """
         raise NotImplementedError
+
+    def build_whole(
+        self,
+        train: ImageSet,
+        device: torch.device,
+        streams: Streams,
+        stored: StoredGenerator | None = None,
+    ) -> Source:
+        """Return the source with the labels that it is to learn; see `build`.
+
+        Args:
+            train: the real training images.
+            device: where the parameters live.
+            streams: randomness of the initialisation.
+            stored: a generator in memory, in the place of the one that is named.
+
+        Raises:
+            ConfigError: if there is a generator and the source takes none.
+        """
+        if stored is None:
+            source = self.build(train, device, streams)
+        elif isinstance(self, TakesGenerator):
+            source = self.build_from(stored, train, device, streams)
+        else:
+            kind = SOURCES.kind_of(self)
+            raise ConfigError("the source takes no generator", got=kind, expected="gan")
+        own = self.learnt_labels
+        return source if own is None else own.around(source, train.num_classes)
 
     def on(self, generator: str) -> Self:
         """Return the options with another generator, by name or folder.

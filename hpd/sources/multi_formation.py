@@ -51,7 +51,8 @@ class MultiFormationSettings(SourceSettings):
         """Return the source, initialised; see `SourceSettings.build`.
 
         Raises:
-            ConfigError: if the factor does not divide the images.
+            ConfigError: if the factor does not divide the images, or if the source inside is to
+                learn labels.
             HpdError: for what is wrong with the source inside.
         """
         tiled = self._tiled(train, streams)
@@ -90,6 +91,12 @@ class MultiFormationSettings(SourceSettings):
         return self.of.prior(train, stored)
 
     def _tiled(self, train: ImageSet, streams: Streams) -> ImageSet:
+        if self.of.learnt_labels is not None:
+            raise ConfigError(
+                "labels are of the parts, not of the images that hold them",
+                got="learnt_labels in of",
+                expected="learnt_labels beside of",
+            )
         if any(side % self.factor for side in train.image_shape[1:]):
             raise ConfigError(
                 "factor must divide the height and width of the images",

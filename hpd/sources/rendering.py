@@ -63,15 +63,23 @@ def pullback_of(images: Tensor, pull: Pullback) -> Pullback:
         images: [N, C, H, W].
         pull: what is done with the gradient.
     """
-    left = [pull]
+    return _once(images, pull, "N C H W", "image_grad")
 
-    def pullback(image_grad: Tensor) -> None:
-        check_tensor(image_grad, "image_grad", images.dtype)
-        lengths = dict(zip("NCHW", images.shape, strict=True))
-        check_shape(image_grad, "N C H W", "image_grad", **lengths)
+
+def pullback_of_labels(probabilities: Tensor) -> Pullback:
+    """Return a pullback that takes one gradient, of these probabilities [N, K], with a graph."""
+    return _once(probabilities, probabilities.backward, "N K", "label_grad")
+
+
+def _once(values: Tensor, pull: Pullback, shape: str, name: str) -> Pullback:
+    left, lengths = [pull], dict(zip(shape.split(), values.shape, strict=True))
+
+    def pullback(grad: Tensor) -> None:
+        check_tensor(grad, name, values.dtype)
+        check_shape(grad, shape, name, **lengths)
         if not left:
             raise RunError("the pullback was called before", fix="Render again.")
-        left.pop()(image_grad)
+        left.pop()(grad)
 
     return pullback
 

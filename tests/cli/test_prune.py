@@ -18,7 +18,7 @@ from hpd import api
 from hpd.api import pruning
 from hpd.artifacts import DistilledSet, RunFolder
 from hpd.cli import main
-from hpd.engine.loop import render_all
+from hpd.engine.rendered import render_all
 from hpd.errors import ConfigError, RunError
 from hpd.rng import Streams
 

@@ -10,7 +10,7 @@ from conftest import CPU
 from small_runs import Hears
 
 from hpd.engine import OptimizerSettings, optimise
-from hpd.engine.loop import render_all
+from hpd.engine.rendered import render_all
 from hpd.errors import NumericError
 from hpd.sources import SOURCES
 from hpd.typing import Matched, Score

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from hpd.engine import OptimizerSettings
-from hpd.engine.optimizer import optimizer_state, rates, restore, root_mean_square
+from hpd.engine.optimizer import (
+    hand_on_means,
+    optimizer_state,
+    rates,
+    restore,
+    root_mean_square,
+)
 from hpd.typing import ParameterGroup
 
 
@@ -81,3 +87,40 @@ def test_a_cosine_takes_the_rates_to_nothing_and_leaves_them_as_they_were(kind):
         twin.step()
         torch.testing.assert_close(x, y)
         assert rates(optimizer) == (0.1,)
+
+
+@pytest.mark.parametrize(("kind", "momentum"), [("adam", 0.5), ("sgd", 0.5), ("sgd", 0.0)])
+@pytest.mark.parametrize(("average", "last"), [(0.4, 4), (1.0, 10), (0.01, 1)])
+def test_a_stage_hands_on_the_mean_of_its_last_steps(rng, kind, momentum, average, last):
+    """By hand, and the same where the state was kept and restored in between."""
+    settings = OptimizerSettings(kind=kind, momentum=momentum, average=average, schedule="cosine")
+    start = torch.randn(5, generator=rng)
+
+    def course(stops):
+        x = start.clone().requires_grad_()
+        optimizer, seen = settings.build([ParameterGroup("x", [x], 0.1)]), []
+        for index in range(10):
+            if index in stops:
+                kept, lrs = optimizer_state(optimizer), rates(optimizer)
+                optimizer = settings.build([ParameterGroup("x", [x], 0.1)])
+                restore(optimizer, kept, lrs)
+            x.grad = x.detach() ** 2 - 1
+            settings.step(optimizer, index, 10)
+            seen.append(x.detach().clone())
+        hand_on_means(optimizer)
+        return x.detach(), torch.stack(seen)
+
+    handed, seen = course(())
+    torch.testing.assert_close(handed, seen[-last:].mean(dim=0))
+    for stops in [(3,), (8, 9)]:
+        assert torch.equal(course(stops)[0], handed)
+
+
+def test_without_an_average_the_last_state_stays(rng):
+    x = torch.randn(3, generator=rng).requires_grad_()
+    optimizer = OptimizerSettings().build([ParameterGroup("x", [x], 0.1)])
+    x.grad = torch.ones(3)
+    OptimizerSettings().step(optimizer, 0, 1)
+    before = x.detach().clone()
+    hand_on_means(optimizer)
+    assert torch.equal(x.detach(), before)

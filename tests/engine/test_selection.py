@@ -274,7 +274,7 @@ def test_a_run_that_validates_sees_no_held_out_image(monkeypatch):
 def test_experts_are_trained_without_the_held_out_images(monkeypatch, tmp_path):
     seen = []
 
-    def train(path, student, settings, train, **rest):
+    def train(wanted, train, **rest):
         seen.append(len(train))
         raise KeyboardInterrupt
 

@@ -8,7 +8,7 @@ from conftest import CPU, tiny_generator
 
 from generators import StoredGenerator
 from hpd.engine import OptimizerSettings
-from hpd.engine.loop import render_all
+from hpd.engine.rendered import render_all
 from hpd.errors import ConfigError
 from hpd.rng import Streams
 from hpd.sources import SOURCES

@@ -11,7 +11,7 @@ from conftest import CPU, tiny_generator
 from generators import read_generator, save_generator
 from generators.base import GeneratorSpec
 from hpd.data.imagenet import SUBSETS, wnids_of
-from hpd.engine.loop import render_all
+from hpd.engine.rendered import render_all
 from hpd.errors import ConfigError, GeneratorError, NumericError, RunError
 from hpd.rng import Streams
 from hpd.sources import SOURCES

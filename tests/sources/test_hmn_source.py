@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from conftest import CPU, tiny_generator
 
 from generators import StoredGenerator
-from hpd.engine.loop import render_all
+from hpd.engine.rendered import render_all
 from hpd.errors import ConfigError, RunError
 from hpd.rng import Streams
 from hpd.sources import SOURCES

@@ -12,7 +12,7 @@ from hpd import distill
 from hpd.artifacts import RunFolder
 from hpd.data import ImageSet, Normalisation
 from hpd.engine import OptimizerSettings
-from hpd.engine.loop import render_all
+from hpd.engine.rendered import render_all
 from hpd.errors import ConfigError, DataError, RunError
 from hpd.rng import Streams
 from hpd.sources import SOURCES

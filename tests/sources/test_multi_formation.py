@@ -8,7 +8,7 @@ from conftest import CPU, tiny_generator
 from reference import enlarged_part
 
 from generators import StoredGenerator
-from hpd.engine.loop import render_all
+from hpd.engine.rendered import render_all
 from hpd.errors import ConfigError, DataError
 from hpd.rng import Streams
 from hpd.sources import SOURCES

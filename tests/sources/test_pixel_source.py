@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import CPU
 
-from hpd.engine.loop import render_all
+from hpd.engine.rendered import render_all
 from hpd.errors import DataError, RunError
 from hpd.rng import Streams
 from hpd.sources import SOURCES

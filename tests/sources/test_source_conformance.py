@@ -7,7 +7,7 @@ import torch
 from conftest import CPU
 from reference import enlarged_part
 
-from hpd.engine.loop import render_all
+from hpd.engine.rendered import render_all
 from hpd.sources import SOURCES
 
 
