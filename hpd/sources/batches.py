@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def draw_batch(labels: Tensor, num_classes: int, most: int, rng: torch.Generator) -> Tensor:
+def draw_batch(labels: Tensor, num_classes: int, most: int | None, rng: torch.Generator) -> Tensor:
     """Return the indices of random images among those of some classes, as many of each class.
 
     What is drawn of a class does not depend on which other classes are here.
@@ -14,12 +14,12 @@ def draw_batch(labels: Tensor, num_classes: int, most: int, rng: torch.Generator
     Args:
         labels: of these images [n]: all of each class, ordered by class, equally many.
         num_classes: of the whole source.
-        most: images of a class at most.
+        most: images of a class at most; None: all.
         rng: of the draw; left alone where a step takes all images.
     """
     per_class = len(labels) // len(labels.unique())
     everything = torch.arange(len(labels), device=labels.device)
-    if per_class <= most:
+    if most is None or per_class <= most:
         return everything
     order = torch.rand(num_classes, per_class, generator=rng).argsort(dim=1)
     chosen = order[:, :most].sort(dim=1).values.to(everything)

@@ -56,8 +56,8 @@ class HmnOptions(ChunkedSettings):
     instance_channels: int | None = Field(None, ge=1, description="null: by the budget")
     extractor_channels: int | None = Field(None, ge=1, description="null: by the budget")
     decoder: Annotated[DecoderSettings, DECODERS] = Field(ConvDecoderSettings())
-    batch_images: int = Field(
-        16, ge=1, description="most images of a class in one step, drawn at random"
+    batch_images: Annotated[int | None, Field(ge=1)] = Field(
+        16, description="most images of a class in one step, drawn at random; null: all"
     )
     steps: int = Field(1000, ge=0)
     lr_memories: float = Field(0.01, gt=0)

@@ -58,8 +58,8 @@ class LinearBasesSettings(ChunkedSettings):
         description="real: principal components of real images, and random ones' coefficients;"
         " or N(0, 1)",
     )
-    batch_images: int = Field(
-        16, ge=1, description="most images of a class in one step, drawn at random"
+    batch_images: Annotated[int | None, Field(ge=1)] = Field(
+        16, description="most images of a class in one step, drawn at random; null: all"
     )
     steps: int = Field(1000, ge=0)
     lr_bases: float = Field(0.01, gt=0)

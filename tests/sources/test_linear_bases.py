@@ -97,7 +97,9 @@ def test_a_step_takes_some_images_of_each_class(images):
     source.narrow(torch.tensor([1]))
     own = chosen[3:6] - 10
     assert torch.equal(source.batch(Step(0, 1)), own)
-    assert len(build(images, init="noise", batch_images=10).batch(Step(0, 1))) == 30
+    for most in (10, None):
+        everything = build(images, init="noise", batch_images=most).batch(Step(0, 1))
+        assert torch.equal(everything, torch.arange(30))
 
 
 @pytest.mark.parametrize(
