@@ -60,11 +60,14 @@ class Stage:
         steps: how many.
         trial: after so many the stage ends where none of its states scores better than its start,
             which is kept, and what it leaves is shared by the stages after it; None: it takes all.
+        final: whether only its states may be the result, however earlier stages score: what is
+            stored is not what they render from.
     """
 
     name: str
     steps: int
     trial: int | None = None
+    final: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,40 @@ class KeepsGenerator(Protocol):
 def generator_floats_of(source: Source) -> int:
     """Return the parameters of the generator that a source's images need again, 0 without one."""
     return source.generator_floats if isinstance(source, KeepsGenerator) else 0
+
+
+@runtime_checkable
+class Stores(Protocol):
+    """A source that says which numbers its images are had again from: those to be stored."""
+
+    @property
+    def stored(self) -> Mapping[str, Tensor] | None:
+        """The tensors, by their names in its state and no copies; None: the images themselves."""
+        ...
+
+
+def stored_of(source: Source) -> Mapping[str, Tensor] | None:
+    """Return what a source stores, None where these are its images."""
+    return source.stored if isinstance(source, Stores) else None
+
+
+@runtime_checkable
+class StoresBits(Protocol):
+    """A source whose numbers take another number of bits than 32."""
+
+    @property
+    def stored_bits(self) -> int:
+        """Of what the images are had again from."""
+        ...
+
+    @property
+    def label_bits(self) -> int:
+        """Of the labels that are learnt."""
+        ...
+
+    def codes(self) -> State:
+        """Return what is stored, at the end of the last stage."""
+        ...
 
 
 @runtime_checkable

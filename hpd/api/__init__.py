@@ -3,6 +3,7 @@
 from hpd.api.checking import check
 from hpd.api.comparing import compare
 from hpd.api.continual import continual
+from hpd.api.decoding import decode
 from hpd.api.distilling import distill
 from hpd.api.experts import train_experts
 from hpd.api.exporting import export
@@ -23,6 +24,7 @@ __all__ = [
     "check",
     "compare",
     "continual",
+    "decode",
     "distill",
     "evaluate",
     "export",

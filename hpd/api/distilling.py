@@ -28,6 +28,7 @@ from hpd.engine import Observer, Outcome, StageReport, StepReport, optimise
 from hpd.engine.cost import Cost
 from hpd.engine.estimate import Estimate, Estimator, Work
 from hpd.engine.keeper import RunKeeper, last_snapshot
+from hpd.engine.observer import Listeners
 from hpd.engine.recorder import Recorder
 from hpd.engine.sharing import check_count
 from hpd.engine.snapshot import Snapshot
@@ -42,7 +43,15 @@ from hpd.objectives.checked import matches_targets
 from hpd.own_code import own_code_of
 from hpd.rng import Streams
 from hpd.students.teachers import read_teacher
-from hpd.typing import LearnsLabels, Objective, Selector, Source, Stage, generator_floats_of
+from hpd.typing import (
+    LearnsLabels,
+    Objective,
+    Selector,
+    Source,
+    Stage,
+    StoresBits,
+    generator_floats_of,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -276,7 +285,7 @@ class _Job:
                 objective,
                 selector,
                 self.settings.optimizer,
-                _Listeners([*listeners, self]),
+                Listeners([*listeners, self]),
                 select_every=every,
                 curve_every=curve_every,
                 keeper=keeper,
@@ -315,7 +324,7 @@ class _Job:
         self, source: Source, objective: Objective, outcome: Outcome, folder: RunFolder | None
     ) -> Run:
         """Turn what the loop came to into a run, and write it if there is a folder."""
-        train = self.train
+        train, coded = self.train, source if isinstance(source, StoresBits) else None
         if outcome.kept_start and self.processes.is_first:
             _logger.warning(
                 "no state scored better than the start, which was kept: the images are those of "
@@ -332,6 +341,8 @@ class _Job:
                 soft_labels=soft,
                 generator_floats=generator_floats_of(source),
                 optimised=True,
+                stored_bits=None if coded is None else coded.stored_bits,
+                label_bits=None if coded is None or soft is None else coded.label_bits,
             )
 
         run = Run(
@@ -352,7 +363,8 @@ class _Job:
                 # before the manifest, with which the run is finished; and after all is written
                 folder.write_cost(self._cost(folder))
                 with self.cost.line("results"):
-                    folder.write_result(run.distilled, run.initial, manifest)
+                    codes = None if coded is None else coded.codes()
+                    folder.write_result(run.distilled, run.initial, manifest, codes)
                 cost = self._cost(folder)
                 folder.write_cost(cost)
                 return cost
@@ -365,21 +377,6 @@ class _Job:
         evaluated = {k: v for k, v in seconds_of(folder.read_cost()).items() if k not in LINES}
         own = self.cost.seconds
         return as_cost(own | evaluated, parts=self.cost.parts, peak_bytes=peak_bytes(self.device))
-
-
-class _Listeners:
-    """Passes reports on to several observers."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = observers
-
-    def on_step(self, report: StepReport) -> None:
-        for observer in self._observers:
-            observer.on_step(report)
-
-    def on_stage(self, report: StageReport) -> None:
-        for observer in self._observers:
-            observer.on_stage(report)
 
 
 def _check_judges(evaluation: EvaluationSettings, train: ImageSet) -> None:

@@ -51,6 +51,7 @@ class DistilledSet:
         soft_labels: a teacher's probabilities [N, K], float32; None: there are none. They count
             for `label_floats` more.
         stored_bits: that these floats take; None: 32 each.
+        label_bits: that soft labels take; None: 32 a probability.
         generator_floats: of the pretrained generator without which the images cannot be had again
             from what is stored; 0 where they are stored themselves.
         optimised: whether the images are those of a run, which may lie anywhere; they are finite
@@ -70,6 +71,7 @@ class DistilledSet:
     stored_bits: int | None = None
     generator_floats: int = 0
     optimised: bool = False
+    label_bits: int | None = None
 
     def __repr__(self) -> str:
         shape = shape_text(tuple(self.images.shape[1:]))
@@ -103,9 +105,9 @@ class DistilledSet:
             checked[SOFT_LABELS] = as_probabilities(
                 self.soft_labels, "soft_labels", count=count, num_classes=num_classes
             )
-        for name in ("stored_floats", "stored_bits", "generator_floats"):
+        for name in ("stored_floats", "stored_bits", "generator_floats", "label_bits"):
             value = getattr(self, name)
-            if name != "stored_bits" or value is not None:
+            if value is not None or name in ("stored_floats", "generator_floats"):
                 checked[name] = as_count(value, name)
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # frozen
@@ -129,7 +131,10 @@ class DistilledSet:
         images = Amount.of(self.stored_floats)
         if self.stored_bits is not None:
             images = Amount(self.stored_floats, self.stored_bits)
-        return Storage(images, Amount.of(self.label_floats), Amount.of(self.generator_floats))
+        labels = Amount.of(self.label_floats)
+        if self.label_bits is not None:
+            labels = Amount(self.label_floats, self.label_bits)
+        return Storage(images, labels, Amount.of(self.generator_floats))
 
     def only(self, indices: Tensor, stored_floats: int) -> DistilledSet:
         """Return some of the images, which count for `stored_floats`, at as many bits each.
@@ -142,6 +147,9 @@ class DistilledSet:
         bits = self.stored_bits
         if bits is not None:
             bits = round(bits * stored_floats / max(self.stored_floats, 1))
+        told = self.label_bits
+        if told is not None:
+            told = round(told * len(indices) / max(len(self), 1))
         return replace(
             self,
             images=self.images[indices],
@@ -149,6 +157,7 @@ class DistilledSet:
             stored_floats=stored_floats,
             soft_labels=soft,
             stored_bits=bits,
+            label_bits=told,
         )
 
     def seen_as(self, normalisation: Normalisation) -> DistilledSet:
@@ -235,6 +244,7 @@ class DistilledSet:
                     stored_bits=None if known is None else known.images.bits,
                     generator_floats=0 if known is None else known.generator.floats,
                     optimised=True,
+                    label_bits=None if known is None else known.labels.bits,
                 )
         except HpdError as error:
             raise RunError(f"cannot read {path}", got=error) from None

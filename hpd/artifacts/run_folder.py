@@ -37,7 +37,7 @@ CONFIG, METRICS, MANIFEST, INITIAL, EVALUATION, COST = (
     "evaluation.json",
     "cost.json",
 )
-GRID, IMAGES, CHECKPOINTS = "grid.png", "images", "checkpoints"
+GRID, IMAGES, CHECKPOINTS, CODES = "grid.png", "images", "checkpoints", "codes.safetensors"
 FORMAT = 1
 # the set on its way; named like what `remove_leftovers` sweeps up after a kill
 _DRAFT = f".{FILE_NAME}.relabels.part"
@@ -188,16 +188,21 @@ class RunFolder:
                 _logger.warning("%s or its tensors were changed after they were written", path)
 
     def write_result(
-        self, distilled: DistilledSet, initial: DistilledSet, manifest: Mapping[str, Any]
-    ) -> None:
+        self, distilled: DistilledSet, initial: DistilledSet, manifest: Mapping[str, Any],
+        codes: State | None = None,
+    ) -> None:  # fmt: skip
         """Write all that a finished run consists of; the manifest comes last.
 
-        The last checkpoint stays: from it, files that are lost later are written again.
+        With `codes`, what is stored lies beside the images that came from it. The last checkpoint
+        stays: from it, files that are lost later are written again.
         """
         self.write_pictures(distilled)
         initial.save(self.path / INITIAL)
         distilled.save(self.path / FILE_NAME)
         paths = [self.path / name for name in (CONFIG, INITIAL, FILE_NAME, GRID)]
+        if codes is not None:
+            write_tensors(self.path / CODES, codes)
+            paths.append(self.path / CODES)
         paths += sorted((self.path / IMAGES).rglob("*.png"))
         files = {path.relative_to(self.path).as_posix(): digest_file(path) for path in paths}
         write_json(self.path / MANIFEST, sealed({"format": FORMAT, **manifest, "files": files}))

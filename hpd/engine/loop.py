@@ -185,7 +185,7 @@ class _Course:
 
 def _outdoes(report: StageReport, best: float | None, lowest: float) -> bool:
     """Return whether a stage is kept rather than the best before it, whose score is given."""
-    if report.index == 0 or report.score is None or best is None:
+    if report.index == 0 or report.stage.final or report.score is None or best is None:
         return True
     return report.score < best or (report.best_step > 0 and near(report.score, lowest))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,3 +84,20 @@ class Observer(Protocol):
     def on_stage(self, report: StageReport) -> None:
         """Hear of a finished stage."""
         ...
+
+
+class Listeners:
+    """Passes reports on to several observers."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def on_step(self, report: StepReport) -> None:
+        """Hear of a step."""
+        for observer in self._observers:
+            observer.on_step(report)
+
+    def on_stage(self, report: StageReport) -> None:
+        """Hear of a stage."""
+        for observer in self._observers:
+            observer.on_stage(report)

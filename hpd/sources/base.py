@@ -14,6 +14,7 @@ from hpd.data import ImageSet
 from hpd.errors import ConfigError
 from hpd.registry import Registry, Settings
 from hpd.rng import Streams
+from hpd.sources.coded import StorageSettings
 from hpd.sources.learnt_labels import LearntLabelSettings
 from hpd.typing import Source, State
 
@@ -25,6 +26,10 @@ class SourceSettings(Settings):
         None,
         description="learn a label of each image, with an objective that has a gradient to labels;"
         " null: an image's label is its class",
+    )
+
+    storage: StorageSettings | None = Field(
+        None, description="in how many bits its numbers are stored; null: 32, as they are"
     )
 
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Source:
@@ -44,7 +49,7 @@ class SourceSettings(Settings):
         streams: Streams,
         stored: StoredGenerator | None = None,
     ) -> Source:
-        """Return the source with the labels that it is to learn; see `build`.
+        """Return the source with labels that it learns, stored as it is to be; see `build`.
 
         Args:
             train: the real training images.
@@ -62,8 +67,9 @@ class SourceSettings(Settings):
         else:
             kind = SOURCES.kind_of(self)
             raise ConfigError("the source takes no generator", got=kind, expected="gan")
-        own = self.learnt_labels
-        return source if own is None else own.around(source, train.num_classes)
+        if self.learnt_labels is not None:
+            source = self.learnt_labels.around(source, train.num_classes)
+        return source if self.storage is None else self.storage.around(source)
 
     def on(self, generator: str) -> Self:
         """Return the options with another generator, by name or folder.

@@ -109,6 +109,11 @@ class HmnSource:
         return 0 if self.account.image_floats is not None else self.decoder.generator_floats
 
     @property
+    def stored(self) -> Mapping[str, Tensor] | None:
+        """Memories and networks, None where the images are kept; see `Stores`."""
+        return self._named() if self.account.image_floats is None else None
+
+    @property
     def provenance(self) -> Mapping[str, object]:
         """The account, and what the decoder comes from."""
         return {"account": self.account.as_json(), **self.decoder.provenance}

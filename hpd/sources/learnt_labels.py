@@ -31,9 +31,11 @@ from hpd.typing import (
     State,
     Step,
     generator_floats_of,
+    stored_of,
 )
 
-_NAME = "label_logits"
+NAME = "label_logits"
+"""Of the labels in the state."""
 
 
 class LearntLabelSettings(Settings):
@@ -96,6 +98,11 @@ class WithLearntLabels:
         return self.inner.stored_floats
 
     @property
+    def stored(self) -> Mapping[str, Tensor] | None:
+        """Of the source inside; labels are counted beside it. See `Stores`."""
+        return stored_of(self.inner)
+
+    @property
     def generator_floats(self) -> int:
         """Of the source inside; see `KeepsGenerator`."""
         return generator_floats_of(self.inner)
@@ -121,7 +128,7 @@ class WithLearntLabels:
     @property
     def owned(self) -> Mapping[str, Tensor]:
         """The labels, and what the source inside owns; see `Shardable`."""
-        return {**self._shardable.owned, _NAME: self.labels}
+        return {**self._shardable.owned, NAME: self.labels}
 
     def narrow(self, classes: Tensor) -> Sequence[ParameterGroup]:
         """Keep images and labels of some classes; see `Shardable`."""
@@ -131,7 +138,7 @@ class WithLearntLabels:
     def widen(self, state: State, labels: Tensor) -> None:
         """Be whole again; see `Shardable`."""
         self._shardable.widen(_inside(state), labels)
-        self.logits = as_leaf(state[_NAME])
+        self.logits = as_leaf(state[NAME])
 
     @property
     def _shardable(self) -> Shardable:
@@ -155,14 +162,14 @@ class WithLearntLabels:
 
     def state(self) -> State:
         """Return the state of the source inside, and clones of the logits."""
-        return {**self.inner.state(), _NAME: self.logits.detach().clone()}
+        return {**self.inner.state(), NAME: self.logits.detach().clone()}
 
     @torch.no_grad()
     def load_state(self, state: State) -> None:
         """Restore images and labels."""
         self.inner.load_state(_inside(state))
-        self.logits.copy_(state[_NAME])
+        self.logits.copy_(state[NAME])
 
 
 def _inside(state: State) -> State:
-    return {name: value for name, value in state.items() if name != _NAME}
+    return {name: value for name, value in state.items() if name != NAME}

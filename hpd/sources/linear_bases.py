@@ -197,6 +197,11 @@ class LinearBasesSource:
         return self.bases.numel() + self.coefficients.numel()
 
     @property
+    def stored(self) -> Mapping[str, Tensor]:
+        """Bases and coefficients; see `Stores`."""
+        return {"bases": self.bases, "coefficients": self.coefficients}
+
+    @property
     def provenance(self) -> Mapping[str, object]:
         """How many bases of which size."""
         return {"linear_bases": {"bases": len(self.bases), "size": list(self.bases.shape[1:])}}

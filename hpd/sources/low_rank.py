@@ -128,6 +128,11 @@ class LowRankSource:
         return self.left.numel() + self.right.numel()
 
     @property
+    def stored(self) -> Mapping[str, Tensor]:
+        """The factors; see `Stores`."""
+        return {"left": self.left, "right": self.right}
+
+    @property
     def provenance(self) -> Mapping[str, object]:
         """The rank."""
         return {"low_rank": {"rank": self.left.shape[-1]}}

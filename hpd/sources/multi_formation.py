@@ -32,6 +32,7 @@ from hpd.typing import (
     Stage,
     State,
     generator_floats_of,
+    stored_of,
 )  # fmt: skip
 
 
@@ -91,12 +92,13 @@ class MultiFormationSettings(SourceSettings):
         return self.of.prior(train, stored)
 
     def _tiled(self, train: ImageSet, streams: Streams) -> ImageSet:
-        if self.of.learnt_labels is not None:
-            raise ConfigError(
-                "labels are of the parts, not of the images that hold them",
-                got="learnt_labels in of",
-                expected="learnt_labels beside of",
-            )
+        for name in ("learnt_labels", "storage"):
+            if getattr(self.of, name) is not None:
+                raise ConfigError(
+                    f"{name} is an option of the source that gives the parts",
+                    got=f"{name} in of",
+                    expected=f"{name} beside of",
+                )
         if any(side % self.factor for side in train.image_shape[1:]):
             raise ConfigError(
                 "factor must divide the height and width of the images",
@@ -181,6 +183,11 @@ class MultiFormationSource:
     def generator_floats(self) -> int:
         """Of the source inside; see `KeepsGenerator`."""
         return generator_floats_of(self.inner)
+
+    @property
+    def stored(self) -> Mapping[str, Tensor] | None:
+        """What the source inside stores; see `Stores`."""
+        return stored_of(self.inner)
 
     @property
     def provenance(self) -> Mapping[str, object]:

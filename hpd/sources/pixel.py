@@ -65,6 +65,11 @@ class PixelSource:
         return self.pixels.numel()
 
     @property
+    def stored(self) -> Mapping[str, Tensor]:
+        """The pixels; see `Stores`."""
+        return {"pixels": self.pixels}
+
+    @property
     def provenance(self) -> Mapping[str, object]:
         """Nothing but the data."""
         return {}

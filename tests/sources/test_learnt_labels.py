@@ -216,7 +216,7 @@ def test_a_run_goes_on_to_the_same_labels(name, tmp_path):
         ({}, {"kind": "distribution", "student": SMALL_STUDENT}, "has no gradient to labels"),
         ({"learnt_labels": {"confidence": 0.3}}, {}, "got confidence 0.3 with 3 classes"),
         ({"kind": "multi_formation", "learnt_labels": None,
-          "of": {"kind": "pixel", "learnt_labels": {}}}, {}, "labels are of the parts"),
+          "of": {"kind": "pixel", "learnt_labels": {}}}, {}, "of the source that gives the parts"),
     ],
 )  # fmt: skip
 def test_what_does_not_learn_labels_says_so(source, objective, message, tmp_path):
