@@ -11,6 +11,7 @@ from torch import Tensor
 from generators.sampling import TOO_LARGE
 from generators.store import StoredGenerator
 from hpd.checks import check_finite
+from hpd.codecs import Codec
 
 _CHUNK = 256
 
@@ -22,10 +23,12 @@ class Prior:
     Args:
         stored: the generator, on any device.
         classes: its index for each class of the data.
+        codec: in how many bits z is kept; None: 32.
     """
 
     stored: StoredGenerator
     classes: Sequence[int]
+    codec: Codec | None = None
 
     @property
     def sample_floats(self) -> int:
@@ -36,6 +39,10 @@ class Prior:
     def generator_floats(self) -> int:
         """Number of the generator's parameters."""
         return sum(value.numel() for value in self.stored.generator.parameters())
+
+    def sample_bits(self, count: int) -> int:
+        """Return the bits that so many samples take."""
+        return (self.codec or Codec(bits=32)).bits_for((count, self.sample_floats))
 
     @torch.no_grad()
     def draw(self, per_class: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -56,6 +63,8 @@ class Prior:
         device = next(generator.parameters()).device
         labels = torch.arange(len(self.classes)).repeat_interleave(per_class)
         z = torch.randn(len(labels), generator.spec.z_dim, generator=rng)
+        if self.codec is not None:
+            z = self.codec.rounded(z, self.codec.fit(z))
         wanted = torch.tensor(self.classes)[labels]
         parts = [
             generator(generator.map(some.to(device), own.to(device))).float().cpu()

@@ -26,6 +26,8 @@ Per = Literal["tensor", "channel", "row"]
 # of a group's own range, from all of it down
 _RANGES = tuple(1 - 0.025 * i for i in range(33))
 _HALF = 16
+# probability that counts as none
+_LEAST = 1e-5
 
 
 class Codec(Settings):
@@ -120,6 +122,20 @@ class Scale:
         elif per == "channel" and values.ndim > 1:
             shape[1] = -1
         return self.low.to(values.device).reshape(shape), self.step.to(values.device).reshape(shape)
+
+
+def rounded_probabilities(probabilities: Tensor, bits: Bits) -> tuple[Tensor, int]:
+    """Return label probabilities as they come back from codes of their logarithms, and the bits.
+
+    Args:
+        probabilities: [N, K]; what is below 1e-5 is taken as that.
+        bits: of each.
+    """
+    codec = Codec(bits=bits)
+    logits = probabilities.clamp_min(_LEAST).log()
+    logits = logits - logits.mean(dim=1, keepdim=True)
+    rounded = codec.rounded(logits, codec.fit(logits)).softmax(dim=1)
+    return rounded.to(probabilities.dtype), codec.bits_for(probabilities.shape)
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:

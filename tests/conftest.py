@@ -149,6 +149,7 @@ def source_options(generator_folder) -> dict[str, dict]:
     """Options that a source cannot do without; sources with defaults need no entry."""
     return {
         "gan": {"generator": generator_folder},
+        "latents": {"generator": generator_folder},
         # the fit to real images is part of the start, and a long one
         "hmn": {"decoder": {"kind": "conv", "fit_steps": 3}},
     }

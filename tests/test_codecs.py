@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from hpd.codecs import Codec, Scale, pack, unpack
+from hpd.codecs import Codec, Scale, pack, rounded_probabilities, unpack
 
 BITS, PER = (2, 4, 8, 16, 32), ("tensor", "channel", "row")
 
@@ -30,7 +30,7 @@ def test_codes_are_packed_and_given_back(bits, count):
     assert bytes(packed.tolist()) == whole.to_bytes(len(packed), "little")
 
 
-@pytest.mark.parametrize(("bits", "per"), itertools.product(BITS, PER))
+@pytest.mark.parametrize(("bits", "per"), list(itertools.product(BITS, PER)))
 @pytest.mark.parametrize("shape", [(5,), (6, 7), (4, 3, 5, 5)])
 def test_what_is_kept_comes_back_the_same_again_and_again(bits, per, shape):
     codec, x = Codec(bits=bits, per=per), values(*shape)
@@ -97,3 +97,22 @@ def test_floats_have_no_scale():
     assert torch.equal(half.rounded(x, half.fit(x)), x.half().float())
     assert torch.equal(Codec(bits=32).rounded(x, half.fit(x)), x)
     assert half.bits_for((10,)) == 160
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+def test_probabilities_come_back_as_probabilities(bits):
+    given = (3 * values(50, 10)).softmax(dim=1)
+    back, needed = rounded_probabilities(given, bits)
+    torch.testing.assert_close(back.sum(dim=1), torch.ones(50))
+    assert needed == Codec(bits=bits).bits_for((50, 10))
+    again, _ = rounded_probabilities(back, bits)
+    torch.testing.assert_close(again, back, atol=2e-2, rtol=0)
+    lost = float((back - given).abs().max())
+    assert lost < {2: 0.6, 4: 0.15, 8: 0.01, 16: 0.005}[bits]
+
+
+def test_a_class_that_is_out_of_the_question_stays_so():
+    certain = torch.eye(3)
+    back, _ = rounded_probabilities(certain, 8)
+    torch.testing.assert_close(back, certain, atol=1e-3, rtol=0)
+    assert bool(back.isfinite().all())

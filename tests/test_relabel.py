@@ -19,6 +19,8 @@ from small_runs import SMALL_EVALUATION, check_refused, contents
 import hpd
 from hpd.artifacts import DistilledSet, Provenance, RunFolder
 from hpd.cli import main
+from hpd.codecs import rounded_probabilities
+from hpd.storage import Amount
 from hpd.students.teachers import read_teacher
 
 DATA = {"kind": "digits", "classes": ["0", "1", "8"]}
@@ -71,6 +73,22 @@ def test_labels_are_the_teachers_and_the_images_stay(run, teacher):
     assert (folder.read_manifest(), (run.folder / "distilled.safetensors").read_bytes()) == before
     assert torch.equal(hpd.distill(CONFIG, out=run.folder, resume=True).distilled.images,
                        run.distilled.images)  # fmt: skip
+
+
+def test_labels_in_few_bits_are_what_comes_back_from_them(run, teacher):
+    whole = hpd.relabel(run.folder, teacher).distilled.soft_labels
+    options = ["relabel", str(run.folder), "--teacher", teacher, "--bits", "4"]
+    assert CliRunner().invoke(main, options).exit_code == 0
+    after = DistilledSet.load(run.folder)
+    expected, bits = rounded_probabilities(whole, 4)
+    assert torch.equal(after.soft_labels, expected)
+    assert after.storage.labels == Amount(18, bits)
+    manifest = RunFolder(run.folder).read_manifest()
+    assert manifest["storage"]["labels"] == {"floats": 18, "bits": bits}
+    assert manifest["soft_labels"]["bits"] == bits == 18 * 4 + 64
+    assert hpd.relabel(run.folder, teacher).distilled.storage.labels == Amount(18, 18 * 32)
+    with pytest.raises(hpd.HpdError, match="got 5, expected 2, 4, 8, 16 or 32"):
+        hpd.relabel(run.folder, teacher, bits=5)
 
 
 def seen(folder):

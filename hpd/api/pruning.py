@@ -98,6 +98,12 @@ class _Opened:
         if not isinstance(settings, Prunes) or run.folder is None:
             kind = SOURCES.kind_of(settings)
             raise ConfigError("the source cannot be pruned", got=kind, expected="hmn")
+        if settings.storage is not None:
+            raise ConfigError(
+                "images in few bits cannot be pruned",
+                got=f"source.storage of {settings.storage.bits} bits",
+                fix="Distil without it, prune, and store what is left.",
+            )
         folder, device = RunFolder(run.folder), open_device(config.device)
         train = data.build().train
         check_data(run.data_facts, train, run.folder)

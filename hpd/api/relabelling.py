@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from hpd.api.identity import check_teacher
 from hpd.api.runs import Run, opened
 from hpd.artifacts import DistilledSet, RunFolder
 from hpd.artifacts.places import writing_to
 from hpd.boundary import public
+from hpd.codecs import Bits, rounded_probabilities
 from hpd.device import open_device
 from hpd.errors import ConfigError
 from hpd.locks import held
+from hpd.storage import FLOAT_BITS
 from hpd.students.teachers import Teacher, read_teacher
 
 _MEND = "What was written is whole: mend that, and relabel again."
 
 
 @public
-def relabel(run: Run | str | Path, teacher: str | Path) -> Run:
+def relabel(run: Run | str | Path, teacher: str | Path, *, bits: int = 32) -> Run:
     """Store a teacher's probabilities beside the labels of a run's images.
 
     `evaluate` takes them with ``labels=stored``. Those that were stored before are replaced.
@@ -28,6 +30,8 @@ def relabel(run: Run | str | Path, teacher: str | Path) -> Run:
     Args:
         run: a run, or its folder, whose `distilled.safetensors` and manifest are written again.
         teacher: folder of `squeeze`, or the file of the published ResNet-20 for CIFAR-10.
+        bits: of each probability: 2, 4, 8 (codes of its logarithm), 16 or 32; what is stored is
+            what comes back from them.
 
     Returns:
         the run with the relabelled set. Soft labels are [N, K], float32, rows that sum to 1.
@@ -37,6 +41,9 @@ def relabel(run: Run | str | Path, teacher: str | Path) -> Run:
             than those of the run, as far as it says on which; if the run learnt its labels.
         RunError: if there is no finished run, or no teacher, or the folder cannot be written to.
     """
+    if bits not in get_args(Bits):
+        raise ConfigError("bits of a label are not valid", got=bits, expected="2, 4, 8, 16 or 32")
+    width = cast(Bits, bits)
     run = opened(run)
     if run.config.source.learnt_labels is not None:
         raise ConfigError(
@@ -47,22 +54,27 @@ def relabel(run: Run | str | Path, teacher: str | Path) -> Run:
     found = read_teacher(teacher)
     check_teacher(run.data_facts, found)
     if run.folder is None:
-        return replace(run, distilled=_labelled(run, found)[0])
+        return replace(run, distilled=_labelled(run, found, width)[0])
     # from the first look at the set on: nobody evaluates or replaces labels meanwhile
     with held(run.folder, "relabel"), writing_to(run.folder, _MEND):
-        distilled, about = _labelled(run, found)
+        distilled, about = _labelled(run, found, width)
         RunFolder(run.folder).write_soft_labels(distilled, about)
     return replace(run, distilled=distilled)
 
 
-def _labelled(run: Run, teacher: Teacher) -> tuple[DistilledSet, dict[str, Any]]:
+def _labelled(run: Run, teacher: Teacher, bits: Bits) -> tuple[DistilledSet, dict[str, Any]]:
     """Return the set with a teacher's probabilities, and what is to say of them."""
     distilled, device = run.distilled, open_device(run.config.device)
     soft = teacher.to(device).probabilities(distilled.images.to(device)).float().cpu()
     agreement = (soft.argmax(dim=1) == distilled.labels).double().mean()
-    distilled = replace(distilled, soft_labels=soft)
+    if bits < FLOAT_BITS:
+        soft, needed = rounded_probabilities(soft, bits)
+        distilled = replace(distilled, soft_labels=soft, label_bits=needed)
+    else:
+        distilled = replace(distilled, soft_labels=soft, label_bits=None)
     about = {
         "floats": distilled.label_floats,
+        "bits": distilled.storage.labels.bits,
         "agreement": round(float(agreement), 4),
         "teacher": teacher.provenance,
     }

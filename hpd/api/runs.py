@@ -302,6 +302,8 @@ def _prior(
             prior = config.source.prior(dataset.train, stored)
         if prior is not None:
             _check_prior(run, prior)
+            # samples in the bits of the run, so that both are as many for the same storage
+            prior = replace(prior, codec=config.source.storage)
     except GeneratorError as error:
         if generator is not None:
             raise

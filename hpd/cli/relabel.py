@@ -14,7 +14,14 @@ from hpd.cli.paths import PATH
 @click.argument("run", type=PATH)
 @takes_own_code
 @click.option("--teacher", type=PATH, required=True, help="Folder of hpd squeeze.")
-def relabel(run: Path, teacher: Path) -> None:
+@click.option(
+    "--bits",
+    type=click.Choice(["2", "4", "8", "16", "32"]),
+    default="32",
+    show_default=True,
+    help="Of each probability.",
+)
+def relabel(run: Path, teacher: Path, bits: str) -> None:
     """Store a teacher's soft labels in the distilled set of RUN.
 
     They count as floats of the set. `hpd evaluate RUN labels=stored` trains students on them.
@@ -31,7 +38,7 @@ def relabel(run: Path, teacher: Path) -> None:
     from hpd.cli.progress import ProgressBar
 
     with ProgressBar(Console(), None):
-        distilled = api.relabel(run, teacher).distilled
+        distilled = api.relabel(run, teacher, bits=int(bits)).distilled
     about = RunFolder(run).read_manifest()["soft_labels"]
     click.echo(
         f"{len(distilled)} images relabelled, {about['floats']:,} floats more; "

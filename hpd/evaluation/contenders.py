@@ -264,14 +264,16 @@ def of_prior(
 ) -> Contender:  # fmt: skip
     """Return samples of a generator as a contender, drawn anew for each student.
 
-    Each counts for the floats of its z, and the generator for all of its parameters.
+    Each counts for the floats of its z, in the bits in which the prior keeps them, and the
+    generator for all of its parameters.
     """
 
     def draw(seed: int) -> tuple[Tensor, Tensor]:
         images, labels = prior.draw(per_class, streams.generator("prior samples", seed))
         return train.normalisation.apply(images), labels
 
-    latents = Amount.of(per_class * train.num_classes * prior.sample_floats)
+    count = per_class * train.num_classes
+    latents = Amount(count * prior.sample_floats, prior.sample_bits(count))
     storage = Storage(latents, generator=Amount.of(prior.generator_floats, FLOAT_BITS))
     return Contender(name, draw, training, float(per_class), storage)
 

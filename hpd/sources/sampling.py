@@ -114,14 +114,16 @@ def _(
     network = _network(settings, distilled, device, generator)
     last = network.spec.last_level
     levels = list(range(last + 1)) if settings.levels == "all" else settings.levels
-    if len(levels) != len(distilled.states):
+    # the last state of a run in few bits is of its images, not of latents
+    states = distilled.states[: -1 if settings.storage is not None else None]
+    if len(levels) != len(states):
         raise RunError(
             "the run has not the stages of its configuration",
-            got=len(distilled.states),
+            got=len(states),
             expected=len(levels),
         )
     stage = _stage(levels, last, sampling.level)
-    anchors = _Anchors.of(distilled.states[stage], levels[stage], distilled.labels, device)
+    anchors = _Anchors.of(states[stage], levels[stage], distilled.labels, device)
     classes = match_classes(network.spec, distilled.classes, settings.generator_classes)
     streams = Streams(sampling.seed).fork("sample")
     wanted = [

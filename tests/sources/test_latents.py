@@ -1,0 +1,195 @@
+"""Latents as what is stored: how many fit, what they are, and which samples they start from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import CPU, SMALL_STUDENT, SMALL_TEACHER, tiny_generator
+
+import hpd
+from generators import Prior, StoredGenerator, read_generator
+from hpd.codecs import Codec
+from hpd.engine.rendered import render_all
+from hpd.errors import ConfigError, RunError
+from hpd.rng import Streams
+from hpd.sources import SOURCES
+from hpd.storage import Amount
+from hpd.students.teachers import read_teacher
+from hpd.typing import Step
+
+
+@pytest.fixture
+def build(generator_folder, images):
+    def make(seed=0, **options):
+        values = {"kind": "latents", "generator": generator_folder, **options}
+        return SOURCES.parse(values).build_whole(images, CPU, Streams(seed))
+
+    return make
+
+
+@pytest.fixture
+def spec(generator_folder):
+    return read_generator(generator_folder).generator.spec
+
+
+def numbers(spec, store):
+    return {"z": spec.z_dim, "w": spec.w_dim, "ws": spec.num_ws * spec.w_dim}[store]
+
+
+@pytest.mark.parametrize("store", ["z", "w", "ws"])
+def test_a_budget_of_floats_is_used_to_the_last_image(build, spec, store):
+    each = numbers(spec, store)
+    for options, floats in [({}, 192), ({"budget_images": 3}, 576), ({"budget_floats": 400}, 400)]:
+        source = build(store=store, **options)
+        counts = source.labels.bincount()
+        assert counts.tolist() == [int(counts[0])] * 3
+        assert source.stored_floats == len(source.labels) * each <= floats
+        assert source.stored_floats + 3 * each > floats
+    assert len(build(store=store, images_per_class=1).labels) == 3
+
+
+@pytest.mark.parametrize("store", ["z", "ws"])
+@pytest.mark.parametrize("storage", [None, {"bits": 2}, {"bits": 4, "per": "row"}, {"bits": 8}])
+@pytest.mark.parametrize("label_room", [0, 12])
+def test_a_budget_of_bits_is_used_to_the_last_image(build, spec, store, storage, label_room):
+    budget, each = 5000, numbers(spec, store)
+    source = build(store=store, budget_bits=budget, storage=storage, label_room=label_room)
+    codec = Codec(bits=32) if storage is None else Codec(**storage)
+
+    def needed(per_class):
+        return codec.bits_for((3 * per_class, each)) + 3 * per_class * label_room
+
+    per_class = len(source.labels) // 3
+    assert needed(per_class) <= budget < needed(per_class + 1)
+    if storage is not None:
+        assert source.stored_bits == needed(per_class) - 3 * per_class * label_room
+
+
+def test_labels_that_are_learnt_are_of_the_budget_of_bits(build):
+    storage, learnt = {"bits": 4, "label_bits": 2}, {"confidence": 0.8}
+    plain = build(budget_bits=5000, storage=storage)
+    source = build(budget_bits=5000, storage=storage, learnt_labels=learnt)
+    assert source.stored_bits + source.label_bits <= 5000
+    assert len(source.labels) < len(plain.labels)
+    more = build(budget_bits=5000 + 3 * 60, storage=storage, learnt_labels=learnt)
+    assert more.stored_bits + more.label_bits > 5000
+
+
+def test_the_generator_is_of_the_budget_where_it_is_asked_for(build, generator_folder):
+    own = sum(p.numel() for p in read_generator(generator_folder).generator.parameters())
+    with pytest.raises(ConfigError, match=f"beside a generator of {own:,} floats"):
+        build(count_generator=True)
+    source = build(count_generator=True, budget_floats=own + 192)
+    assert len(source.labels) == len(build().labels)
+    in_bits = build(count_generator=True, budget_bits=32 * own + 5000)
+    assert len(in_bits.labels) == len(build(budget_bits=5000).labels)
+    assert source.generator_floats == own
+
+
+@pytest.mark.parametrize("store", ["z", "w", "ws"])
+def test_it_starts_from_samples_of_each_class(build, generator_folder, store):
+    """By hand, from the z that are stored of the same draws."""
+    z = build(store="z", images_per_class=2, budget_images=9).latents.detach()
+    source = build(store=store, images_per_class=2, budget_images=9)
+    network = read_generator(generator_folder).generator
+    labels = torch.arange(3).repeat_interleave(2)
+    with torch.no_grad():
+        expected = (network(network.map(z, labels)) + 1) / 2
+    torch.testing.assert_close(render_all(source), expected)
+    assert not torch.allclose(z, build(1, images_per_class=2, budget_images=9).latents.detach())
+
+
+def test_truncated_samples_are_nearer_to_the_average(build):
+    whole, half = (render_all(build(truncation_psi=psi)) for psi in (1.0, 0.3))
+    assert float(half.var(dim=0).mean()) < 0.5 * float(whole.var(dim=0).mean())
+
+
+def test_a_step_takes_some_images_of_each_class(build):
+    source = build(budget_images=3, batch_images=2)
+    chosen = source.batch(Step(0, 1))
+    assert source.labels[chosen].tolist() == [0, 0, 1, 1, 2, 2]
+    assert len(build(batch_images=None).batch(Step(0, 1))) == len(build().labels)
+
+
+def test_samples_that_a_teacher_agrees_with(tmp_path, monkeypatch, generator_folder):
+    """All of them are of their class by the teacher, and in the order in which they were drawn."""
+    monkeypatch.chdir(tmp_path)
+    data = hpd.load_dataset("digits", classes=["0", "1", "8"])
+    hpd.squeeze(
+        "digits", "data.classes=['0', '1', '8']", f"student={SMALL_TEACHER['student']}",
+        "training={epochs: 2}", out="teacher",
+    )  # fmt: skip
+    network = read_teacher("teacher")
+    options = {"kind": "latents", "generator": "digits16", "images_per_class": 5,
+               "budget_images": 9}  # fmt: skip
+    agreeing = options | {"pool": "agreeing", "teacher": "teacher"}
+    every, chosen = (
+        SOURCES.parse(values).build(data.train, CPU, Streams(0)) for values in (options, agreeing)
+    )
+    images = render_all(chosen).clamp(0, 1)
+    assert torch.equal(network.probabilities(images).argmax(dim=1), chosen.labels)
+    first = render_all(every).clamp(0, 1)
+    agreed = network.probabilities(first).argmax(dim=1) == every.labels
+    for label in range(3):
+        own = every.latents.detach()[(every.labels == label) & agreed]
+        mine = chosen.latents.detach()[chosen.labels == label]
+        assert torch.equal(mine[: len(own)], own)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget_images": 2, "budget_bits": 900}, "budget_bits does nothing beside budget_images"),
+        ({"budget_floats": 9, "budget_bits": 900}, "does nothing beside"),
+        ({"budget_floats": 9}, "expected at most 9 floats"),
+        ({"budget_bits": 9}, "expected at most 9 bits"),
+        ({"images_per_class": 500}, "got 500 images a class"),
+        ({"pool": "agreeing"}, "agreeing samples need a teacher"),
+        ({"teacher": "somewhere"}, "teacher"),
+        ({"label_room": 3}, "label_room"),
+    ],
+)
+def test_what_does_not_fit_is_refused(build, options, message):
+    with pytest.raises(ConfigError, match=message):
+        build(**options)
+
+
+def test_there_is_a_single_stage(build):
+    with pytest.raises(RunError, match="single stage"):
+        build().enter(1)
+
+
+def test_samples_of_the_prior_are_kept_in_the_bits_of_the_set(tmp_path):
+    config = {
+        "data": {"kind": "digits", "classes": ["0", "1", "8"]},
+        "source": {"kind": "latents", "generator": "digits16", "steps": 2, "budget_bits": 12_000,
+                   "storage": {"bits": 4}},
+        "objective": {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 4},
+        "selection": "last",
+        "evaluation": {"seeds": 1, "students": [SMALL_STUDENT], "training": {"steps": 2},
+                       "full_training": None, "baselines": [], "scores": False},
+    }  # fmt: skip
+    run = hpd.distill(config, out=tmp_path / "run")
+    assert run.distilled.storage.images.bits <= 12_000
+    assert torch.equal(hpd.decode(run).images, run.distilled.images)
+    rows = {row.name: row for row in hpd.evaluate(run).rows}
+    ours, theirs = rows["distilled"].storage, rows["prior_samples"].storage
+    assert ours.images == theirs.images
+    assert ours.generator == theirs.generator
+    assert rows["prior_samples"].images_per_class == rows["distilled"].images_per_class
+
+
+def test_a_prior_in_few_bits_draws_from_rounded_z():
+    stored = StoredGenerator.of(tiny_generator())
+    plain, coded = Prior(stored, [0, 1, 2]), Prior(stored, [0, 1, 2], Codec(bits=2))
+    rng = Streams(0).generator
+    images, labels = coded.draw(4, rng("a"))
+    z = torch.randn(12, plain.sample_floats, generator=rng("a"))
+    z = Codec(bits=2).rounded(z, Codec(bits=2).fit(z))
+    assert len(z.unique()) == 4
+    generator = stored.generator
+    with torch.no_grad():
+        want = ((generator(generator.map(z, labels)) + 1) / 2).clamp(0, 1)
+    assert torch.equal(images, want)
+    assert coded.sample_bits(12) == 12 * plain.sample_floats * 2 + 64
+    assert plain.sample_bits(12) == Amount.of(12 * plain.sample_floats).bits
