@@ -13,6 +13,7 @@ from hpd.artifacts.run_folder import CONFIG, EVALUATION
 from hpd.boundary import public
 from hpd.errors import RunError
 from hpd.evaluation import Row, summary
+from hpd.evaluation.frontier import frontier
 from hpd.files import write_bytes, write_json
 
 
@@ -24,7 +25,8 @@ def compare(
 
     Args:
         runs: with a folder each, or their folders.
-        out: folder to write `comparison.md`, `.json`, `.csv` and `.png` to; None writes nothing.
+        out: folder to write `comparison.md`, `.json`, `.csv` and `.png` to, and `frontier.png`,
+            accuracy against bits; None writes nothing.
         name: of the evaluation of each that is meant; None: the newest.
 
     Returns:
@@ -57,6 +59,7 @@ def compare(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(folder / "comparison.png", summary.picture(lines))
+        write_bytes(folder / "frontier.png", frontier(lines))
         write_bytes(folder / "comparison.md", summary.markdown(lines).encode())
         write_json(folder / "comparison.json", summary.as_json(lines))
         write_bytes(folder / "comparison.csv", summary.as_csv(lines).encode())

@@ -49,4 +49,4 @@ def compare(runs: tuple[Path, ...], out: Path | None, name: str | None) -> None:
     say(console, legend(line.set for line in lines))
     say(console, summary.CAPTION)
     if out is not None:
-        say(console, f"comparison.md, .json, .csv and .png: {out}")
+        say(console, f"comparison.md, .json, .csv and .png, and frontier.png: {out}")

@@ -73,6 +73,7 @@ class Line:
         table: number of the table that it belongs to, from 1; only lines of one table compare.
         judged: what decided its accuracies, in words by name; see `hpd.artifacts.judging`.
         evaluation: name of the evaluation.
+        source: kind of the source of the runs.
     """
 
     run: str
@@ -92,6 +93,7 @@ class Line:
     table: int = 1
     judged: dict[str, str] = field(default_factory=dict)
     evaluation: str = ""
+    source: str = ""
 
     def __repr__(self) -> str:
         shown = accuracy_text(self.accuracy_mean, self.spread, self.students)
@@ -141,7 +143,10 @@ def summarise(results: Sequence[Result]) -> list[Line]:
             record = members[0].record
             number = tables.setdefault(judging_key(record, line.network), len(tables) + 1)
             judges.append((record, line.network))
-            lines.append(replace(line, table=number, evaluation=str(record.get("name", ""))))
+            source = members[0].config.get("source")
+            kind = source.get("kind", "") if isinstance(source, Mapping) else source
+            evaluation = str(record.get("name", ""))
+            lines.append(replace(line, table=number, evaluation=evaluation, source=str(kind)))
     return [
         replace(line, judged={**judged_by(*judge), **more})
         for line, judge, more in zip(lines, judges, unworded(judges), strict=True)

@@ -48,8 +48,10 @@ def test_one_table_and_one_picture_of_many_runs(runs, tmp_path):
     assert text.startswith("Judged by dc, convnet of width 4 and depth 2, 2 epochs, hard labels:")
     assert "\n| run | seeds | student |" in text
     assert (out / "comparison.csv").read_text().count("\n") == len(lines) + 1
-    with Image.open(out / "comparison.png") as picture:
-        picture.load()
+    for name in ("comparison.png", "frontier.png"):
+        with Image.open(out / name) as picture:
+            picture.load()
+    assert {line["source"] for line in lines} == {"pixel"}
 
 
 @pytest.mark.parametrize("columns", [80, 120])

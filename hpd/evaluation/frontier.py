@@ -1,0 +1,81 @@
+"""Accuracy against bits: which source makes most of its storage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from hpd.evaluation.contenders import is_random
+from hpd.evaluation.plots import as_png, blank_figure
+from hpd.evaluation.summary import Line, tables_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_REFERENCES: Mapping[str, Callable[[str], bool]] = {
+    "random real images": is_random,
+    "samples of the prior": lambda name: name.startswith("prior"),
+}
+_COLUMNS = 2
+
+
+def bits_of(line: Line) -> int:
+    """Return what a set takes: its images or latents, and its labels; the generator is apart."""
+    return line.storage.images.bits + line.storage.labels.bits
+
+
+def frontier(lines: Sequence[Line]) -> bytes:
+    """Return a picture as PNG: accuracy against bits, on a logarithmic axis.
+
+    A panel for each table, whose lines compare. Distilled sets of one kind of source are joined,
+    from few bits to many; so are random real images, and samples of the prior; the whole set is a
+    level. A hollow mark is of a set that needs a generator again, whose weights are not counted.
+    """
+    tables = tables_of(lines)
+    rows = math.ceil(len(tables) / _COLUMNS)
+    columns = min(len(tables), _COLUMNS)
+    figure = blank_figure(6.5 * columns, 4.5 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, (how, own) in zip(panels, tables, strict=False):
+        _panel(axes, own)
+        axes.set_title(how, fontsize="small", wrap=True)
+    for axes in panels[len(tables) :]:
+        axes.set_visible(False)
+    return as_png(figure)
+
+
+def _panel(axes: Axes, lines: Sequence[Line]) -> None:
+    distilled = [line for line in lines if line.set.startswith("distilled")]
+    for kind in dict.fromkeys(line.source for line in distilled):
+        _draw(axes, [line for line in distilled if line.source == kind], kind or "distilled")
+    for name, belongs in _REFERENCES.items():
+        _draw(axes, [line for line in lines if belongs(line.set)], name, color="grey", ls=":")
+    for line in lines:
+        if line.set == "full":
+            axes.axhline(line.accuracy_mean, color="grey", lw=0.8)
+            axes.annotate(
+                "whole set", (0.99, line.accuracy_mean), xycoords=("axes fraction", "data"),
+                ha="right", va="bottom", fontsize="small",
+            )  # fmt: skip
+            break
+    axes.set_xscale("log")
+    axes.set_xlabel("bits of images or latents, and labels")
+    axes.set_ylabel("accuracy %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+
+
+def _draw(
+    axes: Axes, lines: Sequence[Line], label: str, *, color: str | None = None, ls: str = "-"
+) -> None:
+    """Draw sets of one kind; nothing where there are none."""
+    # a set that several runs are judged beside is there once for each
+    points = sorted({(bits_of(line), line.accuracy_mean, line.spread) for line in lines})
+    if not points:
+        return
+    x, y, spread = zip(*points, strict=True)
+    needs = any(line.storage.generator.floats for line in lines)
+    drawn = axes.errorbar(x, y, yerr=spread, marker="o", capsize=3, color=color, ls=ls, label=label)
+    if needs:
+        drawn.lines[0].set_markerfacecolor("white")
