@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from generators import Generator, StoredGenerator
+from hpd.api.accounts import account_of
 from hpd.api.fitting import out_of_memory
 from hpd.api.manifests import manifest_of
 from hpd.api.resuming import GO_ON, check_facts, facts_of, finished_run, is_finished
@@ -161,7 +162,7 @@ def check_run(settings: RunSettings, out: str | Path | None, *, resume: bool = F
     shape = " x ".join(map(str, job.images.image_shape))
     return (
         f"{len(job.images):,} training images of {shape} in {job.images.num_classes} classes; "
-        f"{len(source.labels):,} synthetic images, {source.stored_floats:,} floats; "
+        f"{len(source.labels):,} synthetic images, {account_of(source)}; "
         f"{len(source.stages)} stages of {steps:,} steps in all"
     )
 
