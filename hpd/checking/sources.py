@@ -13,7 +13,7 @@ from hpd.data import ImageSet
 from hpd.engine.rendered import render_all
 from hpd.errors import ShapeError
 from hpd.rng import isolated
-from hpd.typing import ParameterGroup, Source
+from hpd.typing import ParameterGroup, Source, stored_of
 
 BuildSource = Callable[[], Source]
 
@@ -80,6 +80,14 @@ def _check_facts(say: Examiner, source: Source, train: ImageSet) -> None:
         "stored_floats is a number above 0", isinstance(stored, int) and stored > 0, got=stored
     )
     say.holds("provenance is JSON", True)
+    named = stored_of(source)
+    if named is not None:
+        count, state = sum(value.numel() for value in named.values()), source.state()
+        say.holds(
+            "what is stored by name is all that it stores", count == stored,
+            got=f"{count:,} values", expected=f"{stored:,}",
+        )  # fmt: skip
+        say.holds("what is stored is part of the state", set(named) <= set(state), got=list(named))
 
 
 def _check_images(say: Examiner, source: Source, images: Tensor, train: ImageSet) -> None:

@@ -359,6 +359,18 @@ class Stores(PixelSource):
     stored_floats = 0
 
 
+class NamesHalf(PixelSource):
+    @property
+    def stored(self):
+        return {"pixels": self.pixels[:1]}
+
+
+class NamesAnother(PixelSource):
+    @property
+    def stored(self):
+        return {"latents": self.pixels}
+
+
 class Draws(PixelSource):
     def _decode(self, indices):
         return super()._decode(indices) + torch.randn(1)
@@ -401,6 +413,8 @@ SOURCES = {
     NotFinite: "images are finite",
     NoLeaf: "leaves that require grad",
     Stores: "stored_floats is a number above 0: got 0",
+    NamesHalf: "what is stored by name is all that it stores: got 256 values",
+    NamesAnother: "what is stored is part of the state",
     Draws: "draws from torch's global random numbers",
     MovesOnEntering: "entering a stage changes no image",
     FailsToRender: "fails when asked for images: got AttributeError",
