@@ -326,7 +326,8 @@ class _Job:
     ) -> Run:
         """Turn what the loop came to into a run, and write it if there is a folder."""
         train, coded = self.train, source if isinstance(source, StoresBits) else None
-        if outcome.kept_start and self.processes.is_first:
+        taken = any(report.stage.steps for report in outcome.stages)
+        if outcome.kept_start and taken and self.processes.is_first:
             _logger.warning(
                 "no state scored better than the start, which was kept: the images are those of "
                 "before the first step (selection=last keeps the last state instead)"
