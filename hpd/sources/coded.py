@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -20,7 +19,6 @@ from torch import Tensor
 from hpd.checks import check_shardable
 from hpd.codecs import Bits, Codec, Scale
 from hpd.errors import ConfigError
-from hpd.registry import Only
 from hpd.sources.learnt_labels import NAME as LABELS
 from hpd.sources.learnt_labels import WithLearntLabels
 from hpd.sources.rows import rows_of
@@ -52,7 +50,7 @@ class StorageSettings(Codec):
         description="share of the last stage's steps before it is rounded at every step; 1: it is"
         " rounded at the end alone",
     )
-    label_bits: Annotated[Bits | None, Only("bits")] = Field(
+    label_bits: Bits | None = Field(
         None, description="of each probability of a label that is learnt; null: as `bits`"
     )
 

@@ -96,8 +96,6 @@ class LatentsSettings(ChunkedSettings):
         given += ["budget_images"] if self.budget_images != 1 else []
         if len(given) > 1:
             raise ConfigError(f"{given[0]} does nothing beside {given[1]}", fix="Leave one out.")
-        if self.pool == "agreeing" and self.teacher is None:
-            raise ConfigError("agreeing samples need a teacher", fix="Name one: source.teacher.")
         return self
 
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Source:
@@ -122,7 +120,9 @@ class LatentsSettings(ChunkedSettings):
         matched = match_classes(generator.spec, train.classes, self.generator_classes)
         teacher = None
         if self.pool == "agreeing":
-            assert self.teacher is not None, "checked when it was read"
+            if self.teacher is None:
+                fix = "Name the folder of one: source.teacher."
+                raise ConfigError("agreeing samples need a teacher", fix=fix)
             teacher = read_teacher(self.teacher)
             teacher.check_fits(train.image_shape, train.classes)
             teacher = teacher.to(device)
