@@ -8,7 +8,7 @@ image. The start from principal components is ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -28,6 +28,8 @@ from hpd.typing import ParameterGroup, Pullback, Source, Stage, State, Step
 
 # real images that the bases are found in, at most
 _SEEN = 5000
+# of them in memory at a time
+_PART = 256
 # of the budget, for the bases
 _SHARE = 0.4
 
@@ -84,10 +86,11 @@ class LinearBasesSettings(ChunkedSettings):
         labels = torch.arange(train.num_classes).repeat_interleave(per_class)
         rng = streams.generator("linear bases init")
         if self.init == "real":
-            drawn = _reduced(train, train.draw_per_class(per_class, rng), self.factor)
+            drawn = train.draw_per_class(per_class, rng)
             seen = torch.randperm(len(train), generator=rng)[: max(_SEEN, count)]
             bases = principal_bases(_reduced(train, seen, self.factor), count)
-            coefficients = coefficients_of(drawn, bases)
+            parts = [coefficients_of(x, bases) for x in _reduced(train, drawn, self.factor)]
+            coefficients = torch.cat(parts)
         else:
             bases = torch.randn(count, *shape, generator=rng) / math.sqrt(count)
             coefficients = torch.randn(len(labels), count, generator=rng)
@@ -122,14 +125,14 @@ class LinearBasesSettings(ChunkedSettings):
         return self.budget_floats or self.budget_images * train.num_classes * floats
 
 
-def principal_bases(images: Tensor, count: int) -> Tensor:
+def principal_bases(images: Iterable[Tensor], count: int) -> Tensor:
     """Return the pictures whose sums are nearest to some images: the first right singular vectors.
 
     Each is as long as the images are along it in the mean (root of the mean square), so that
     coefficients are of size 1.
 
     Args:
-        images: [M, C, h, w].
+        images: M in all, in parts [m, C, h, w].
         count: B, at most min(M, C h w).
 
     Returns:
@@ -140,21 +143,25 @@ def principal_bases(images: Tensor, count: int) -> Tensor:
 
     Source: Eckart and Young, 1936.
     """
-    flat = images.flatten(1).double()
-    if count > min(flat.shape):
+    seen, moment, like = 0, torch.zeros((), dtype=torch.float64), torch.empty(0)
+    for like in images:
+        flat = like.flatten(1).double()
+        seen, moment = seen + len(flat), moment + flat.T @ flat
+    most = min(seen, len(moment))
+    if count > most:
         raise ConfigError(
             "there are more bases than directions in which real images differ",
             got=count,
-            expected=f"at most {min(flat.shape)}",
+            expected=f"at most {most}",
             fix="Lower source.bases.",
         )
-    # of the smaller of the two products, whose eigenvectors are the same
-    values, vectors = torch.linalg.eigh(flat.T @ flat / len(flat))
+    # whose eigenvectors are the singular ones
+    values, vectors = torch.linalg.eigh(moment / seen)
     values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
     # the sign of an eigenvector is no one's choice: its largest part is positive
     largest = vectors.gather(0, vectors.abs().argmax(dim=0)[None])
     scaled = vectors * largest.sign() * values.clamp_min(1e-12).sqrt()
-    return scaled.T.reshape(count, *images.shape[1:]).to(images.dtype)
+    return scaled.T.reshape(count, *like.shape[1:]).to(like.dtype)
 
 
 def coefficients_of(images: Tensor, bases: Tensor) -> Tensor:
@@ -163,9 +170,10 @@ def coefficients_of(images: Tensor, bases: Tensor) -> Tensor:
     return torch.linalg.lstsq(span.T, flat.T).solution.T.to(images.dtype)
 
 
-def _reduced(train: ImageSet, chosen: Tensor, factor: int) -> Tensor:
-    """Return normalised real images of a smaller side, averaged over pixels."""
-    return F.avg_pool2d(train.normalised(chosen), factor)
+def _reduced(train: ImageSet, chosen: Tensor, factor: int) -> Iterator[Tensor]:
+    """Yield normalised real images of a smaller side, averaged over pixels, part by part."""
+    for part in chosen.split(_PART):
+        yield F.avg_pool2d(train.normalised(part), factor)
 
 
 class LinearBasesSource:
