@@ -84,7 +84,8 @@ class SourceSettings(Settings):
     def unprojected(self) -> Self:
         """Return the options of a source that can be built at once, to check that it can be.
 
-        Real images are not projected into a generator, nor starts chosen from many; all else stays.
+        Real images are not projected into a generator, nothing is fitted to them, and no starts are
+        chosen from many; all else stays.
         """
         return self
 

@@ -19,7 +19,12 @@ from hpd.errors import ConfigError
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES
 from hpd.sources.hmn_budget import Account, Wanted, plan
-from hpd.sources.hmn_decoders import DECODERS, Blueprint, DecoderSettings
+from hpd.sources.hmn_decoders import (
+    DECODERS,
+    Blueprint,
+    ConvDecoderSettings,
+    DecoderSettings,
+)
 from hpd.sources.hmn_generator import GeneratorDecoderSettings
 from hpd.sources.hmn_levels import HmnThenLevels
 from hpd.sources.hmn_memories import HmnOptions, HmnSource
@@ -56,6 +61,12 @@ class HmnSettings(HmnOptions):
             raise ConfigError("the decoder takes no generator", got=kind, expected="stylegan")
         decoder = self.decoder.model_copy(update={"generator": generator})
         return self.model_copy(update={"decoder": decoder})
+
+    def unprojected(self) -> Self:
+        """Return the options without the fit to real images; see `SourceSettings.unprojected`."""
+        if not isinstance(self.decoder, ConvDecoderSettings):
+            return self
+        return self.model_copy(update={"decoder": self.decoder.model_copy(update={"fit_steps": 0})})
 
     @property
     def has_prior(self) -> bool:

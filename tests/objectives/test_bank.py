@@ -143,3 +143,12 @@ def test_experts_makes_the_bank_that_a_run_takes(tmp_path, monkeypatch):
     assert manifest["networks"]["count"] == 2
     with pytest.raises(ConfigError, match="trajectory, or gradient with a bank"):
         hpd.train_experts(config, "objective.bank=null")
+
+
+def test_what_is_not_said_of_the_training_is_that_of_a_bank():
+    given = {"kind": "gradient", "bank": {"training": {"count": 3, "training": {"epochs": 2}}}}
+    training = OBJECTIVES.parse(given).bank.training
+    assert training.count == 3
+    own = training.training
+    assert (own.epochs, own.momentum, own.weight_decay, own.cutmix) == (2, 0.9, 5e-4, 0.5)
+    assert own.schedule == "constant"

@@ -200,3 +200,19 @@ def test_levels_go_on_from_what_the_memories_gave(build, level):
 def test_levels_before_the_memories_are_refused(build, levels):
     with pytest.raises(ConfigError, match=r"then_levels must be ascending.*expected 2 to 4"):
         build(2, decoder={"then_levels": levels})
+
+
+def test_a_dry_run_fits_nothing(images, monkeypatch):
+    def fit(self, train, steps):
+        raise AssertionError("it was fitted")
+
+    monkeypatch.setattr("hpd.sources.hmn_memories.HmnSource.fit", fit)
+    settings = SOURCES.parse({"kind": "hmn", "decoder": {"kind": "conv", "fit_steps": 5}})
+    whole, plain = (
+        SOURCES.parse({"kind": "multi_formation", "of": {"kind": "hmn"}}).unprojected(),
+        settings.unprojected(),
+    )
+    assert whole.of.decoder.fit_steps == plain.decoder.fit_steps == 0
+    plain.build(images, CPU, Streams(0))
+    with pytest.raises(AssertionError, match="it was fitted"):
+        settings.build(images, CPU, Streams(0))
