@@ -160,9 +160,10 @@ class Settings(BaseModel):
         options: dict[str, Any] = {} if registry is None else {"kind": registry.kind_of(self)}
         for name, field in type(self).model_fields.items():
             value = vars(self)[name]
-            if field.is_required() or value != field.get_default(call_default_factory=True):
+            default = None if field.is_required() else field.get_default(call_default_factory=True)
+            if field.is_required() or value != default:
                 own = isinstance(value, Settings)
-                options[name] = value.changed(registry_of(field)) if own else value
+                options[name] = _over(value, default, registry_of(field)) if own else value
         return options
 
     def _wrong(self, name: str, got: object, expected: str) -> ConfigError:
@@ -213,6 +214,23 @@ def _placed(error: ConfigError, place: Place | None) -> ConfigError:
     return ConfigError(
         f"{place.text}: {error.problem}", got=error.got, expected=error.expected, fix=error.fix
     )
+
+
+def _over(value: Settings, default: Any, registry: Registry[Any] | None) -> dict[str, Any]:
+    """Return the options that give `value` where `default` lies below what is not given.
+
+    An option that is as its own class has it must be told if the default of the group is not.
+    """
+    options = value.changed(registry)
+    if type(default) is not type(value):
+        return options
+    for name, field in type(value).model_fields.items():
+        mine, theirs = vars(value)[name], vars(default)[name]
+        if mine == theirs:
+            continue
+        own = isinstance(mine, Settings)
+        options[name] = _over(mine, theirs, registry_of(field)) if own else mine
+    return options
 
 
 def _flat(value: Any) -> Iterator[Any]:

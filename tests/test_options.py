@@ -79,6 +79,28 @@ def made(cls, **options):
         return None
 
 
+def groups_with_defaults():
+    for cls in sorted({*every_settings()}, key=str):
+        fields = cls.model_fields
+        if any(field.is_required() for name, field in fields.items() if name not in NEEDED):
+            continue
+        for name in fields.keys() - NEEDED.keys():
+            default = fields[name].get_default(call_default_factory=True)
+            if isinstance(default, Settings):
+                yield pytest.param(cls, name, default, id=f"{cls.__name__}.{name}")
+
+
+@pytest.mark.parametrize(("cls", "name", "default"), sorted(groups_with_defaults(), key=str))
+def test_a_group_of_which_nothing_is_said_is_its_default_at_every_depth(cls, name, default):
+    """An option may be as its own class has it where the group above has it otherwise."""
+    settings = made(cls, **{name: {}})
+    assert settings is not None
+    assert vars(settings)[name] == default
+    for inner, value in vars(default).items():
+        if isinstance(value, Settings):
+            assert vars(vars(made(cls, **{name: {inner: {}}}))[name])[inner] == value
+
+
 def test_there_are_conditions():
     assert len(CONDITIONS) > 20
 

@@ -26,7 +26,7 @@ from hpd.students.expert_checks import (
 )
 from hpd.students.expert_record import ExpertSettings, ExpertsWanted, default_folder
 from hpd.students.parameters import unflatten
-from hpd.students.schedule import HardTraining, TrainingSettings
+from hpd.students.schedule import TrainingSettings
 from hpd.students.trajectories import ExpertFolder
 from hpd.typing import State, Step
 
@@ -35,13 +35,7 @@ _TRAINING = TrainingSettings(
     epochs=4, lr=0.01, momentum=0.9, weight_decay=5e-4, batch_size=64, schedule="constant",
     augment=["color", "crop", "cutout"], cutmix=0.5,
 )  # fmt: skip
-
-
-class NetworksSettings(ExpertSettings):
-    """How the networks of a bank are trained: as those of IDC between the steps they match in."""
-
-    count: int = Field(10, ge=1, description="networks, each from fresh weights")
-    training: HardTraining = Field(_TRAINING, description="of each network")
+_NETWORKS = ExpertSettings(count=10, training=_TRAINING)
 
 
 class BankSettings(Settings):
@@ -55,9 +49,7 @@ class BankSettings(Settings):
         description="folder that `hpd experts` wrote to; null: below runs/networks, by student and"
         " data",
     )
-    training: NetworksSettings = Field(
-        NetworksSettings(), description="how many, and how they are trained"
-    )
+    training: ExpertSettings = Field(_NETWORKS, description="how many, and how they are trained")
     first_epoch: Annotated[int, Field(ge=0)] = Field(
         0, description="the youngest a network is, in epochs; 0: fresh"
     )
