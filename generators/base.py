@@ -91,6 +91,11 @@ class Generator(nn.Module, ABC):
             f"{type(self).__name__}({spec.family}, {shape}, {classes}, {len(spec.levels)} levels)"
         )
 
+    @property
+    def floats(self) -> int:
+        """Number of its parameters."""
+        return sum(value.numel() for value in self.parameters())
+
     def _weight(self) -> Tensor:
         """Return a weight, which tells device and dtype of latents."""
         return next(self.parameters())

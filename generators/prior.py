@@ -38,7 +38,7 @@ class Prior:
     @property
     def generator_floats(self) -> int:
         """Number of the generator's parameters."""
-        return sum(value.numel() for value in self.stored.generator.parameters())
+        return self.stored.generator.floats
 
     def sample_bits(self, count: int) -> int:
         """Return the bits that so many samples take."""

@@ -82,8 +82,10 @@ class Coded:
         self.inner, self._settings = inner, settings
         self._groups: Sequence[ParameterGroup] = ()
         self._scales: dict[str, Scale] = {}
+        if stored_of(inner) is not None:
+            return
         floats = math.prod(self._image_shape())
-        if stored_of(inner) is None and floats != inner.stored_floats:
+        if floats != inner.stored_floats:
             raise ConfigError(
                 "what this source stores has no name, so that it cannot be stored in fewer bits",
                 got=f"{inner.stored_floats:,} floats, images of {floats:,}",

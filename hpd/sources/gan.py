@@ -117,10 +117,7 @@ class GanSettings(CountedSettings):
         self, stored: StoredGenerator, train: ImageSet, device: torch.device, streams: Streams
     ) -> Source:
         """Return the source on a generator in memory; see `build`."""
-        generator = stored.generator.to(device)
-        dtype = resolve_precision(self.precision, device)
-        # None leaves the generator's own dtype, which may be float64
-        generator.compute_dtype = None if dtype == torch.float32 else dtype
+        generator = ready(stored, self.precision, device)
         check_fit(generator.spec, train, stored.name)
         classes = match_classes(generator.spec, train.classes, self.generator_classes)
         plan = self._plan(generator.spec)
@@ -259,6 +256,15 @@ def _per_level(
             expected=f"{count} numbers, {'above 0' if above_zero else 'not negative'}",
         )
     return values
+
+
+def ready(stored: StoredGenerator, precision: Precision, device: torch.device) -> Generator:
+    """Return a generator on a device, computing as it is asked to."""
+    generator = stored.generator.to(device)
+    dtype = resolve_precision(precision, device)
+    # None leaves the generator's own dtype, which may be float64
+    generator.compute_dtype = None if dtype == torch.float32 else dtype
+    return generator
 
 
 def check_fit(spec: GeneratorSpec, train: ImageSet, name: str) -> None:

@@ -203,7 +203,7 @@ class GeneratorDecoder(Decoder):
         super().__init__()
         self.stored, self.level = stored, level
         self.generator = stored.generator
-        self.generator_floats = sum(value.numel() for value in self.generator.parameters())
+        self.generator_floats = self.generator.floats
         count = len(head)
         passing = torch.cat([head.new_zeros(count, head.shape[1] - count), torch.eye(count)], dim=1)
         self.head = nn.Parameter((passing + head).to(averages))

@@ -19,7 +19,7 @@ from typing_extensions import Self
 from generators import Generator, Prior, StoredGenerator, read_generator
 from hpd.codecs import Codec
 from hpd.data import ImageSet
-from hpd.device import Precision, resolve_precision
+from hpd.device import Precision
 from hpd.errors import ConfigError, RunError
 from hpd.progress import told
 from hpd.registry import Only
@@ -27,7 +27,7 @@ from hpd.rng import Streams
 from hpd.sources.base import SOURCES, ChunkedSettings
 from hpd.sources.batches import draw_batch
 from hpd.sources.class_matching import GeneratorClasses, match_classes
-from hpd.sources.gan import check_fit, prior_of
+from hpd.sources.gan import check_fit, prior_of, ready
 from hpd.sources.rendering import render_in_chunks
 from hpd.sources.rows import as_leaf, rows_of
 from hpd.storage import FLOAT_BITS
@@ -112,9 +112,7 @@ class LatentsSettings(ChunkedSettings):
         self, stored: StoredGenerator, train: ImageSet, device: torch.device, streams: Streams
     ) -> Source:
         """Return the source on a generator in memory; see `build`."""
-        generator = stored.generator.to(device)
-        dtype = resolve_precision(self.precision, device)
-        generator.compute_dtype = None if dtype == torch.float32 else dtype
+        generator = ready(stored, self.precision, device)
         check_fit(generator.spec, train, stored.name)
         per_class = self.count(generator, train)
         matched = match_classes(generator.spec, train.classes, self.generator_classes)
@@ -147,7 +145,7 @@ class LatentsSettings(ChunkedSettings):
             ConfigError: if there is no such number.
         """
         numbers, classes = _numbers(generator, self.store), train.num_classes
-        own = sum(value.numel() for value in generator.parameters()) if self.count_generator else 0
+        own = generator.floats if self.count_generator else 0
         if self.budget_bits is not None:
             most, budget = self._in_bits(numbers, classes, own), f"{self.budget_bits:,} bits"
         else:
@@ -265,13 +263,13 @@ def _started(
     """Return the latents of samples [N, ...] in the space that is stored."""
     if options.store == "z":
         return z
-    own = None if known is None else known[labels]
-    parts = [
-        generator.map(some, None if own is None else own[i], options.truncation_psi)
-        for i in torch.arange(len(z), device=z.device).split(options.chunk_images)
-        for some in [z[i]]
-    ]
-    ws = torch.cat(parts)
+    own = None if known is None else known[labels].split(options.chunk_images)
+    ws = torch.cat(
+        [
+            generator.map(some, None if own is None else own[i], options.truncation_psi)
+            for i, some in enumerate(z.split(options.chunk_images))
+        ]
+    )
     return ws if options.store == "ws" else ws[:, 0]
 
 
@@ -305,7 +303,7 @@ class LatentSource:
     @property
     def generator_floats(self) -> int:
         """Parameters of the generator, without which there are no images."""
-        return sum(value.numel() for value in self.generator.parameters())
+        return self.generator.floats
 
     @property
     def stored(self) -> Mapping[str, Tensor]:

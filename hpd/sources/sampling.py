@@ -24,14 +24,13 @@ from pydantic import Field
 from torch import Tensor
 
 from generators import Generator, LevelState, StoredGenerator, read_generator
-from hpd.device import resolve_precision
 from hpd.errors import ConfigError, RunError
 from hpd.progress import told
 from hpd.registry import Settings
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, SourceSettings
 from hpd.sources.class_matching import match_classes
-from hpd.sources.gan import GanSettings
+from hpd.sources.gan import GanSettings, ready
 from hpd.typing import State
 
 
@@ -151,10 +150,7 @@ def _network(
             expected=distilled.sha256,
             fix="Give that one: generator=... in Python.",
         )
-    network = stored.generator.to(device)
-    dtype = resolve_precision(settings.precision, device)
-    network.compute_dtype = None if dtype == torch.float32 else dtype
-    return network
+    return ready(stored, settings.precision, device)
 
 
 def _stage(levels: Sequence[int], last_level: int, wanted: int | None) -> int:

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from conftest import CPU, SMALL_STUDENT, THREE_DIGITS
+from small_runs import EndsAfter
 
 import hpd
 from hpd.artifacts import RunFolder
@@ -197,24 +198,9 @@ def test_a_run_goes_on_to_the_same_codes(storage, tmp_path):
     values = config(**storage) | {"checkpoint_every": 1}
     whole = hpd.distill(values, out=tmp_path / "whole")
 
-    class EndedError(Exception):
-        pass
-
-    class Ends:
-        def __init__(self, at):
-            self.left = at
-
-        def on_step(self, report):
-            self.left -= 1
-            if not self.left:
-                raise EndedError
-
-        def on_stage(self, report):
-            pass
-
     for at in (2, 3):
-        with pytest.raises(EndedError):
-            hpd.distill(values, out=tmp_path / "parts", observers=[Ends(at)], resume=at > 2)
+        with pytest.raises(KeyboardInterrupt):
+            hpd.distill(values, out=tmp_path / "parts", observers=[EndsAfter(at)], resume=at > 2)
     parts = hpd.distill(values, out=tmp_path / "parts", resume=True)
     assert torch.equal(parts.distilled.images, whole.distilled.images)
     ours, theirs = ((tmp_path / name / CODES).read_bytes() for name in ("whole", "parts"))

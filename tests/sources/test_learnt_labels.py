@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import CPU, SMALL_STUDENT, THREE_DIGITS
+from small_runs import EndsAfter
 
 import hpd
 from hpd.errors import ConfigError
@@ -192,19 +193,8 @@ def test_a_run_goes_on_to_the_same_labels(name, tmp_path):
     values = config(name) | {"checkpoint_every": 1}
     whole = hpd.distill(values, out=tmp_path / "whole")
 
-    class EndedError(Exception):
-        pass
-
-    class Ends:
-        def on_step(self, report):
-            if report.step.index == 2:
-                raise EndedError
-
-        def on_stage(self, report):
-            pass
-
-    with pytest.raises(EndedError):
-        hpd.distill(values, out=tmp_path / "parts", observers=[Ends()])
+    with pytest.raises(KeyboardInterrupt):
+        hpd.distill(values, out=tmp_path / "parts", observers=[EndsAfter(3)])
     parts = hpd.distill(values, out=tmp_path / "parts", resume=True)
     assert torch.equal(parts.distilled.soft_labels, whole.distilled.soft_labels)
     assert torch.equal(parts.distilled.images, whole.distilled.images)
