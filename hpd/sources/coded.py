@@ -16,22 +16,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hpd.checks import check_shardable
 from hpd.codecs import Bits, Codec, Scale
 from hpd.errors import ConfigError
+from hpd.sources.around import AroundImages
 from hpd.sources.learnt_labels import NAME as LABELS
 from hpd.sources.learnt_labels import WithLearntLabels
 from hpd.sources.rows import rows_of
 from hpd.typing import (
-    DrawsBatches,
     ParameterGroup,
     Pullback,
-    Shardable,
     Source,
     Stage,
     State,
-    Step,
-    generator_floats_of,
     stored_of,
 )
 
@@ -68,7 +64,7 @@ class StorageSettings(Codec):
         return Coded(source, self)
 
 
-class Coded:
+class Coded(AroundImages):
     """A source and a codec; its last stage ends in one more, of rounded values.
 
     Scales are fitted when that stage begins, and stay.
@@ -79,7 +75,8 @@ class Coded:
     """
 
     def __init__(self, inner: Source, settings: StorageSettings) -> None:
-        self.inner, self._settings = inner, settings
+        super().__init__(inner)
+        self._settings = settings
         self._groups: Sequence[ParameterGroup] = ()
         self._scales: dict[str, Scale] = {}
         if stored_of(inner) is not None:
@@ -98,16 +95,6 @@ class Coded:
         return (len(self.labels), *image.shape[1:])
 
     @property
-    def labels(self) -> Tensor:
-        """Class of each image [N]."""
-        return self.inner.labels
-
-    @property
-    def stored_floats(self) -> int:
-        """Number of values, however many bits each takes."""
-        return self.inner.stored_floats
-
-    @property
     def stored_bits(self) -> int:
         """Bits of what the images are had again from: codes, filled up to bytes, and scales."""
         stored = stored_of(self.inner)
@@ -120,11 +107,6 @@ class Coded:
     def label_bits(self) -> int:
         """Of labels that are learnt: there are none."""
         return 0
-
-    @property
-    def generator_floats(self) -> int:
-        """Of the source inside; see `KeepsGenerator`."""
-        return generator_floats_of(self.inner)
 
     @property
     def provenance(self) -> Mapping[str, object]:
@@ -189,16 +171,6 @@ class Coded:
         """Be whole again; see `Shardable`."""
         self._take_scales(state)
         self._shardable.widen(_inside(state), labels)
-
-    @property
-    def _shardable(self) -> Shardable:
-        return check_shardable(self.inner)
-
-    def batch(self, step: Step) -> Tensor:
-        """Return the images of a step: those that the source inside draws, else all."""
-        if isinstance(self.inner, DrawsBatches):
-            return self.inner.batch(step)
-        return torch.arange(len(self.labels), device=self.labels.device)
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return images, from rounded values in the last stage, and their pullback."""

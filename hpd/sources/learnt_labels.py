@@ -16,22 +16,16 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from hpd.checks import check_shardable
 from hpd.errors import ConfigError
 from hpd.registry import Settings
+from hpd.sources.around import AroundImages
 from hpd.sources.rendering import as_indices, pullback_of_labels
 from hpd.sources.rows import as_leaf, rows_of
 from hpd.typing import (
-    DrawsBatches,
     ParameterGroup,
     Pullback,
-    Shardable,
     Source,
-    Stage,
     State,
-    Step,
-    generator_floats_of,
-    stored_of,
 )
 
 NAME = "label_logits"
@@ -75,8 +69,10 @@ class LearntLabelSettings(Settings):
         return WithLearntLabels(source, logits - logits.mean(dim=1, keepdim=True), self.lr)
 
 
-class WithLearntLabels:
+class WithLearntLabels(AroundImages):
     """A source, and for each of its images the logits of a label; see `LearnsLabels`.
+
+    Its floats are those of the images: labels are counted beside them, and learnt in all stages.
 
     Args:
         inner: gives the images.
@@ -85,38 +81,14 @@ class WithLearntLabels:
     """
 
     def __init__(self, inner: Source, logits: Tensor, lr: float) -> None:
-        self.inner, self.logits, self._lr = inner, as_leaf(logits), lr
-
-    @property
-    def labels(self) -> Tensor:
-        """Class of each image [N]: that for which it stands, and by which classes are shared."""
-        return self.inner.labels
-
-    @property
-    def stored_floats(self) -> int:
-        """Of the images; labels are counted beside them."""
-        return self.inner.stored_floats
-
-    @property
-    def stored(self) -> Mapping[str, Tensor] | None:
-        """Of the source inside; labels are counted beside it. See `Stores`."""
-        return stored_of(self.inner)
-
-    @property
-    def generator_floats(self) -> int:
-        """Of the source inside; see `KeepsGenerator`."""
-        return generator_floats_of(self.inner)
+        super().__init__(inner)
+        self.logits, self._lr = as_leaf(logits), lr
 
     @property
     def provenance(self) -> Mapping[str, object]:
         """That labels were learnt, how many floats they are, and what the source inside tells."""
         about = {"learnt": True, "floats": self.logits.numel()}
         return {"soft_labels": about, **self.inner.provenance}
-
-    @property
-    def stages(self) -> Sequence[Stage]:
-        """The stages of the source inside; labels are learnt in all of them."""
-        return self.inner.stages
 
     def enter(self, stage: int) -> Sequence[ParameterGroup]:
         """Enter the stage of the source inside."""
@@ -139,16 +111,6 @@ class WithLearntLabels:
         """Be whole again; see `Shardable`."""
         self._shardable.widen(_inside(state), labels)
         self.logits = as_leaf(state[NAME])
-
-    @property
-    def _shardable(self) -> Shardable:
-        return check_shardable(self.inner)
-
-    def batch(self, step: Step) -> Tensor:
-        """Return the images of a step: those that the source inside draws, else all."""
-        if isinstance(self.inner, DrawsBatches):
-            return self.inner.batch(step)
-        return torch.arange(len(self.labels), device=self.labels.device)
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return images of the source inside."""

@@ -6,7 +6,7 @@ Source: Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameteri
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated
 
 import torch
@@ -17,22 +17,17 @@ from torch import Tensor
 from typing_extensions import Self
 
 from generators import Prior, StoredGenerator
-from hpd.checks import check_shardable
 from hpd.data import ImageSet
 from hpd.errors import ConfigError
 from hpd.rng import Streams
+from hpd.sources.around import Around
 from hpd.sources.base import SOURCES, SourceSettings, TakesGenerator
 from hpd.sources.pixel import PixelSettings
 from hpd.sources.rendering import as_indices, pullback_of
 from hpd.typing import (
-    ParameterGroup,
     Pullback,
-    Shardable,
     Source,
-    Stage,
     State,
-    generator_floats_of,
-    stored_of,
 )  # fmt: skip
 
 
@@ -156,7 +151,7 @@ def parts_of(images: Tensor, factor: int) -> Tensor:
     return F.interpolate(parts, size=size, mode="bilinear", align_corners=False)
 
 
-class MultiFormationSource:
+class MultiFormationSource(Around):
     """The enlarged parts of another source's images, which alone are stored.
 
     Image ``n * factor^2 + i * factor + j`` is the part in row i and column j of stored image n.
@@ -167,7 +162,8 @@ class MultiFormationSource:
     """
 
     def __init__(self, inner: Source, factor: int) -> None:
-        self.inner, self._factor = inner, factor
+        super().__init__(inner)
+        self._factor = factor
 
     @property
     def labels(self) -> Tensor:
@@ -175,50 +171,13 @@ class MultiFormationSource:
         return self.inner.labels.repeat_interleave(self._factor**2)
 
     @property
-    def stored_floats(self) -> int:
-        """Number of floats of the source inside."""
-        return self.inner.stored_floats
-
-    @property
-    def generator_floats(self) -> int:
-        """Of the source inside; see `KeepsGenerator`."""
-        return generator_floats_of(self.inner)
-
-    @property
-    def stored(self) -> Mapping[str, Tensor] | None:
-        """What the source inside stores; see `Stores`."""
-        return stored_of(self.inner)
-
-    @property
     def provenance(self) -> Mapping[str, object]:
         """The factor, and what the source inside tells."""
         return {"multi_formation": {"factor": self._factor}, **self.inner.provenance}
 
-    @property
-    def stages(self) -> Sequence[Stage]:
-        """The stages of the source inside."""
-        return self.inner.stages
-
-    def enter(self, stage: int) -> Sequence[ParameterGroup]:
-        """Enter the stage of the source inside."""
-        return self.inner.enter(stage)
-
-    @property
-    def owned(self) -> Mapping[str, Tensor]:
-        """What the source inside owns; see `Shardable`."""
-        return self._shardable.owned
-
-    def narrow(self, classes: Tensor) -> Sequence[ParameterGroup]:
-        """Keep the stored images of some classes; see `Shardable`."""
-        return self._shardable.narrow(classes)
-
     def widen(self, state: State, labels: Tensor) -> None:
         """Be whole again; see `Shardable`."""
         self._shardable.widen(state, labels[:: self._factor**2])
-
-    @property
-    def _shardable(self) -> Shardable:
-        return check_shardable(self.inner)
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return parts [n, C, H, W] in [0, 1] (nominally) and their pullback.
@@ -238,11 +197,3 @@ class MultiFormationSource:
             inner_pullback(grad)
 
         return parts.detach(), pullback_of(parts, pullback)
-
-    def state(self) -> State:
-        """Return the state of the source inside."""
-        return self.inner.state()
-
-    def load_state(self, state: State) -> None:
-        """Restore the source inside."""
-        self.inner.load_state(state)
