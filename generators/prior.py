@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from generators.sampling import TOO_LARGE
+from generators.seeds import SEED_BITS, draw_seeds, z_of_seeds
 from generators.store import StoredGenerator
 from hpd.checks import check_finite
 from hpd.codecs import Codec
@@ -24,16 +25,20 @@ class Prior:
         stored: the generator, on any device.
         classes: its index for each class of the data.
         codec: in how many bits z is kept; None: 32.
+        seeded: whether a seed of each sample is kept, from which its z is drawn.
+        counted: whether the generator is kept with the samples, and is of their budget.
     """
 
     stored: StoredGenerator
     classes: Sequence[int]
     codec: Codec | None = None
+    seeded: bool = False
+    counted: bool = False
 
     @property
     def sample_floats(self) -> int:
-        """Floats that a sample is had again from: those of its z."""
-        return self.stored.generator.spec.z_dim
+        """Numbers that a sample is had again from: those of its z, or its seed."""
+        return 1 if self.seeded else self.stored.generator.spec.z_dim
 
     @property
     def generator_floats(self) -> int:
@@ -42,6 +47,8 @@ class Prior:
 
     def sample_bits(self, count: int) -> int:
         """Return the bits that so many samples take."""
+        if self.seeded:
+            return count * SEED_BITS
         return (self.codec or Codec(bits=32)).bits_for((count, self.sample_floats))
 
     @torch.no_grad()
@@ -50,7 +57,7 @@ class Prior:
 
         Args:
             per_class: samples of each class.
-            rng: of z ~ N(0, I), all of them at once.
+            rng: of z ~ N(0, I), all of them at once, or of their seeds.
 
         Returns:
             images [K * per_class, C, H, W] in [0, 1], clipped, on the CPU, ordered by class, and
@@ -62,9 +69,13 @@ class Prior:
         generator = self.stored.generator
         device = next(generator.parameters()).device
         labels = torch.arange(len(self.classes)).repeat_interleave(per_class)
-        z = torch.randn(len(labels), generator.spec.z_dim, generator=rng)
-        if self.codec is not None:
-            z = self.codec.rounded(z, self.codec.fit(z))
+        width = generator.spec.z_dim
+        if self.seeded:
+            z = z_of_seeds(draw_seeds(len(labels), rng), width)
+        else:
+            z = torch.randn(len(labels), width, generator=rng)
+            if self.codec is not None:
+                z = self.codec.rounded(z, self.codec.fit(z))
         wanted = torch.tensor(self.classes)[labels]
         parts = [
             generator(generator.map(some.to(device), own.to(device))).float().cpu()

@@ -1,4 +1,4 @@
-"""Training a class-conditional StyleGAN2 from scratch: one step, and all it needs to be resumed.
+"""Training a class-conditional StyleGAN2: one step, and all that it needs to be resumed.
 
 Sources: Karras et al., CVPR 2020 (network, lazy regularisation); Mescheder et al., Which Training
 Methods for GANs do actually Converge?, ICML 2018 (R1); Zhao et al., Differentiable Augmentation
@@ -22,6 +22,7 @@ from generators.augmentation import AugmentationSettings, augment
 from generators.discriminator import DiscriminatorSettings
 from generators.draws import Draws
 from generators.sampling import tile
+from generators.store import read_generator
 from generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from hpd.data import ImageSet
 from hpd.device import Processes
@@ -56,6 +57,10 @@ class TrainingSettings(AugmentationSettings):
     mapping_layers: int = Field(2, ge=1)
     channel_base: int = Field(768, ge=1, description="features times resolution, both networks")
     channel_max: int = Field(96, ge=1, description="most features of any layer, both networks")
+    start: str | None = Field(None, description="generator to go on from; none: from scratch")
+    start_images: int = Field(
+        20_000, ge=0, description="first, a fresh discriminator catches up with `start`"
+    )
 
 
 class RealImages:
@@ -123,9 +128,7 @@ class Trainer:
         self.generator_settings = StyleGAN2Settings.read(
             shape | {"z_dim": s.z_dim, "w_dim": s.w_dim, "mapping_layers": s.mapping_layers}
         )
-        self.generator = self.generator_settings.build(part.classes)
-        self.generator.initialise(self.streams.generator("generator"))
-        self.generator.to(self.device)
+        self.generator = self._first_generator(part.classes).to(self.device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         if s.precision == "bfloat16":
             self.generator.compute_dtype = torch.bfloat16
@@ -139,6 +142,33 @@ class Trainer:
         share = s.r1_interval_steps / (s.r1_interval_steps + 1) if s.r1_gamma else 1.0
         self.discriminator_adam = _adam(self.discriminator, s.lr, share)
         self.augment_probability = 1.0 if s.augment_target is None else 0.0
+
+    def _first_generator(self, classes: tuple[str, ...]) -> StyleGAN2:
+        """Return the network that training begins with.
+
+        Raises:
+            ConfigError: if the one to go on from is of another shape.
+            GeneratorError: if it cannot be read.
+        """
+        s = self.settings
+        if s.start is None:
+            fresh = self.generator_settings.build(classes)
+            fresh.initialise(self.streams.generator("generator"))
+            return fresh
+        start = read_generator(s.start).generator
+        if not isinstance(start, StyleGAN2) or start.settings != self.generator_settings:
+            raise ConfigError(
+                "the generator to go on from has another shape",
+                got=f"{s.start}: {getattr(start, 'settings', type(start).__name__)}",
+                expected=str(self.generator_settings),
+            )
+        return copy.deepcopy(start).requires_grad_()
+
+    @property
+    def catches_up(self) -> bool:
+        """Whether the discriminator still learns alone, from a generator that stands."""
+        s = self.settings
+        return s.start is not None and self.images_seen < s.start_images
 
     @property
     def images_seen(self) -> int:
@@ -177,7 +207,8 @@ class Trainer:
         metrics["real_sign"] = real.sign().mean()
         self._gather(self.generator, generator_loss, retain_graph=True)
         self._gather(self.discriminator, discriminator_loss)
-        self.generator_adam.step()
+        if not self.catches_up:
+            self.generator_adam.step()
         self.discriminator_adam.step()
         values = self.processes.average(torch.stack([*metrics.values()]).detach())
         return dict(zip(metrics, values.tolist(), strict=True))
@@ -245,8 +276,10 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        # a half-life of at most a twentieth of the run so far forgets the random start
-        half_life = min(self.settings.average_images, 0.05 * self.images_seen)
+        half_life = self.settings.average_images
+        if self.settings.start is None:
+            # at most a twentieth of the run so far: it forgets the random start
+            half_life = min(half_life, 0.05 * self.images_seen)
         decay = 0.5 ** (self.settings.batch / half_life)
         for mean, value in zip(
             self.average.state_dict().values(), self.generator.state_dict().values(), strict=True

@@ -51,9 +51,15 @@ class Codec(Settings):
         scales = 2 * FLOAT_BITS * _groups(shape, self.per) if self.scaled else 0
         return 8 * math.ceil(numbers * self.bits / 8) + scales
 
+    def bits_of(self, values: Tensor) -> int:
+        """Return the bits of a tensor; whole numbers are kept as they are, in 32 bits."""
+        if not values.is_floating_point():
+            return values.numel() * FLOAT_BITS
+        return self.bits_for(values.shape)
+
     def fit(self, values: Tensor) -> Scale:
         """Return the scale that loses least of some values; see `Scale`."""
-        if not self.scaled:
+        if not (self.scaled and values.is_floating_point()):
             nothing = torch.empty(0)
             return Scale(nothing, nothing)
         rows = _grouped(values.detach(), self.per).double()
@@ -73,14 +79,18 @@ class Codec(Settings):
         return Scale(low.float(), step.float())
 
     def encode(self, values: Tensor, scale: Scale) -> Tensor:
-        """Return what is kept of some values: packed codes (uint8, flat), float16 or float32."""
+        """Return what is kept: packed codes (uint8, flat), float16, float32, or int32 of int64."""
+        if not values.is_floating_point():
+            return values.to(torch.int32)
         if not self.scaled:
             kept = torch.float16 if self.bits == _HALF else torch.float32
             return values.detach().to(kept)
         return pack(self._codes(values, scale), self.bits)
 
     def decode(self, kept: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
-        """Return the values [*shape], float32, of what `encode` returned."""
+        """Return the values [*shape], float32 or int64, of what `encode` returned."""
+        if kept.dtype == torch.int32:
+            return kept.long().reshape(tuple(shape))
         if not self.scaled:
             return kept.float().reshape(tuple(shape))
         codes = unpack(kept, self.bits, math.prod(shape))
@@ -88,7 +98,7 @@ class Codec(Settings):
 
     def rounded(self, values: Tensor, scale: Scale) -> Tensor:
         """Return the values as they come back, in their own dtype, without a graph."""
-        if not self.scaled:
+        if not (self.scaled and values.is_floating_point()):
             return self.encode(values, scale).to(values.dtype)
         return self._values(self._codes(values, scale), scale).to(values.dtype)
 
@@ -124,18 +134,42 @@ class Scale:
         return self.low.to(values.device).reshape(shape), self.step.to(values.device).reshape(shape)
 
 
-def rounded_probabilities(probabilities: Tensor, bits: Bits) -> tuple[Tensor, int]:
-    """Return label probabilities as they come back from codes of their logarithms, and the bits.
+@dataclass(frozen=True)
+class LabelCodes:
+    """Label probabilities in few bits: codes of their logarithms.
 
     Args:
-        probabilities: [N, K]; what is below 1e-5 is taken as that.
-        bits: of each.
+        kept: the codes, and the one scale that all of them have, by name.
+        bits: of each probability.
+        shape: [N, K].
     """
-    codec = Codec(bits=bits)
-    logits = probabilities.clamp_min(_LEAST).log()
-    logits = logits - logits.mean(dim=1, keepdim=True)
-    rounded = codec.rounded(logits, codec.fit(logits)).softmax(dim=1)
-    return rounded.to(probabilities.dtype), codec.bits_for(probabilities.shape)
+
+    kept: dict[str, Tensor]
+    bits: Bits
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, probabilities: Tensor, bits: Bits) -> LabelCodes:
+        """Code probabilities [N, K]; what is below 1e-5 is taken as that."""
+        codec = Codec(bits=bits)
+        logits = probabilities.clamp_min(_LEAST).log()
+        logits = logits - logits.mean(dim=1, keepdim=True)
+        scale, (count, classes) = codec.fit(logits), logits.shape
+        kept = {"code": codec.encode(logits, scale), "low": scale.low, "step": scale.step}
+        return cls({n: v.cpu() for n, v in kept.items() if v.numel()}, bits, (count, classes))
+
+    @property
+    def size(self) -> int:
+        """Bits of all of it."""
+        return Codec(bits=self.bits).bits_for(self.shape)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """What comes back [N, K], float32."""
+        nothing = torch.empty(0)
+        scale = Scale(self.kept.get("low", nothing), self.kept.get("step", nothing))
+        logits = Codec(bits=self.bits).decode(self.kept["code"], self.shape, scale)
+        return logits.softmax(dim=1)
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:

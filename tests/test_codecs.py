@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from hpd.codecs import Codec, Scale, pack, rounded_probabilities, unpack
+from hpd.codecs import Codec, LabelCodes, Scale, pack, unpack
 
 BITS, PER = (2, 4, 8, 16, 32), ("tensor", "channel", "row")
 
@@ -102,10 +102,12 @@ def test_floats_have_no_scale():
 @pytest.mark.parametrize("bits", [2, 4, 8, 16])
 def test_probabilities_come_back_as_probabilities(bits):
     given = (3 * values(50, 10)).softmax(dim=1)
-    back, needed = rounded_probabilities(given, bits)
+    codes = LabelCodes.of(given, bits)
+    back = codes.probabilities
     torch.testing.assert_close(back.sum(dim=1), torch.ones(50))
-    assert needed == Codec(bits=bits).bits_for((50, 10))
-    again, _ = rounded_probabilities(back, bits)
+    weight = 8 * sum(value.numel() * value.element_size() for value in codes.kept.values())
+    assert codes.size == weight == Codec(bits=bits).bits_for((50, 10))
+    again = LabelCodes.of(back, bits).probabilities
     torch.testing.assert_close(again, back, atol=2e-2, rtol=0)
     lost = float((back - given).abs().max())
     assert lost < {2: 0.6, 4: 0.15, 8: 0.01, 16: 0.005}[bits]
@@ -113,6 +115,6 @@ def test_probabilities_come_back_as_probabilities(bits):
 
 def test_a_class_that_is_out_of_the_question_stays_so():
     certain = torch.eye(3)
-    back, _ = rounded_probabilities(certain, 8)
+    back = LabelCodes.of(certain, 8).probabilities
     torch.testing.assert_close(back, certain, atol=1e-3, rtol=0)
     assert bool(back.isfinite().all())

@@ -40,7 +40,9 @@ CONDITIONS = sorted(
     key=str,
 )
 # what there is no default for
-NEEDED = {"generator": "digits16", "root": "there", "data": "digits"}
+NEEDED = {
+    "generator": "digits16", "root": "there", "data": "digits", "count_generator": True,
+}  # fmt: skip
 
 
 def some_values(annotation):

@@ -14,12 +14,13 @@ from click.testing import CliRunner
 from conftest import SMALL_STUDENT, SMALL_TEACHER
 from kills import attempt
 from safetensors import safe_open
+from safetensors.torch import load_file
 from small_runs import SMALL_EVALUATION, check_refused, contents
 
 import hpd
 from hpd.artifacts import DistilledSet, Provenance, RunFolder
 from hpd.cli import main
-from hpd.codecs import rounded_probabilities
+from hpd.codecs import LabelCodes
 from hpd.storage import Amount
 from hpd.students.teachers import read_teacher
 
@@ -80,13 +81,22 @@ def test_labels_in_few_bits_are_what_comes_back_from_them(run, teacher):
     options = ["relabel", str(run.folder), "--teacher", teacher, "--bits", "4"]
     assert CliRunner().invoke(main, options).exit_code == 0
     after = DistilledSet.load(run.folder)
-    expected, bits = rounded_probabilities(whole, 4)
+    codes = LabelCodes.of(whole, 4)
+    expected, bits = codes.probabilities, codes.size
     assert torch.equal(after.soft_labels, expected)
     assert after.storage.labels == Amount(18, bits)
     manifest = RunFolder(run.folder).read_manifest()
     assert manifest["storage"]["labels"] == {"floats": 18, "bits": bits}
     assert manifest["soft_labels"]["bits"] == bits == 18 * 4 + 64
+    # as large on disk as it says, and the labels come back from there
+    name = manifest["soft_labels"]["codes"]
+    kept = load_file(run.folder / name)
+    assert 8 * sum(value.numel() * value.element_size() for value in kept.values()) == bits
+    RunFolder(run.folder).check_whole(name)
+    back = LabelCodes(kept, manifest["soft_labels"]["bits_each"], tuple(whole.shape))
+    assert torch.equal(back.probabilities, after.soft_labels)
     assert hpd.relabel(run.folder, teacher).distilled.storage.labels == Amount(18, 18 * 32)
+    assert not list(run.folder.glob("label-codes-*"))
     with pytest.raises(hpd.HpdError, match="got 5, expected 2, 4, 8, 16 or 32"):
         hpd.relabel(run.folder, teacher, bits=5)
 
@@ -102,21 +112,27 @@ def seen(folder):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
-def test_a_kill_anywhere_leaves_the_old_result_or_the_new_one(run, teacher, tmp_path):
+@pytest.mark.parametrize("bits", [32, 4])
+def test_a_kill_anywhere_leaves_the_old_result_or_the_new_one(run, teacher, tmp_path, bits):
+    """In few bits in the place of other few bits; else in the place of none."""
+    if bits == 4:
+        hpd.relabel(run.folder, teacher, bits=2)
     old, whole = seen(run.folder), tmp_path / "whole"
     shutil.copytree(run.folder, whole)
-    relabelled = hpd.relabel(whole, teacher).distilled
+    relabelled = hpd.relabel(whole, teacher, bits=bits).distilled
     new, about = seen(whole), RunFolder(whole).read_manifest()["soft_labels"]
+    codes = load_file(whole / about["codes"]) if bits == 4 else None
+    about = {name: value for name, value in about.items() if name != "codes"}
 
     def relabel(path):
-        RunFolder(path).write_soft_labels(relabelled, about)
+        RunFolder(path).write_soft_labels(relabelled, about, codes)
 
     found, killed = [], True
     while killed:
         path = Path(shutil.copytree(run.folder, tmp_path / f"killed-{len(found)}"))
         killed = attempt(path, event=len(found) + 1, work=relabel)
         found.append(seen(path))
-        hpd.relabel(path, teacher)
+        hpd.relabel(path, teacher, bits=bits)
         assert contents(path) == contents(whole)
     assert old != new
     # first the old one, then the new one, and nothing else

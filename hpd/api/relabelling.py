@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -11,7 +11,7 @@ from hpd.api.runs import Run, opened
 from hpd.artifacts import DistilledSet, RunFolder
 from hpd.artifacts.places import writing_to
 from hpd.boundary import public
-from hpd.codecs import Bits, rounded_probabilities
+from hpd.codecs import Bits, LabelCodes
 from hpd.device import open_device
 from hpd.errors import ConfigError
 from hpd.locks import held
@@ -54,28 +54,45 @@ def relabel(run: Run | str | Path, teacher: str | Path, *, bits: int = 32) -> Ru
     found = read_teacher(teacher)
     check_teacher(run.data_facts, found)
     if run.folder is None:
-        return replace(run, distilled=_labelled(run, found, width)[0])
+        return replace(run, distilled=_labelled(run, found, width).distilled)
     # from the first look at the set on: nobody evaluates or replaces labels meanwhile
     with held(run.folder, "relabel"), writing_to(run.folder, _MEND):
-        distilled, about = _labelled(run, found, width)
-        RunFolder(run.folder).write_soft_labels(distilled, about)
-    return replace(run, distilled=distilled)
+        labelled = _labelled(run, found, width)
+        kept = None if labelled.codes is None else labelled.codes.kept
+        RunFolder(run.folder).write_soft_labels(labelled.distilled, labelled.about, kept)
+    return replace(run, distilled=labelled.distilled)
 
 
-def _labelled(run: Run, teacher: Teacher, bits: Bits) -> tuple[DistilledSet, dict[str, Any]]:
-    """Return the set with a teacher's probabilities, and what is to say of them."""
+@dataclass(frozen=True)
+class _Labelled:
+    """A set with a teacher's probabilities.
+
+    Args:
+        distilled: the set.
+        about: what is to say of them, as JSON.
+        codes: what is stored of them, where it is no float32.
+    """
+
+    distilled: DistilledSet
+    about: dict[str, Any]
+    codes: LabelCodes | None = None
+
+
+def _labelled(run: Run, teacher: Teacher, bits: Bits) -> _Labelled:
+    """Return the set with a teacher's probabilities."""
     distilled, device = run.distilled, open_device(run.config.device)
     soft = teacher.to(device).probabilities(distilled.images.to(device)).float().cpu()
     agreement = (soft.argmax(dim=1) == distilled.labels).double().mean()
-    if bits < FLOAT_BITS:
-        soft, needed = rounded_probabilities(soft, bits)
-        distilled = replace(distilled, soft_labels=soft, label_bits=needed)
-    else:
-        distilled = replace(distilled, soft_labels=soft, label_bits=None)
+    codes = LabelCodes.of(soft, bits) if bits < FLOAT_BITS else None
+    if codes is not None:
+        soft = codes.probabilities
+    told = None if codes is None else codes.size
+    distilled = replace(distilled, soft_labels=soft, label_bits=told)
     about = {
         "floats": distilled.label_floats,
         "bits": distilled.storage.labels.bits,
+        "bits_each": bits,
         "agreement": round(float(agreement), 4),
         "teacher": teacher.provenance,
     }
-    return distilled, about
+    return _Labelled(distilled, about, codes)

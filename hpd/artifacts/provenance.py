@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpd.artifacts.run_folder import CONFIG, MANIFEST, settled
+from hpd.artifacts.relabels import settled
+from hpd.artifacts.run_folder import CONFIG, MANIFEST
 from hpd.errors import RunError
 from hpd.files import parse_json
 from hpd.yaml_text import read_yaml

@@ -14,8 +14,9 @@ from hpd.artifacts.checkpoints import CheckpointFolder
 from hpd.artifacts.distilled import FILE_NAME, DistilledSet
 from hpd.artifacts.evaluations import records_of, with_record
 from hpd.artifacts.ledger import Ledger
-from hpd.artifacts.pictures import grid, png_bytes, write_image_folder
+from hpd.artifacts.pictures import grid, png_bytes, worth_looking_at, write_image_folder
 from hpd.artifacts.places import check_free
+from hpd.artifacts.relabels import NEXT, has_label_codes, settled, write_label_codes
 from hpd.artifacts.stages import SavedStage, read_stage
 from hpd.errors import RunError
 from hpd.files import (
@@ -41,8 +42,6 @@ GRID, IMAGES, CHECKPOINTS, CODES = "grid.png", "images", "checkpoints", "codes.s
 FORMAT = 1
 # the set on its way; named like what `remove_leftovers` sweeps up after a kill
 _DRAFT = f".{FILE_NAME}.relabels.part"
-# in a manifest: what changes in it once the set is there whose hash stands here
-_NEXT = "next"
 _AGAIN = "`hpd distill CONFIG --out DIR --resume` writes again what was changed or is missing."
 _logger = logging.getLogger(__name__)
 
@@ -208,7 +207,9 @@ class RunFolder:
         write_json(self.path / MANIFEST, sealed({"format": FORMAT, **manifest, "files": files}))
         self.checkpoints.keep(1)
 
-    def write_soft_labels(self, distilled: DistilledSet, about: Mapping[str, Any]) -> None:
+    def write_soft_labels(
+        self, distilled: DistilledSet, about: Mapping[str, Any], codes: State | None = None
+    ) -> None:
         """Write the set of a finished run again, now with soft labels, and its manifest.
 
         Two files cannot be replaced at once, so the manifest announces the new set first, and
@@ -217,6 +218,8 @@ class RunFolder:
         Args:
             distilled: the same images and labels.
             about: where the soft labels come from, as JSON.
+            codes: what is stored of them, where that is no float32: a file whose name tells its
+                content, so that the one before stays until the manifest no longer names it.
 
         Raises:
             RunError: if the set there is not as it was written; see `read_manifest`.
@@ -224,16 +227,24 @@ class RunFolder:
         self.check_whole(FILE_NAME)
         remove_leftovers(self.path)
         manifest = self.read_manifest()
-        files = {**manifest.get("files", {}), FILE_NAME: distilled.save(self.path / _DRAFT)}
+        files = {n: d for n, d in manifest.get("files", {}).items() if not has_label_codes(n)}
+        about = dict(about)
+        if codes is not None:
+            about["codes"] = name = write_label_codes(self.path, codes)
+            files[name] = digest_file(self.path / name)
+        files[FILE_NAME] = distilled.save(self.path / _DRAFT)
         storage = distilled.storage.as_json()
-        changed = {"storage": storage, "soft_labels": dict(about), "files": files}
-        write_json(self.path / MANIFEST, sealed({**manifest, _NEXT: changed}))
+        changed = {"storage": storage, "soft_labels": about, "files": files}
+        write_json(self.path / MANIFEST, sealed({**manifest, NEXT: changed}))
         (self.path / _DRAFT).replace(self.path / FILE_NAME)
         write_json(self.path / MANIFEST, sealed({**manifest, **changed}))
+        for path in self.path.iterdir():
+            if has_label_codes(path.name) and path.name not in files:
+                path.unlink()
 
     def write_pictures(self, distilled: DistilledSet) -> None:
-        """Write `images` and `grid.png`."""
-        write_image_folder(distilled, self.path / IMAGES)
+        """Write `images`, of very many the first of each class, and `grid.png`."""
+        write_image_folder(worth_looking_at(distilled), self.path / IMAGES)
         write_bytes(self.path / GRID, png_bytes(grid(distilled)))
 
     def write_cost(self, cost: Mapping[str, float]) -> None:
@@ -383,17 +394,3 @@ class RunFolder:
     def _digest(self, name: str) -> str | None:
         path = self.path / name
         return digest_file(path) if path.is_file() else None
-
-
-def settled(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest of the set that is there, of two that `write_soft_labels` told of.
-
-    Args:
-        folder: of the run.
-        manifest: what its manifest holds.
-    """
-    rest, path = dict(manifest), folder / FILE_NAME
-    changed = rest.pop(_NEXT, None)
-    if changed is None or not path.is_file():
-        return rest
-    return {**rest, **changed} if digest_file(path) == changed["files"][FILE_NAME] else rest

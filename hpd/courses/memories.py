@@ -15,13 +15,13 @@ from hpd.config import RunSettings, load_config
 from hpd.data import ImageSet
 from hpd.engine import SELECTORS, OptimizerSettings, SelectorSettings
 from hpd.errors import ConfigError
-from hpd.evaluation.coresets import SELECTIONS
 from hpd.objectives import OBJECTIVES, ObjectiveSettings
 from hpd.registry import Registry, Settings
 from hpd.rng import Streams
 from hpd.sources import SOURCES, SourceSettings
 from hpd.students import STUDENTS, StudentSettings, TrainingSettings, in_batches, train_student
 from hpd.students.convnet import ConvNetSettings
+from hpd.students.coresets import SELECTIONS
 from hpd.students.schedule import HardTraining
 
 _SECTIONS = ("source", "objective", "optimizer", "selection")

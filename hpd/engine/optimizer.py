@@ -61,6 +61,8 @@ class OptimizerSettings(Settings):
             {"params": [tensor], "lr": lr}
             for tensor, lr in zip(tensors, lrs or self.learning_rates(groups), strict=True)
         ]
+        # torch wants a group even where there is nothing to optimise
+        options = options or [{"params": [], "lr": 0.0}]
         if self.kind == "sgd":
             return torch.optim.SGD(options, momentum=self.momentum)
         return torch.optim.Adam(options, betas=(self.momentum, self.beta2))

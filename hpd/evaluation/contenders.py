@@ -13,11 +13,11 @@ from generators import Prior
 from hpd.artifacts import DistilledSet
 from hpd.data import Dataset, Images, ImageSet
 from hpd.errors import ConfigError
-from hpd.evaluation.coresets import SELECTIONS, Selection
 from hpd.evaluation.settings import EvaluationSettings, LabelKind
 from hpd.rng import Streams
 from hpd.storage import FLOAT_BITS, PIXEL_BITS, Amount, Storage
 from hpd.students import TrainingSettings
+from hpd.students.coresets import SELECTIONS, Selection
 
 
 def operations(training: TrainingSettings) -> list[str]:
@@ -192,6 +192,8 @@ def _affordable_samples(given: Materials, settings: EvaluationSettings) -> int:
     labels = given.classes if settings.labels_of_baselines == "soft" else 0
     kept = given.distilled.storage
     floats = kept.images.floats + kept.labels.floats
+    if given.prior.counted:
+        floats -= given.prior.generator_floats
     count = floats // given.classes // (given.prior.sample_floats + labels)
     return max(min(count, settings.prior_limit or count), 1)
 
@@ -274,7 +276,10 @@ def of_prior(
 
     count = per_class * train.num_classes
     latents = Amount(count * prior.sample_floats, prior.sample_bits(count))
-    storage = Storage(latents, generator=Amount.of(prior.generator_floats, FLOAT_BITS))
+    generator = Amount.of(prior.generator_floats, FLOAT_BITS)
+    storage = Storage(latents, generator=generator)
+    if prior.counted:
+        storage = Storage(latents + generator)
     return Contender(name, draw, training, float(per_class), storage)
 
 

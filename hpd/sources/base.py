@@ -69,7 +69,12 @@ class SourceSettings(Settings):
             raise ConfigError("the source takes no generator", got=kind, expected="gan")
         if self.learnt_labels is not None:
             source = self.learnt_labels.around(source, train.num_classes)
-        return source if self.storage is None else self.storage.around(source)
+        return source if self.codec is None else self.codec.around(source)
+
+    @property
+    def codec(self) -> StorageSettings | None:
+        """By what it is stored; None: its numbers as they are, of which only images are kept."""
+        return self.storage
 
     def on(self, generator: str) -> Self:
         """Return the options with another generator, by name or folder.

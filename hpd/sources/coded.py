@@ -22,6 +22,7 @@ from hpd.sources.around import AroundImages
 from hpd.sources.learnt_labels import NAME as LABELS
 from hpd.sources.learnt_labels import WithLearntLabels
 from hpd.sources.rows import rows_of
+from hpd.storage import FLOAT_BITS
 from hpd.typing import (
     ParameterGroup,
     Pullback,
@@ -33,6 +34,8 @@ from hpd.typing import (
 
 IMAGES = "images"
 """Name of what is stored by a source that keeps its images."""
+GENERATOR = "generator."
+"""What the names of a generator's weights begin with, where they are stored."""
 _CODE, _LOW, _STEP = "code.", "code_low.", "code_step."
 
 
@@ -49,6 +52,19 @@ class StorageSettings(Codec):
     label_bits: Bits | None = Field(
         None, description="of each probability of a label that is learnt; null: as `bits`"
     )
+    generator_bits: Bits = Field(
+        16, description="of each weight of a generator that is of the set (count_generator)"
+    )
+
+    @property
+    def of_labels(self) -> Codec:
+        """By what labels that are learnt are stored."""
+        return Codec(bits=self.bits if self.label_bits is None else self.label_bits)
+
+    @property
+    def of_generator(self) -> Codec:
+        """By what a generator's weights are stored."""
+        return Codec(bits=self.generator_bits, per=self.per)
 
     def around(self, source: Source) -> Coded:
         """Return a source whose numbers are stored in so many bits.
@@ -98,10 +114,9 @@ class Coded(AroundImages):
     def stored_bits(self) -> int:
         """Bits of what the images are had again from: codes, filled up to bytes, and scales."""
         stored = stored_of(self.inner)
-        shapes = (
-            [self._image_shape()] if stored is None else [value.shape for value in stored.values()]
-        )
-        return sum(self._settings.bits_for(shape) for shape in shapes)
+        if stored is None:
+            return self._settings.bits_for(self._image_shape())
+        return sum(self._codec(name).bits_of(value) for name, value in stored.items())
 
     @property
     def label_bits(self) -> int:
@@ -116,7 +131,9 @@ class Coded(AroundImages):
 
     @property
     def stages(self) -> Sequence[Stage]:
-        """Those of the source inside, the last one in two parts."""
+        """Those of the source inside, the last one in two parts where anything is rounded."""
+        if not self._rounds:
+            return self.inner.stages
         *before, last = self.inner.stages
         first = round(self._settings.start * last.steps)
         name = f"{last.name}, {self._settings.bits} bits"
@@ -125,15 +142,25 @@ class Coded(AroundImages):
 
     def enter(self, stage: int) -> Sequence[ParameterGroup]:
         """Enter a stage of the source inside; in the last one, fit the scales instead."""
-        if stage < len(self.stages) - 1:
+        last = stage == len(self.stages) - 1
+        if not (last and self._rounds):
             self._groups = self.inner.enter(stage)
-        else:
+        if last:
             self._scales = {n: self._codec(n).fit(v) for n, v in self._values().items()}
         return self._groups
 
     def _codec(self, name: str) -> Codec:
         """Return by what a tensor is stored."""
-        return self._settings
+        return self._settings.of_generator if name.startswith(GENERATOR) else self._settings
+
+    @property
+    def _rounds(self) -> bool:
+        """Whether any number is not stored as it is."""
+        stored = stored_of(self.inner)
+        names = (
+            [IMAGES] if stored is None else [n for n, v in stored.items() if v.is_floating_point()]
+        )
+        return any(self._codec(name).bits < FLOAT_BITS for name in names)
 
     def _live(self) -> Mapping[str, Tensor]:
         """Return the tensors that are rounded where they are."""
@@ -176,7 +203,7 @@ class Coded(AroundImages):
         """Return images, from rounded values in the last stage, and their pullback."""
         with self._rounded():
             images, pull = self.inner.render(indices)
-        if IMAGES in self._scales:
+        if IMAGES in self._scales and self._rounds:
             images = self._settings.rounded(images, self._scale_of_images(indices))
 
         def pullback(image_grad: Tensor) -> None:
@@ -196,7 +223,7 @@ class Coded(AroundImages):
     @contextmanager
     def _rounded(self) -> Iterator[None]:
         """Put rounded values in the place of those that are optimised, for a while."""
-        live = self._live() if self._scales else {}
+        live = self._live() if self._scales and self._rounds else {}
         before = {name: tensor.detach().clone() for name, tensor in live.items()}
         try:
             for name, tensor in live.items():
@@ -277,10 +304,11 @@ class CodedWithLabels(Coded):
         return self._codec(LABELS).bits_for(self.inner.logits.shape)
 
     def _codec(self, name: str) -> Codec:
-        own = self._settings
-        if name != LABELS:
-            return own
-        return Codec(bits=own.bits if own.label_bits is None else own.label_bits)
+        return self._settings.of_labels if name == LABELS else super()._codec(name)
+
+    @property
+    def _rounds(self) -> bool:
+        return super()._rounds or self._settings.of_labels.bits < FLOAT_BITS
 
     def _live(self) -> Mapping[str, Tensor]:
         return {**super()._live(), LABELS: self.inner.logits}

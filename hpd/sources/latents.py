@@ -7,17 +7,19 @@ images, and the generator is needed again.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from generators import Generator, Prior, StoredGenerator, read_generator
-from hpd.codecs import Codec
+from generators.seeds import z_of_seeds
 from hpd.data import ImageSet
 from hpd.device import Precision
 from hpd.errors import ConfigError, RunError
@@ -27,16 +29,16 @@ from hpd.rng import Streams
 from hpd.sources.base import SOURCES, ChunkedSettings
 from hpd.sources.batches import draw_batch
 from hpd.sources.class_matching import GeneratorClasses, match_classes
+from hpd.sources.coded import GENERATOR, StorageSettings
 from hpd.sources.gan import check_fit, prior_of, ready
+from hpd.sources.latent_budget import Costs, images_within, weight_shapes
+from hpd.sources.latent_pools import Pool, Samples
 from hpd.sources.rendering import render_in_chunks
 from hpd.sources.rows import as_leaf, rows_of
-from hpd.storage import FLOAT_BITS
 from hpd.students.teachers import Teacher, read_teacher
 from hpd.typing import ParameterGroup, Pullback, Source, Stage, State, Step
 
-Space = Literal["z", "w", "ws"]
-# draws for each image that a teacher is to agree with, at most
-_MOST_DRAWS = 50
+Space = Literal["seed", "z", "w", "ws"]
 
 
 @SOURCES.register("latents")
@@ -47,8 +49,9 @@ class LatentsSettings(ChunkedSettings):
     generator_classes: GeneratorClasses = None
     store: Space = Field(
         "z",
-        description="what is stored and optimised: z, before the mapping; w, after it; or ws, one w"
-        " for each layer",
+        description="what is stored and optimised: z, before the mapping; w, after it; ws, one w"
+        " for each layer; or seed, a number of 32 bits from which z is drawn, which nothing"
+        " optimises",
     )
     budget_images: int = Field(
         1, ge=1, description="floats to store, as the images a class that would take as many"
@@ -67,17 +70,24 @@ class LatentsSettings(ChunkedSettings):
         description="bits that are left free for a label of each image, which `hpd relabel` gives",
     )
     count_generator: bool = Field(
-        False, description="the generator's own floats are of the budget, too"
+        False,
+        description="the generator's own weights are of the set: counted, stored in"
+        " storage.generator_bits, of the budget",
     )
+    learn_generator: Annotated[bool, Only("count_generator")] = Field(
+        False, description="they are optimised as well"
+    )
+    lr_generator: Annotated[float, Only("learn_generator")] = Field(1e-4, gt=0)
     images_per_class: Annotated[int | None, Field(ge=1)] = Field(
         None, description="images to give; null: all that the budget holds"
     )
-    pool: Literal["all", "agreeing"] = Field(
+    pool: Pool = Field(
         "all",
         description="which samples it starts from; agreeing: those that the teacher takes for what"
-        " they are to be",
+        " they are to be; herding: of eight times as many those whose mean features, as the"
+        " teacher has them, come nearest to those of real images",
     )
-    teacher: Annotated[str | None, Only("pool", "agreeing")] = Field(
+    teacher: Annotated[str | None, Only("pool", "agreeing", "herding")] = Field(
         None, description="folder of `hpd squeeze`"
     )
     truncation_psi: float = Field(1.0, ge=0, le=1, description="1 for no truncation")
@@ -85,10 +95,28 @@ class LatentsSettings(ChunkedSettings):
         16, description="most images of a class in one step, drawn at random; null: all"
     )
     steps: int = Field(100, ge=0, description="of the latents; 0: samples as they are")
-    lr: float = Field(0.02, gt=0)
+    lr: Annotated[float, Only("store", "z", "w", "ws")] = Field(0.02, gt=0)
     precision: Precision = Field(
         "float32", description="what the generator computes in; auto: bfloat16 where it is fast"
     )
+
+    @property
+    def optimises(self) -> bool:
+        """Whether there is anything to optimise: seeds are what they are."""
+        learns = self.learn_generator or self.learnt_labels is not None
+        return learns or self.store != "seed"
+
+    @model_validator(mode="after")
+    def _optimises_something(self) -> Self:
+        fields = type(self).model_fields
+        idle = [n for n in ("steps", "batch_images") if getattr(self, n) != fields[n].default]
+        if not self.optimises and idle and self.steps:
+            raise ConfigError(
+                f"{idle[0]} does nothing where seeds are stored",
+                expected="store z, w or ws, learn_generator, or learnt_labels",
+                option=idle[0],
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_one_budget(self) -> Self:
@@ -112,22 +140,19 @@ class LatentsSettings(ChunkedSettings):
         self, stored: StoredGenerator, train: ImageSet, device: torch.device, streams: Streams
     ) -> Source:
         """Return the source on a generator in memory; see `build`."""
+        if self.count_generator:
+            # its weights are of the set: rounded, perhaps learnt, and those of this set alone
+            stored = replace(stored, generator=copy.deepcopy(stored.generator))
         generator = ready(stored, self.precision, device)
         check_fit(generator.spec, train, stored.name)
         per_class = self.count(generator, train)
         matched = match_classes(generator.spec, train.classes, self.generator_classes)
-        teacher = None
-        if self.pool == "agreeing":
-            if self.teacher is None:
-                fix = "Name the folder of one: source.teacher."
-                raise ConfigError("agreeing samples need a teacher", fix=fix)
-            teacher = read_teacher(self.teacher)
-            teacher.check_fits(train.image_shape, train.classes)
-            teacher = teacher.to(device)
-        draws = _Draws(generator, self.truncation_psi, self.chunk_images, teacher)
-        z = torch.cat(
+        samples = Samples(
+            generator, self.truncation_psi, self.chunk_images, self.pool, self._judge(train, device)
+        )
+        seeds = torch.cat(
             [
-                draws.of_class(c, label, per_class, streams.fork("latents", c))
+                samples.of_class(c, label, per_class, train, streams.fork("latents", c))
                 for c, label in enumerate(told("drawing samples", matched))
             ]
         )
@@ -135,8 +160,23 @@ class LatentsSettings(ChunkedSettings):
         known = None
         if None not in matched:
             known = torch.tensor(matched, device=device)
-        latents = _started(generator, z, known, labels, self)
+        latents = _started(generator, seeds, known, labels, self)
         return LatentSource(stored, latents, labels, known, train.num_classes, self, streams)
+
+    def _judge(self, train: ImageSet, device: torch.device) -> Teacher | None:
+        """Return the teacher that chooses samples, None where all are taken.
+
+        Raises:
+            ConfigError: if there is none, or it is of other images.
+        """
+        if self.pool == "all":
+            return None
+        if self.teacher is None:
+            fix = "Name the folder of one: source.teacher."
+            raise ConfigError(f"source.pool={self.pool} needs a teacher", fix=fix)
+        teacher = read_teacher(self.teacher)
+        teacher.check_fits(train.image_shape, train.classes)
+        return teacher.to(device)
 
     def count(self, generator: Generator, train: ImageSet) -> int:
         """Return the images to give in each class: what the budget leaves room for, at most.
@@ -144,43 +184,23 @@ class LatentsSettings(ChunkedSettings):
         Raises:
             ConfigError: if there is no such number.
         """
-        numbers, classes = _numbers(generator, self.store), train.num_classes
-        own = generator.floats if self.count_generator else 0
-        if self.budget_bits is not None:
-            most, budget = self._in_bits(numbers, classes, own), f"{self.budget_bits:,} bits"
-        else:
-            images = self.budget_images * math.prod(train.image_shape) * classes
-            floats = self.budget_floats or images
-            most, budget = (floats - own) // (classes * numbers), f"{floats:,} floats"
-        wanted = most if self.images_per_class is None else self.images_per_class
-        if not 0 < wanted <= most:
-            counted = f" beside a generator of {own:,} floats" if own else ""
-            raise ConfigError(
-                "the latents do not fit the budget",
-                got=f"{max(wanted, 1)} images a class of {numbers} numbers{counted}",
-                expected=f"at most {budget}",
-                fix="Raise the budget, lower source.storage.bits, or take fewer images.",
-            )
-        return wanted
+        costs = Costs(
+            _numbers(generator, self.store),
+            self.store == "seed",
+            train.num_classes,
+            self.codec,
+            self.learnt_labels is not None,
+            self.label_room,
+            weight_shapes(generator) if self.count_generator else (),
+        )
+        images = self.budget_images * math.prod(train.image_shape) * train.num_classes
+        floats = self.budget_floats or images
+        return images_within(costs, floats, self.budget_bits, self.images_per_class)
 
-    def _in_bits(self, numbers: int, classes: int, generator: int) -> int:
-        """Return the most images a class that `budget_bits` hold."""
-        assert self.budget_bits is not None
-        codec = self.storage or Codec(bits=32)
-        learnt = 0
-        if self.learnt_labels is not None:
-            own = None if self.storage is None else self.storage.label_bits
-            learnt = classes * (own or codec.bits)
-        left = self.budget_bits - FLOAT_BITS * generator - (2 * FLOAT_BITS if learnt else 0)
-
-        def needed(per_class: int) -> int:
-            count = per_class * classes
-            return codec.bits_for((count, numbers)) + count * (learnt + self.label_room)
-
-        most = max(left, 0) // (classes * (numbers * codec.bits + learnt + self.label_room))
-        while most and needed(most) > left:
-            most -= 1
-        return most
+    @property
+    def codec(self) -> StorageSettings:
+        """In how many bits numbers are stored: what is stored is always kept beside the images."""
+        return self.storage or StorageSettings(bits=32)
 
     def on(self, generator: str) -> Self:
         """Return the options with another generator; see `SourceSettings.on`."""
@@ -197,70 +217,28 @@ class LatentsSettings(ChunkedSettings):
 
     def prior(self, train: ImageSet, stored: StoredGenerator | None = None) -> Prior | None:
         """Return the generator and its classes; see `SourceSettings.prior`."""
-        return prior_of(stored or read_generator(self.generator), train, self.generator_classes)
-
-
-class _Draws:
-    """Samples of a generator, those that a teacher agrees with where there is one."""
-
-    def __init__(
-        self, generator: Generator, psi: float, chunk_images: int, teacher: Teacher | None
-    ) -> None:
-        self._generator, self._psi = generator, psi
-        self._chunk, self._teacher = chunk_images, teacher
-
-    @torch.no_grad()
-    def of_class(self, number: int, label: int | None, count: int, streams: Streams) -> Tensor:
-        """Return z of samples [count, z_dim].
-
-        Args:
-            number: of the class of the data.
-            label: class of the generator, None for one without.
-            count: how many.
-            streams: of this class.
-
-        Raises:
-            ConfigError: if the teacher agrees with too few.
-        """
-        found, taken = [], 0
-        for part in range(_MOST_DRAWS):
-            rng = streams.generator("z", part)
-            z = torch.randn(count, self._generator.spec.z_dim, generator=rng)
-            z = z.to(next(self._generator.parameters()))
-            kept = z if self._teacher is None else z[self._agrees(z, number, label)]
-            found.append(kept)
-            taken += len(kept)
-            if taken >= count:
-                return torch.cat(found)[:count]
-        raise ConfigError(
-            f"the teacher takes too few samples for class {number}",
-            got=f"{taken} of {_MOST_DRAWS * count:,}",
-            expected=f"{count:,}",
-            fix="Take another teacher, or source.pool=all.",
-        )
-
-    def _agrees(self, z: Tensor, number: int, label: int | None) -> Tensor:
-        assert self._teacher is not None
-        answers = []
-        for part in z.split(self._chunk):
-            labels = None if label is None else torch.full((len(part),), label, device=z.device)
-            ws = self._generator.map(part, labels, truncation_psi=self._psi)
-            images = ((self._generator(ws) + 1) / 2).clamp(0, 1).float()
-            answers.append(self._teacher.probabilities(images).argmax(dim=1) == number)
-        return torch.cat(answers)
+        prior = prior_of(stored or read_generator(self.generator), train, self.generator_classes)
+        if prior is None:
+            return None
+        return replace(prior, seeded=self.store == "seed", counted=self.count_generator)
 
 
 def _numbers(generator: Generator, store: Space) -> int:
     """Return how many numbers are stored of an image."""
     spec = generator.spec
-    return {"z": spec.z_dim, "w": spec.w_dim, "ws": spec.num_ws * spec.w_dim}[store]
+    numbers = {"seed": 1, "z": spec.z_dim, "w": spec.w_dim, "ws": spec.num_ws * spec.w_dim}
+    return numbers[store]
 
 
 @torch.no_grad()
 def _started(
-    generator: Generator, z: Tensor, known: Tensor | None, labels: Tensor, options: LatentsSettings
-) -> Tensor:
+    generator: Generator, seeds: Tensor, known: Tensor | None, labels: Tensor,
+    options: LatentsSettings,
+) -> Tensor:  # fmt: skip
     """Return the latents of samples [N, ...] in the space that is stored."""
+    if options.store == "seed":
+        return seeds.to(labels.device)
+    z = z_of_seeds(seeds, generator.spec.z_dim).to(next(generator.parameters()))
     if options.store == "z":
         return z
     own = None if known is None else known[labels].split(options.chunk_images)
@@ -278,7 +256,7 @@ class LatentSource:
 
     Args:
         stored: the generator, frozen, on the device.
-        latents: z [N, z_dim], w [N, D] or ws [N, num_ws, D].
+        latents: seeds [N], int64, z [N, z_dim], w [N, D] or ws [N, num_ws, D].
         labels: class of the data of each [N].
         known: class of the generator for each class of the data; None: it has none.
         num_classes: of the data.
@@ -291,24 +269,38 @@ class LatentSource:
         num_classes: int, settings: LatentsSettings, streams: Streams,
     ) -> None:  # fmt: skip
         self._stored, self.generator = stored, stored.generator
-        self.latents, self.labels = as_leaf(latents), labels
+        self._settings = settings
+        self.latents, self.labels = self._leaf(latents), labels
         self._known, self._num_classes = known, num_classes
-        self._settings, self._streams = settings, streams
+        self._streams = streams
+        for weight in self._weights.values():
+            weight.requires_grad_(settings.learn_generator)
+
+    def _leaf(self, latents: Tensor) -> Tensor:
+        # seeds are whole numbers: nothing is optimised
+        return latents if self._settings.store == "seed" else as_leaf(latents)
+
+    @property
+    def _weights(self) -> Mapping[str, nn.Parameter]:
+        """The generator's parameters, where they are of the set."""
+        if not self._settings.count_generator:
+            return {}
+        return {GENERATOR + name: value for name, value in self.generator.named_parameters()}
 
     @property
     def stored_floats(self) -> int:
-        """Number of values in the latents."""
-        return self.latents.numel()
+        """Number of values in the latents, and in the generator where it is of the set."""
+        return sum(value.numel() for value in self.stored.values())
 
     @property
     def generator_floats(self) -> int:
-        """Parameters of the generator, without which there are no images."""
-        return self.generator.floats
+        """Parameters of the generator outside of the set, without which there are no images."""
+        return 0 if self._settings.count_generator else self.generator.floats
 
     @property
     def stored(self) -> Mapping[str, Tensor]:
-        """The latents; see `Stores`."""
-        return {self._settings.store: self.latents}
+        """The latents, and the generator where it is of the set; see `Stores`."""
+        return {self._settings.store: self.latents, **self._weights}
 
     @property
     def provenance(self) -> Mapping[str, object]:
@@ -317,8 +309,9 @@ class LatentSource:
 
     @property
     def stages(self) -> Sequence[Stage]:
-        """One stage."""
-        return (Stage(self._settings.store, self._settings.steps),)
+        """One stage; without steps where nothing is optimised."""
+        options = self._settings
+        return (Stage(options.store, options.steps if options.optimises else 0),)
 
     def enter(self, stage: int) -> Sequence[ParameterGroup]:
         """Return the latents."""
@@ -327,8 +320,13 @@ class LatentSource:
         return self._groups()
 
     def _groups(self) -> Sequence[ParameterGroup]:
-        options = self._settings
-        return (ParameterGroup(options.store, (self.latents,), options.lr, self.labels),)
+        options, groups = self._settings, []
+        if options.store != "seed":
+            groups.append(ParameterGroup(options.store, (self.latents,), options.lr, self.labels))
+        if options.learn_generator:
+            weights = tuple(self._weights.values())
+            groups.append(ParameterGroup("generator", weights, options.lr_generator))
+        return groups
 
     @property
     def owned(self) -> Mapping[str, Tensor]:
@@ -338,12 +336,13 @@ class LatentSource:
     def narrow(self, classes: Tensor) -> Sequence[ParameterGroup]:
         """Keep the images of some classes; see `Shardable`."""
         own = rows_of(self.labels, classes)
-        self.labels, self.latents = self.labels[own], as_leaf(self.latents[own])
+        self.labels, self.latents = self.labels[own], self._leaf(self.latents[own])
         return self._groups()
 
     def widen(self, state: State, labels: Tensor) -> None:
         """Be whole again; see `Shardable`."""
-        self.labels, self.latents = labels, as_leaf(state[self._settings.store])
+        self.labels, self.latents = labels, self._leaf(state[self._settings.store])
+        self.load_state(state)
 
     def batch(self, step: Step) -> Tensor:
         """Return random images of this step, as many of every class; see `DrawsBatches`."""
@@ -356,6 +355,9 @@ class LatentSource:
 
     def _decode(self, indices: Tensor) -> Tensor:
         latents, store = self.latents[indices], self._settings.store
+        if store == "seed":
+            z = z_of_seeds(latents.cpu(), self.generator.spec.z_dim)
+            latents, store = z.to(next(self.generator.parameters())), "z"
         if store == "z":
             own = None if self._known is None else self._known[self.labels[indices]]
             ws = self.generator.map(latents, own, truncation_psi=self._settings.truncation_psi)
@@ -365,10 +367,11 @@ class LatentSource:
         return (self.generator(ws) + 1) / 2
 
     def state(self) -> State:
-        """Return a clone of the latents."""
-        return {self._settings.store: self.latents.detach().clone()}
+        """Return clones of what is stored."""
+        return {name: value.detach().clone() for name, value in self.stored.items()}
 
     @torch.no_grad()
     def load_state(self, state: State) -> None:
-        """Restore the latents."""
-        self.latents.copy_(state[self._settings.store])
+        """Restore what is stored."""
+        for name, value in self.stored.items():
+            value.copy_(state[name])

@@ -169,6 +169,10 @@ class Teacher:
         """Return its soft labels [N, K], without gradient, of images [N, C, H, W] in [0, 1]."""
         return in_batches(lambda part: self.network(self.normalise(part)).softmax(dim=1), images)
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Return what its head reads [N, E], without gradient, of images as `probabilities`."""
+        return in_batches(lambda part: self.network.embed(self.normalise(part)), images)
+
     def check_fits(self, image_shape: ImageShape, classes: Sequence[str]) -> None:
         """Check that it knows the images and classes of a data set.
 

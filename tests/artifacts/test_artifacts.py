@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hpd.artifacts import DistilledSet, RunFolder
+from hpd.artifacts import DistilledSet, RunFolder, pictures
 from hpd.artifacts.pictures import folder_names, grid, png_bytes
+from hpd.data import Normalisation
 from hpd.errors import RunError
 from hpd.files import write_bytes
 
@@ -84,3 +85,15 @@ def test_files_are_whole_or_as_before(tmp_path, monkeypatch):
         write_bytes(path, b"after")
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_very_many_images_the_first_of_each_class_are_drawn(monkeypatch, tmp_path):
+    monkeypatch.setattr(pictures, "_MOST_PICTURES", 6)
+    shape = torch.linspace(0, 1, 12).reshape(12, 1, 1, 1).expand(12, 1, 4, 4).contiguous()
+    labels = torch.arange(3).repeat(4)
+    whole = DistilledSet(shape, labels, ("a", "b", "c"), Normalisation((0.0,), (1.0,)), 12)
+    some = pictures.worth_looking_at(whole)
+    assert some.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert torch.equal(some.images, shape[[0, 3, 1, 4, 2, 5]])
+    monkeypatch.setattr(pictures, "_MOST_PICTURES", 12)
+    assert pictures.worth_looking_at(whole) is whole

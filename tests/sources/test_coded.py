@@ -59,8 +59,12 @@ def test_every_source_gives_its_images_again_from_its_codes(
     storage = {"bits": bits, "per": per, "start": 0.5}
     source, settings = build(kind, images, source_settings, storage)
     *before, last = source.stages
-    assert (before[-1].steps, last.steps) == (2, 2)
-    assert last.final and not any(stage.final for stage in before)
+    if bits == 32:
+        # as they are: there is nothing to round
+        assert last.steps == 4 and not last.final
+    else:
+        assert (before[-1].steps, last.steps) == (2, 2)
+        assert last.final and not any(stage.final for stage in before)
     to_the_end(source)
     rendered, codes = render_all(source), source.codes()
     assert isinstance(source, StoresBits)
@@ -128,7 +132,7 @@ def test_fewer_bits_lose_more(images, source_settings):
         source, _ = build("pixel", images, source_settings, {"bits": bits, "start": 0.5})
         source.enter(0)
         assert torch.equal(render_all(source), wanted)
-        source.enter(1)
+        source.enter(len(source.stages) - 1)
         errors.append(float((render_all(source) - wanted).square().mean()))
     assert errors[0] == 0 < errors[1] < errors[2] < errors[3] < errors[4]
     # the gain of eight bits: as large an error as a step of 1/255 makes at most

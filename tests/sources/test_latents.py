@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from conftest import CPU, SMALL_STUDENT, SMALL_TEACHER, tiny_generator
 
 import hpd
 from generators import Prior, StoredGenerator, read_generator
+from generators.seeds import draw_seeds, z_of_seeds
 from hpd.codecs import Codec
 from hpd.engine.rendered import render_all
 from hpd.errors import ConfigError, RunError
@@ -33,10 +36,10 @@ def spec(generator_folder):
 
 
 def numbers(spec, store):
-    return {"z": spec.z_dim, "w": spec.w_dim, "ws": spec.num_ws * spec.w_dim}[store]
+    return {"seed": 1, "z": spec.z_dim, "w": spec.w_dim, "ws": spec.num_ws * spec.w_dim}[store]
 
 
-@pytest.mark.parametrize("store", ["z", "w", "ws"])
+@pytest.mark.parametrize("store", ["seed", "z", "w", "ws"])
 def test_a_budget_of_floats_is_used_to_the_last_image(build, spec, store):
     each = numbers(spec, store)
     for options, floats in [({}, 192), ({"budget_images": 3}, 576), ({"budget_floats": 400}, 400)]:
@@ -45,10 +48,11 @@ def test_a_budget_of_floats_is_used_to_the_last_image(build, spec, store):
         assert counts.tolist() == [int(counts[0])] * 3
         assert source.stored_floats == len(source.labels) * each <= floats
         assert source.stored_floats + 3 * each > floats
+        assert source.stored_bits == 32 * source.stored_floats
     assert len(build(store=store, images_per_class=1).labels) == 3
 
 
-@pytest.mark.parametrize("store", ["z", "ws"])
+@pytest.mark.parametrize("store", ["seed", "z", "ws"])
 @pytest.mark.parametrize("storage", [None, {"bits": 2}, {"bits": 4, "per": "row"}, {"bits": 8}])
 @pytest.mark.parametrize("label_room", [0, 12])
 def test_a_budget_of_bits_is_used_to_the_last_image(build, spec, store, storage, label_room):
@@ -57,12 +61,12 @@ def test_a_budget_of_bits_is_used_to_the_last_image(build, spec, store, storage,
     codec = Codec(bits=32) if storage is None else Codec(**storage)
 
     def needed(per_class):
-        return codec.bits_for((3 * per_class, each)) + 3 * per_class * label_room
+        own = 96 * per_class if store == "seed" else codec.bits_for((3 * per_class, each))
+        return own + 3 * per_class * label_room
 
     per_class = len(source.labels) // 3
     assert needed(per_class) <= budget < needed(per_class + 1)
-    if storage is not None:
-        assert source.stored_bits == needed(per_class) - 3 * per_class * label_room
+    assert source.stored_bits == needed(per_class) - 3 * per_class * label_room
 
 
 def test_labels_that_are_learnt_are_of_the_budget_of_bits(build):
@@ -81,22 +85,31 @@ def test_the_generator_is_of_the_budget_where_it_is_asked_for(build, generator_f
         build(count_generator=True)
     source = build(count_generator=True, budget_floats=own + 192)
     assert len(source.labels) == len(build().labels)
-    in_bits = build(count_generator=True, budget_bits=32 * own + 5000)
-    assert len(in_bits.labels) == len(build(budget_bits=5000).labels)
-    assert source.generator_floats == own
+    for bits in (8, 16, 32):
+        storage = {"bits": 4, "generator_bits": bits}
+        shapes = [p.shape for p in read_generator(generator_folder).generator.parameters()]
+        weights = sum(Codec(bits=bits).bits_for(shape) for shape in shapes)
+        in_bits = build(count_generator=True, budget_bits=weights + 5000, storage=storage)
+        alone = build(budget_bits=5000, storage=storage)
+        assert len(in_bits.labels) == len(alone.labels)
+        assert in_bits.stored_bits == weights + alone.stored_bits
+        assert in_bits.stored_floats == own + alone.stored_floats
+    assert (source.generator_floats, build().generator_floats) == (0, own)
 
 
-@pytest.mark.parametrize("store", ["z", "w", "ws"])
+@pytest.mark.parametrize("store", ["seed", "z", "w", "ws"])
 def test_it_starts_from_samples_of_each_class(build, generator_folder, store):
     """By hand, from the z that are stored of the same draws."""
-    z = build(store="z", images_per_class=2, budget_images=9).latents.detach()
+    z = build(store="z", images_per_class=2, budget_images=9).inner.latents.detach()
     source = build(store=store, images_per_class=2, budget_images=9)
     network = read_generator(generator_folder).generator
     labels = torch.arange(3).repeat_interleave(2)
     with torch.no_grad():
         expected = (network(network.map(z, labels)) + 1) / 2
     torch.testing.assert_close(render_all(source), expected)
-    assert not torch.allclose(z, build(1, images_per_class=2, budget_images=9).latents.detach())
+    assert not torch.allclose(
+        z, build(1, images_per_class=2, budget_images=9).inner.latents.detach()
+    )
 
 
 def test_truncated_samples_are_nearer_to_the_average(build):
@@ -144,7 +157,10 @@ def test_samples_that_a_teacher_agrees_with(tmp_path, monkeypatch, generator_fol
         ({"budget_floats": 9}, "expected at most 9 floats"),
         ({"budget_bits": 9}, "expected at most 9 bits"),
         ({"images_per_class": 500}, "got 500 images a class"),
-        ({"pool": "agreeing"}, "agreeing samples need a teacher"),
+        ({"pool": "agreeing"}, "source.pool=agreeing needs a teacher"),
+        ({"pool": "herding"}, "source.pool=herding needs a teacher"),
+        ({"learn_generator": True}, "learn_generator"),
+        ({"count_generator": True, "lr_generator": 0.1}, "lr_generator"),
         ({"teacher": "somewhere"}, "teacher"),
         ({"label_room": 3}, "label_room"),
     ],
@@ -179,6 +195,28 @@ def test_samples_of_the_prior_are_kept_in_the_bits_of_the_set(tmp_path):
     assert rows["prior_samples"].images_per_class == rows["distilled"].images_per_class
 
 
+def test_a_set_of_seeds_and_codes_of_labels_comes_back_from_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    student = f"student={SMALL_TEACHER['student']}"
+    hpd.squeeze(
+        "digits", "data.classes=['0', '1', '8']", student, "training={epochs: 2}", out="teacher"
+    )
+    config = {
+        "data": {"kind": "digits", "classes": ["0", "1", "8"]},
+        "source": {"kind": "latents", "generator": "digits16", "store": "seed",
+                   "budget_bits": 3064, "label_room": 12},
+        "objective": {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 4},
+        "selection": "last",
+    }  # fmt: skip
+    run = hpd.relabel(hpd.distill(config, out="run"), "teacher", bits=4)
+    kept = run.distilled.storage
+    assert (kept.images.bits, len(run.distilled)) == (32 * 69, 69)
+    assert kept.images.bits + kept.labels.bits <= 3064 + 64
+    again = hpd.decode("run")
+    assert torch.equal(again.images, run.distilled.images)
+    assert torch.equal(again.soft_labels, run.distilled.soft_labels)
+
+
 def test_a_prior_in_few_bits_draws_from_rounded_z():
     stored = StoredGenerator.of(tiny_generator())
     plain, coded = Prior(stored, [0, 1, 2]), Prior(stored, [0, 1, 2], Codec(bits=2))
@@ -193,3 +231,128 @@ def test_a_prior_in_few_bits_draws_from_rounded_z():
     assert torch.equal(images, want)
     assert coded.sample_bits(12) == 12 * plain.sample_floats * 2 + 64
     assert plain.sample_bits(12) == Amount.of(12 * plain.sample_floats).bits
+
+
+def test_seeds_are_z_that_nothing_optimises(build, generator_folder):
+    source = build(store="seed", images_per_class=4)
+    seeds = source.stored["seed"]
+    assert (seeds.dtype, tuple(seeds.shape)) == (torch.int64, (12,))
+    assert list(source.enter(0)) == []
+    codes = source.codes()
+    assert (codes["code.seed"].dtype, list(codes)) == (torch.int32, ["code.seed"])
+    images, again = render_all(source), build(1, store="seed", images_per_class=4)
+    again.enter(0)
+    assert torch.equal(again.decoded(codes), images)
+    network = read_generator(generator_folder).generator
+    z = z_of_seeds(seeds, network.spec.z_dim)
+    with torch.no_grad():
+        assert torch.equal((network(network.map(z, source.labels)) + 1) / 2, images)
+
+
+def test_a_seed_decides_its_z_alone_and_for_good():
+    rows = z_of_seeds(torch.tensor([5, 6, 5]), 4)
+    assert torch.equal(rows[0], rows[2])
+    assert torch.equal(rows[1], z_of_seeds(torch.tensor([6]), 4)[0])
+    # of numpy's frozen stream
+    torch.testing.assert_close(
+        rows[0], torch.tensor([0.4412275, -0.3308702, 2.4307712, -0.2520921])
+    )
+    many = z_of_seeds(draw_seeds(2000, Streams(0).generator("a")), 8)
+    assert abs(float(many.mean())) < 0.02
+    assert abs(float(many.std()) - 1) < 0.02
+    assert float(torch.corrcoef(many.T).fill_diagonal_(0).abs().max()) < 0.1
+
+
+def test_a_prior_of_seeds_counts_one_number_a_sample():
+    prior = Prior(StoredGenerator.of(tiny_generator()), [0, 1, 2], seeded=True)
+    images, labels = prior.draw(4, Streams(0).generator("a"))
+    z = z_of_seeds(draw_seeds(12, Streams(0).generator("a")), prior.stored.generator.spec.z_dim)
+    with torch.no_grad():
+        want = prior.stored.generator(prior.stored.generator.map(z, labels))
+    assert torch.equal(images, ((want + 1) / 2).clamp(0, 1))
+    assert (prior.sample_floats, prior.sample_bits(12)) == (1, 12 * 32)
+
+
+@pytest.mark.parametrize("store", ["seed", "z"])
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_a_generator_is_learnt_and_stored_with_its_latents(build, generator_folder, store, bits):
+    """Its gradient is autograd's at the rounded weights; codes give images back to the bit."""
+    options = {"store": store, "images_per_class": 2, "budget_floats": 10**6,
+               "count_generator": True, "learn_generator": True,
+               "storage": {"bits": 32, "generator_bits": bits}}  # fmt: skip
+    source = build(**options)
+    before = {
+        k: v.clone() for k, v in read_generator(generator_folder).generator.state_dict().items()
+    }
+    for stage in range(len(source.stages)):
+        groups = source.enter(stage)
+    names = [group.name for group in groups]
+    assert names == (["generator"] if store == "seed" else ["z", "generator"])
+    images, pull = source.render(torch.arange(6))
+    grad = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    pull(grad)
+    twin = read_generator(generator_folder).generator
+    twin = copy.deepcopy(twin).requires_grad_()
+    codec = Codec(bits=bits)
+    for value in twin.parameters():
+        value.data = codec.rounded(value, codec.fit(value))
+    latents = source.inner.latents
+    z = z_of_seeds(latents, twin.spec.z_dim) if store == "seed" else latents.detach()
+    made = (twin(twin.map(z, source.labels)) + 1) / 2
+    torch.testing.assert_close(made.detach(), images)
+    made.backward(grad)
+    for ours, theirs in zip(groups[-1].tensors, twin.parameters(), strict=True):
+        zero = torch.zeros_like(theirs)
+        one, two = (zero if g is None else g for g in (ours.grad, theirs.grad))
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        for value in groups[-1].tensors:
+            value.add_(0.01)
+    codes = source.codes()
+    weight = 8 * sum(tensor.numel() * tensor.element_size() for tensor in codes.values())
+    assert weight == source.stored_bits
+    again = build(1, **options)
+    for stage in range(len(again.stages)):
+        again.enter(stage)
+    assert torch.equal(again.decoded(codes), render_all(source))
+    # and the generator that others read is as it was
+    after = read_generator(generator_folder).generator.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_a_learnt_generator_goes_on_to_the_bit(build):
+    options = {"images_per_class": 2, "budget_floats": 10**6, "count_generator": True,
+               "learn_generator": True}  # fmt: skip
+    source = build(**options)
+    (_, weights) = source.enter(0)
+    with torch.no_grad():
+        for value in weights.tensors:
+            value.mul_(1.1)
+    again = build(1, **options)
+    again.enter(0)
+    again.load_state(source.state())
+    assert torch.equal(render_all(again), render_all(source))
+
+
+def test_a_herd_follows_the_features_of_real_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hpd.squeeze(
+        "digits", "data.classes=['0', '1', '8']", f"student={SMALL_TEACHER['student']}",
+        "training={epochs: 2}", out="teacher",
+    )  # fmt: skip
+    data = hpd.load_dataset("digits", classes=["0", "1", "8"]).train
+    teacher = read_teacher("teacher")
+    gaps = {}
+    for pool in ("all", "herding"):
+        options = {"kind": "latents", "generator": "digits16", "store": "seed", "pool": pool,
+                   "images_per_class": 6}  # fmt: skip
+        if pool == "herding":
+            options["teacher"] = "teacher"
+        source = SOURCES.parse(options).build(data, CPU, Streams(0))
+        features = teacher.embed(render_all(source).clamp(0, 1))
+        gaps[pool] = 0.0
+        for label in range(3):
+            real = teacher.embed(data.unit(data.by_class[label])).mean(dim=0)
+            gap = features[source.labels == label].mean(dim=0) - real
+            gaps[pool] += float(gap.square().sum())
+    assert gaps["herding"] < 0.5 * gaps["all"]

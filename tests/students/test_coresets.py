@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hpd.evaluation.coresets import herding, k_centre
+from hpd.students.coresets import herding, k_centre
 
 
 def distance(a, b):

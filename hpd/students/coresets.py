@@ -11,14 +11,15 @@ Selection = Callable[[Tensor, int], Tensor]
 """Takes the features [N, F] of one class and a count, and gives so many indices, best first."""
 
 
-def herding(features: Tensor, count: int) -> Tensor:
-    """Pick images one by one so that the mean of those picked stays closest to that of all.
+def herding(features: Tensor, count: int, towards: Tensor | None = None) -> Tensor:
+    """Pick images one by one so that the mean of those picked stays closest to a mean.
 
     ``i_k = argmin_i || mean - (f_i + sum_{j<k} f_{i_j}) / k ||`` over images not yet picked.
 
     Args:
         features: [N, F].
         count: at most N.
+        towards: the mean [F]; None: that of all the features.
 
     Returns:
         indices [count], int64, in the order of picking.
@@ -29,7 +30,8 @@ def herding(features: Tensor, count: int) -> Tensor:
     >>> herding(torch.tensor([[0.0], [1.0], [2.0], [9.0]]), 2)
     tensor([2, 1])
     """
-    mean, total = features.mean(dim=0), torch.zeros_like(features[0])
+    mean = features.mean(dim=0) if towards is None else towards
+    total = torch.zeros_like(mean)
     free = torch.ones(len(features), dtype=torch.bool, device=features.device)
     chosen = []
     for k in range(1, count + 1):
