@@ -89,9 +89,9 @@ def test_every_source_takes_them(kind, images, source_settings):
 def test_classes_are_taken_and_given_back_with_their_labels(kind, images, source_settings):
     settings = SOURCES.parse({**source_settings(kind, steps=2), "learnt_labels": LEARNT})
     source = settings.build_whole(images, CPU, Streams(0))
-    source.enter(0)
+    logits = next(g.tensors[0] for g in source.enter(0) if g.name == "labels")
     with torch.no_grad():
-        source.logits.add_(torch.randn(source.logits.shape, generator=torch.Generator()))
+        logits.add_(torch.randn(logits.shape, generator=torch.Generator()))
     labels, whole = source.labels, source.state()
     everything = source.targets(torch.arange(len(labels)))[0]
     assert set(source.owned) <= set(whole)
