@@ -8,13 +8,14 @@ Sources: Zhao et al., Differentiable Augmentation for Data-Efficient GAN Trainin
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from generators.draws import Draws
-from hpd.registry import Settings
+from hpd.registry import Only, Settings
 
 
 class AugmentationSettings(Settings):
@@ -26,7 +27,7 @@ class AugmentationSettings(Settings):
     augment_target: float | None = Field(
         None, gt=0, lt=1, description="mean sign of real logits to adapt towards; none: always on"
     )
-    augment_adapt_images: float = Field(
+    augment_adapt_images: Annotated[float, Only("augment_target")] = Field(
         500_000, gt=0, description="images in which adaptation could go from never to always"
     )
 

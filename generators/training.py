@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,20 +25,23 @@ from generators.draws import Draws
 from generators.sampling import tile
 from generators.store import read_generator
 from generators.stylegan2 import StyleGAN2, StyleGAN2Settings
-from hpd.data import ImageSet
+from hpd.data import DATASETS, ImageSet
+from hpd.data.registry import DatasetSettings
 from hpd.device import Processes
 from hpd.errors import ConfigError, DataError
+from hpd.registry import Only
 from hpd.rng import Streams
 
 _BETAS = (0.0, 0.99)
 _W_AVERAGE_DECAY = 0.998
+_MOST_ROWS = 20
 
 
 class TrainingSettings(AugmentationSettings):
     """What decides the weights, apart from the number of images; a run resumes only with these."""
 
-    data: dict[str, Any]
-    seed: int = 0
+    data: Annotated[DatasetSettings, DATASETS] = Field(description="whose training part is learnt")
+    seed: int = Field(0, ge=0, description="root of all randomness")
     batch: int = Field(32, ge=1, description="images per step, real and generated each")
     group: int = Field(4, ge=1, description="neighbours of one class whose deviation is compared")
     lr: float = Field(0.0025, gt=0, description="of both networks")
@@ -52,13 +56,13 @@ class TrainingSettings(AugmentationSettings):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of activations; weights and sums of colours stay float32"
     )
-    z_dim: int = Field(64, ge=1)
-    w_dim: int = Field(64, ge=1)
-    mapping_layers: int = Field(2, ge=1)
+    z_dim: int = Field(64, ge=1, description="numbers that an image is drawn from")
+    w_dim: int = Field(64, ge=1, description="numbers of a style")
+    mapping_layers: int = Field(2, ge=1, description="between the two")
     channel_base: int = Field(768, ge=1, description="features times resolution, both networks")
     channel_max: int = Field(96, ge=1, description="most features of any layer, both networks")
     start: str | None = Field(None, description="generator to go on from; none: from scratch")
-    start_images: int = Field(
+    start_images: Annotated[int, Only("start")] = Field(
         20_000, ge=0, description="first, a fresh discriminator catches up with `start`"
     )
 
@@ -162,7 +166,10 @@ class Trainer:
                 got=f"{s.start}: {getattr(start, 'settings', type(start).__name__)}",
                 expected=str(self.generator_settings),
             )
-        return copy.deepcopy(start).requires_grad_()
+        own = copy.deepcopy(start).requires_grad_()
+        # it learns these classes now, whatever it called them before
+        own.spec = replace(own.spec, classes=classes)
+        return own
 
     @property
     def catches_up(self) -> bool:
@@ -243,7 +250,8 @@ class Trainer:
         z = self._draws(streams, "z").normal(len(labels), self.settings.z_dim)
         ws = self.generator.map(z.to(self.device), labels)
         w = self.processes.average(ws[:, 0].detach().mean(dim=0))
-        self.generator.mapping.w_avg.lerp_(w, 1 - _W_AVERAGE_DECAY)
+        if not self.catches_up:
+            self.generator.mapping.w_avg.lerp_(w, 1 - _W_AVERAGE_DECAY)
         if not self.settings.noise:
             # the strengths stay at 0, so that constant noise adds nothing either
             return self.generator.synthesise(ws, noise="none")
@@ -343,9 +351,10 @@ def _adam(module: nn.Module, lr: float, share: float) -> torch.optim.Adam:
 
 @torch.no_grad()
 def sample_grid(generator: StyleGAN2, streams: Streams, columns: int = 10) -> Image.Image:
-    """Return `columns` samples of each class as one picture, a row per class, enlarged."""
+    """Return samples as one picture, enlarged: a row of `columns` for each of the first classes."""
     spec = generator.spec
-    z = torch.randn(columns * spec.num_classes, spec.z_dim, generator=streams.generator("grid"))
-    labels = torch.arange(spec.num_classes).repeat_interleave(columns)
+    rows = min(spec.num_classes, _MOST_ROWS)
+    z = torch.randn(columns * rows, spec.z_dim, generator=streams.generator("grid"))
+    labels = torch.arange(rows).repeat_interleave(columns)
     device = next(generator.parameters()).device
     return tile(generator(generator.map(z.to(device), labels.to(device))), columns)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         squeeze,
         telling,
         train_experts,
+        train_generator,
     )
     from hpd.artifacts import DistilledSet
     from hpd.config import RunSettings, load_config
@@ -78,6 +79,7 @@ _HOMES = {
     "squeeze": "hpd.api",
     "telling": "hpd.api",
     "train_experts": "hpd.api",
+    "train_generator": "hpd.api",
 }
 
 __all__ = [
@@ -114,6 +116,7 @@ __all__ = [
     "squeeze",
     "telling",
     "train_experts",
+    "train_generator",
 ]
 
 

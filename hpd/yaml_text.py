@@ -363,3 +363,19 @@ def _check_whole(node: yaml.Node, text: str, where: str) -> None:
 def as_yaml(values: Mapping[str, Any]) -> str:
     """Return YAML that `parse_yaml` reads back, as do readers of YAML 1.1."""
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def as_flow(value: Any) -> str:
+    """Return a value on one line, as an override or `parse_value` takes it.
+
+    >>> as_flow({"kind": "cifar10", "classes": ["1", "cat"]})
+    "{kind: cifar10, classes: ['1', cat]}"
+    >>> as_flow(True), as_flow(None), as_flow(1e-5), as_flow("a: b")
+    ('true', 'null', '1.0e-05', "'a: b'")
+    """
+    text = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=True,
+        width=float("inf"),
+    )  # fmt: skip
+    # of a scalar the end of the document is written, too
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -18,6 +18,7 @@ from hpd.api.sampling import sample
 from hpd.api.scoring import score_generator
 from hpd.api.squeezing import squeeze
 from hpd.api.theory import multi_index
+from hpd.api.training_generators import train_generator
 
 __all__ = [
     "Run",
@@ -43,4 +44,5 @@ __all__ = [
     "squeeze",
     "telling",
     "train_experts",
+    "train_generator",
 ]

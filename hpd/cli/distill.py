@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpd.cli.evaluate import evaluate_and_show
-from hpd.cli.running import EXIT_BAD_INPUT, folder_of, interruptible, option_if, runs_a_config
-from hpd.errors import HpdError
+from hpd.cli.running import folder_of, interruptible, one_speaks, option_if, runs_a_config
 
 if TYPE_CHECKING:
     from hpd.api.runs import Run
-    from hpd.device import Processes
 
 
 @click.command()
@@ -73,7 +68,7 @@ def _distill_and_evaluate(settings: Any, folder: Path, resume: bool, holder: Exi
 
     processes = Processes.started(cpu=settings.device == "cpu")
     console = Console(quiet=not processes.is_first)
-    with _one_speaks(processes), ProgressBar(console, "distilling") as bar:
+    with one_speaks(processes), ProgressBar(console, "distilling") as bar:
         run = api.distill(
             settings, out=folder, resume=resume, processes=processes, observers=[bar],
             on_setup=bar.expect, on_estimate=bar.on_estimate,
@@ -113,22 +108,3 @@ def _spent(run: Run) -> str:
     over = f" in {parts} parts" if parts > 1 else ""
     line = f"distilled {len(run.distilled)} images in {run.cost['seconds']:.0f} s{over}"
     return f"{line}, {run.cost['selection_share']:.1%} of it for the selection"
-
-
-@contextmanager
-def _one_speaks(processes: Processes) -> Iterator[None]:
-    """Let the first of several processes say what all of them know."""
-    loggers = [logging.getLogger(package) for package in ("hpd", "generators")]
-    levels = [logger.level for logger in loggers]
-    if not processes.is_first:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-    try:
-        yield
-    except HpdError:
-        if processes.told and not processes.is_first:
-            sys.exit(EXIT_BAD_INPUT)
-        raise
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""The commands of `hpd generator`: look into files, convert, sample, list levels."""
+"""The commands of `hpd generator`: look into files, convert, sample, list levels; train, score."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpd.cli.generator_score import score
+from hpd.cli.generator_train import train
 from hpd.cli.own_code import takes_own_code
 from hpd.cli.paths import PATH
 from hpd.errors import ConfigError, GeneratorError, nearest
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def generator() -> None:
-    """Look into generators, convert, sample and measure them.
+    """Train generators, look into them, convert, sample and measure them.
 
     \b
     Example:
@@ -30,6 +31,7 @@ def generator() -> None:
 
 
 generator.add_command(score)
+generator.add_command(train)
 
 
 @generator.command()

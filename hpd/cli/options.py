@@ -65,6 +65,7 @@ def _roots() -> dict[str, tuple[str, Place]]:
     from hpd.courses.settings import ContinualSettings
     from hpd.evaluation.generators import ScoreSettings
     from hpd.evaluation.pruning import PruningSettings
+    from hpd.generator_runs.settings import GeneratorRunSettings
     from hpd.option_rows import Place, places_of
     from hpd.registry import Settings
     from hpd.sources.sampling import SamplingSettings
@@ -74,6 +75,7 @@ def _roots() -> dict[str, tuple[str, Place]]:
     others: dict[str, type[Settings]] = {
         "continual": ContinualSettings, "experts": ExpertSettings, "prune": PruningSettings,
         "sample": SamplingSettings, "generator score": ScoreSettings, "squeeze": SqueezeSettings,
+        "generator train": GeneratorRunSettings,
     }  # fmt: skip
     roots = {name: ("distill", place) for name, place in places_of(RunSettings).items()}
     # named by the last word of their command

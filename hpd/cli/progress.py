@@ -23,6 +23,7 @@ from hpd.artifacts.report.tables import row_label
 from hpd.cli.tables import say
 from hpd.engine import StageReport, StepReport
 from hpd.engine.estimate import Estimate
+from hpd.generator_runs.loop import TrainingReport
 from hpd.progress import telling
 from hpd.students.trajectories import ExpertSettings
 from hpd.typing import Stage
@@ -163,6 +164,13 @@ class ProgressBar:
     def on_teacher(self, epoch: int, loss: float) -> None:
         """Move on to where a teacher is."""
         self._progress.update(self._task, completed=epoch, note=f"epoch {epoch}, loss {loss:.4g}")
+
+    def on_images(self, report: TrainingReport) -> None:
+        """Move on to where the training of a generator is."""
+        note = "" if report.distance is None else f"distance {report.distance:.4g}"
+        self._progress.update(
+            self._task, completed=report.images, total=report.expected_images, note=note
+        )
 
     def on_student(self, name: str, done: int, total: int) -> None:
         """Move on by a student."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hpd.cli.own_code import imports_given, takes_own_code
 from hpd.cli.paths import PATH
-from hpd.errors import ProcessError
+from hpd.errors import HpdError, ProcessError
 from hpd.interrupts import Interrupts, exit_code
 from hpd.launch import Launch, read_launch
+
+if TYPE_CHECKING:
+    from hpd.device import Processes
 
 EXIT_BAD_INPUT = 2
 
@@ -81,6 +86,25 @@ def interruptible(name: str, arguments: Sequence[str]) -> Iterator[None]:
         if not rank():
             click.echo(f"hpd: interrupted; this goes on: {command}", err=True)
         sys.exit(exit_code(interrupt))
+
+
+@contextmanager
+def one_speaks(processes: Processes) -> Iterator[None]:
+    """Let the first of several processes say what all of them know."""
+    loggers = [logging.getLogger(package) for package in ("hpd", "generators")]
+    levels = [logger.level for logger in loggers]
+    if not processes.is_first:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+    try:
+        yield
+    except HpdError:
+        if processes.told and not processes.is_first:
+            sys.exit(EXIT_BAD_INPUT)
+        raise
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def option_if(name: str, value: object) -> list[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from generators import read_generator, save_generator
 from generators.draws import Draws
 from generators.training import RealImages, Trainer, TrainingSettings
 from hpd.data import DATASETS
@@ -122,6 +125,95 @@ def test_bfloat16_computes_nearly_the_same_and_keeps_weights_in_float32(part):
 def test_a_batch_that_cannot_be_shared_out_is_refused(part):
     with pytest.raises(ConfigError, match="got batch=9, group=2, 1 processes"):
         trainer(part, batch=9)
+
+
+@pytest.fixture
+def start(part, tmp_path):
+    """A generator of the shape of TINY, which has taken some steps, in a folder."""
+    made = trainer(part, lr=0.05)
+    for _ in range(3):
+        made.step()
+    folder = tmp_path / "start"
+    save_generator(
+        made.average, made.generator_settings, folder, licence="MIT", provenance={}
+    )  # fmt: skip
+    return folder
+
+
+def same(one, other):
+    pairs = zip(one.state_dict().items(), other.state_dict().items(), strict=True)
+    return all(torch.equal(a, b) for (_, a), (_, b) in pairs)
+
+
+def test_the_first_images_leave_a_generator_to_go_on_from_as_it_is(part, start):
+    before = read_generator(start).generator
+    goes_on = trainer(part, start=str(start), start_images=24)
+    discriminator = copy.deepcopy(goes_on.discriminator)
+    for _ in range(3):
+        assert goes_on.catches_up
+        goes_on.step()
+    assert not goes_on.catches_up
+    assert same(goes_on.generator, before)
+    assert same(goes_on.average, before)
+    # it learns meanwhile
+    assert not same(goes_on.discriminator, discriminator)
+    goes_on.step()
+    assert not same(goes_on.generator, before)
+
+
+def test_the_average_starts_from_the_weights_of_a_generator_to_go_on_from(part, start):
+    """After one step it is still nearly there; from scratch it follows at once."""
+    before = read_generator(start).generator
+    goes_on = trainer(part, start=str(start), start_images=0)
+    assert same(goes_on.average, before)
+    goes_on.step()
+    decay = 0.5 ** (8 / 10_000)
+    for mean, value, old in zip(
+        goes_on.average.parameters(), goes_on.generator.parameters(), before.parameters(),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(mean, decay * old + (1 - decay) * value)
+    fresh = trainer(part)
+    fresh.step()
+    for mean, value in zip(fresh.average.parameters(), fresh.generator.parameters(), strict=True):
+        torch.testing.assert_close(mean, value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"channel_max": 8},
+        {"z_dim": 5},
+        {"data": {"kind": "digits", "classes": ["0", "1"]}},
+        {"start": "cifar32"},
+    ],
+    ids=str,
+)
+def test_a_generator_to_go_on_from_of_another_shape_is_refused(start, changes):
+    settings = TrainingSettings.read(TINY | {"start": str(start)} | changes)
+    with pytest.raises(ConfigError, match="the generator to go on from has another shape"):
+        Trainer(settings, settings.data.build().train)
+
+
+def test_a_generator_to_go_on_from_takes_the_names_of_the_data(part, start):
+    names = tuple(f"digit {name}" for name in part.classes)
+    renamed = trainer(replace(part, classes=names), start=str(start))
+    assert renamed.average.spec.classes == names
+
+
+def test_a_state_of_one_that_went_on_resumes(part, start):
+    one = trainer(part, start=str(start), start_images=16)
+    one.step()
+    other = trainer(part, start=str(start), start_images=16)
+    other.load(one.tensors(), one.steps)
+    for _ in range(3):
+        assert one.step() == other.step()
+    assert same(one.generator, other.generator)
+
+
+def test_images_to_catch_up_do_nothing_without_a_generator(part):
+    with pytest.raises(ConfigError, match="start_images in training does nothing"):
+        trainer(part, start_images=8)
 
 
 TWO = """
