@@ -7,6 +7,7 @@ are those of the official checkpoints, so their state dicts load as they are.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -17,6 +18,7 @@ from generators.alias_free_plan import AliasFreeSettings, LayerSettings
 from generators.base import Generator, GeneratorSpec, Level, LevelState
 from generators.layers import DenseLayer, initialise_layers
 from generators.ops import filtered_lrelu
+from generators.prepared import Prepares
 
 
 def modulated_convolution(
@@ -48,17 +50,34 @@ def modulated_convolution(
     Source: Karras et al., 2020, equations 1 and 3; Karras et al., 2021, section 3.1, for the
     gain from running magnitudes.
     """
-    if demodulate:
-        weight = weight * weight.square().mean(dim=(1, 2, 3), keepdim=True).rsqrt()
-        # the official code takes this mean over the batch too; the division by the norm cancels
-        # it up to the 1e-8, and one mean per image keeps the images of a batch independent
-        styles = styles * styles.square().mean(dim=1, keepdim=True).rsqrt()
-    scaled = x * (styles * input_gain).to(x.dtype)[:, :, None, None]
-    y = F.conv2d(scaled, weight.to(x.dtype), padding=weight.shape[-1] - 1)
-    if demodulate:
-        energy = styles.square() @ weight.square().sum(dim=(2, 3)).t()
-        y = y * (energy + 1e-8).rsqrt().to(x.dtype)[:, :, None, None]
-    return y
+    if not demodulate:
+        return convolve_scaled(x, weight.to(x.dtype), styles * input_gain)
+    unit, energies = normalised_weight(weight)
+    return convolve_demodulated(x, unit.to(x.dtype), styles, energies, input_gain)
+
+
+def normalised_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a weight [O, I, k, k] with a mean square of 1, and ``sum_kk w[o, i]^2`` [I, O]."""
+    unit = weight * weight.square().mean(dim=(1, 2, 3), keepdim=True).rsqrt()
+    return unit, unit.square().sum(dim=(2, 3)).t()
+
+
+def convolve_scaled(x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
+    """Convolve [N, I, H, W], scaled by [N, I], with a weight of its dtype; all borders stay."""
+    scaled = x * scales.to(x.dtype).unflatten(1, (-1, 1, 1))
+    return F.conv2d(scaled, weight, padding=weight.shape[-1] - 1)
+
+
+def convolve_demodulated(
+    x: Tensor, unit: Tensor, styles: Tensor, energies: Tensor, input_gain: Tensor
+) -> Tensor:
+    """Return `modulated_convolution` with what `normalised_weight` gave, in the dtype of x."""
+    # the official code takes this mean over the batch too; the division by the norm cancels
+    # it up to the 1e-8, and one mean per image keeps the images of a batch independent
+    styles = styles * styles.square().mean(dim=1, keepdim=True).rsqrt()
+    y = convolve_scaled(x, unit, styles * input_gain)
+    energy = styles.square() @ energies
+    return y * (energy + 1e-8).rsqrt().to(x.dtype).unflatten(1, (-1, 1, 1))
 
 
 class TransformLayer(DenseLayer):
@@ -145,7 +164,7 @@ class SynthesisInput(nn.Module):
         return F.conv2d(waves * amplitudes[:, :, None, None], mixing[:, :, None, None])
 
 
-class SynthesisLayer(nn.Module):
+class SynthesisLayer(Prepares):
     """Modulated convolution, then filtered leaky ReLU (or, to colours, a bias alone)."""
 
     magnitude_ema: Tensor
@@ -175,16 +194,26 @@ class SynthesisLayer(nn.Module):
         styles = self.affine(w)
         if layer.to_rgb:
             styles = styles / math.sqrt(layer.in_channels * layer.kernel_size**2)
-        x = modulated_convolution(
-            x, self.weight, styles,
-            input_gain=self.magnitude_ema.rsqrt(), demodulate=not layer.to_rgb,
-        )  # fmt: skip
+        gain = self.prepared("gain", self.magnitude_ema, self.magnitude_ema.rsqrt)
+        if layer.to_rgb:
+            weight = self.prepared("cast", self.weight, lambda: self.weight.to(x.dtype), x.dtype)
+            x = convolve_scaled(x, weight, styles * gain)
+        else:
+            unit, energies = self.prepared("unit", self.weight, self._unit(x.dtype), x.dtype)
+            x = convolve_demodulated(x, unit, styles, energies, gain)
         return filtered_lrelu(
             x, self.bias, up_kernel=self.up_filter, down_kernel=self.down_filter,
             up=layer.up, down=layer.down, padding=layer.padding,
             gain=1.0 if layer.to_rgb else math.sqrt(2), slope=1.0 if layer.to_rgb else 0.2,
             clamp=layer.conv_clamp,
         )  # fmt: skip
+
+    def _unit(self, dtype: torch.dtype) -> Callable[[], tuple[Tensor, Tensor]]:
+        def make() -> tuple[Tensor, Tensor]:
+            unit, energies = normalised_weight(self.weight)
+            return unit.to(dtype), energies
+
+        return make
 
 
 class SynthesisNetwork(nn.Module):
@@ -201,12 +230,15 @@ class SynthesisNetwork(nn.Module):
             self.add_module(layer.name, SynthesisLayer(layer, w_dim))
 
     def run_layer(
-        self, state: LevelState, ws: Tensor, index: int, dtype: torch.dtype | None
+        self, state: LevelState, ws: Sequence[Tensor], index: int, dtype: torch.dtype | None
     ) -> LevelState:
-        """Run layer `index` on the state before it, in `dtype`; the first makes its own input."""
-        x = self.input(ws[:, 0]) if index == 0 else state[0]
-        x = self.get_submodule(self.layers[index].name)(x.to(dtype=dtype), ws[:, index + 1])
-        return (x.to(ws.dtype) * self.output_scale if index == len(self.layers) - 1 else x,)
+        """Run layer `index` on the state before it, in `dtype`; the first makes its own input.
+
+        `ws` has a w [N, D] for each layer.
+        """
+        x = self.input(ws[0]) if index == 0 else state[0]
+        x = self.get_submodule(self.layers[index].name)(x.to(dtype=dtype), ws[index + 1])
+        return (x.to(ws[0].dtype) * self.output_scale if index == len(self.layers) - 1 else x,)
 
     def levels(self) -> tuple[Level, ...]:
         """Return every level: W+, the output of each layer, and pixels for the last."""
@@ -246,5 +278,8 @@ class AliasFreeGenerator(Generator):
         """Draw all weights afresh, for training from scratch."""
         initialise_layers(self, rng)
 
-    def _next(self, state: LevelState, ws: Tensor, level: int) -> LevelState:
+    def _given(self, ws: Tensor) -> tuple[Tensor, ...]:
+        return ws.unbind(dim=1)
+
+    def _next(self, state: LevelState, ws: Sequence[Tensor], level: int) -> LevelState:
         return self.synthesis.run_layer(state, ws, level, self.compute_dtype)

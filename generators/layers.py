@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from generators.ops import bias_act, upfirdn2d
 from generators.ops.bias_act import Activation
+from generators.prepared import Prepares
 
 
 def normalise_second_moment(x: Tensor) -> Tensor:
@@ -20,7 +21,7 @@ def normalise_second_moment(x: Tensor) -> Tensor:
     return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
 
 
-class DenseLayer(nn.Module):
+class DenseLayer(Prepares):
     """Fully connected layer: ``act(x W^T * lr / sqrt(in) + lr * b)``.
 
     Args:
@@ -54,11 +55,16 @@ class DenseLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in] to [N, out]."""
-        weight = self.weight * (self.lr_multiplier / math.sqrt(self.weight.shape[1]))
-        bias = self.bias if self.lr_multiplier == 1 else self.bias * self.lr_multiplier
+        weight = self.prepared("weight", self.weight, self._turned)
+        bias: Tensor = self.bias
+        if self.lr_multiplier != 1:
+            bias = self.prepared("bias", self.bias, lambda: self.bias * self.lr_multiplier)
         if self.activation == "linear":
-            return torch.addmm(bias[None], x, weight.t())
-        return bias_act(x @ weight.t(), bias, activation=self.activation)
+            return torch.addmm(bias, x, weight)
+        return bias_act(x @ weight, bias, activation=self.activation)
+
+    def _turned(self) -> Tensor:
+        return (self.weight * (self.lr_multiplier / math.sqrt(self.weight.shape[1]))).t()
 
 
 class DenseStack(nn.Module):

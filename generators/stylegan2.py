@@ -8,6 +8,7 @@ those of the official checkpoints, so their state dicts load as they are.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -33,7 +34,9 @@ from generators.layers import (
     up_convolve,
 )
 from generators.ops import bias_act, lowpass_filter, upsample2d
+from generators.prepared import Prepares
 from hpd.errors import GeneratorError
+from hpd.host import one_hot
 
 Architecture = Literal["skip", "resnet", "orig"]
 NoiseMode = Literal["const", "random", "none"]
@@ -83,8 +86,8 @@ class MappingNetwork(DenseStack):
         """Map z [N, z_dim] and class indices [N] to ws [N, num_ws, D]."""
         x = normalise_second_moment(z)
         if labels is not None:
-            one_hot = F.one_hot(labels, self.num_classes).to(z.dtype)
-            x = torch.cat([x, normalise_second_moment(self.embed(one_hot))], dim=1)
+            which = one_hot(labels, self.num_classes).to(z.dtype)
+            x = torch.cat([x, normalise_second_moment(self.embed(which))], dim=1)
         ws = self.through(x)[:, None].expand(-1, self.num_ws, -1)
         return ws if truncation_psi == 1 else self.w_avg.lerp(ws, truncation_psi)
 
@@ -113,18 +116,39 @@ def modulated_convolution(
 
     Source: Karras et al., 2020, equations 1 and 3.
     """
-    x, cast = x * styles.to(x.dtype)[:, :, None, None], weight.to(x.dtype)
+    energies = energies_of(weight) if demodulate else None
+    return convolve_scaled(x, weight.to(x.dtype), styles, energies, up_kernel)
+
+
+def energies_of(weight: Tensor) -> Tensor:
+    """Return ``sum_kk w[o, i]^2`` of a weight [O, I, k, k], as [I, O]."""
+    return weight.square().sum(dim=(2, 3)).t()
+
+
+def convolve_scaled(
+    x: Tensor, weight: Tensor, styles: Tensor, energies: Tensor | None, up_kernel: Tensor | None
+) -> Tensor:
+    """Return `modulated_convolution` with a weight in the dtype of x.
+
+    Args:
+        x: [N, I, H, W].
+        weight: [O, I, k, k].
+        styles: [N, I].
+        energies: from `energies_of`; None: without demodulation.
+        up_kernel: as there.
+    """
+    x = x * styles.to(x.dtype).unflatten(1, (-1, 1, 1))
     if up_kernel is None:
-        x = F.conv2d(x, cast, padding=weight.shape[-1] // 2)
+        x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
     else:
-        x = up_convolve(x, cast, up_kernel)
-    if demodulate:
-        energy = styles.square() @ weight.square().sum(dim=(2, 3)).t()
-        x = x * (energy + 1e-8).rsqrt().to(x.dtype)[:, :, None, None]
+        x = up_convolve(x, weight, up_kernel)
+    if energies is not None:
+        energy = styles.square() @ energies
+        x = x * (energy + 1e-8).rsqrt().to(x.dtype).unflatten(1, (-1, 1, 1))
     return x
 
 
-class SynthesisLayer(nn.Module):
+class SynthesisLayer(Prepares):
     """Modulated 3x3 convolution, noise, bias, leaky ReLU; optionally doubles the size."""
 
     noise_const: Tensor
@@ -156,7 +180,10 @@ class SynthesisLayer(nn.Module):
     ) -> Tensor:
         """Map [N, I, h, h] and w [N, D] to [N, O, H, H]; `gain` scales the result."""
         kernel = self.resample_filter if self.up else None
-        x = modulated_convolution(x, self.weight, self.affine(w), up_kernel=kernel)
+        dtype = x.dtype
+        weight = self.prepared("cast", self.weight, lambda: self.weight.to(dtype), dtype)
+        energies = self.prepared("energies", self.weight, lambda: energies_of(self.weight))
+        x = convolve_scaled(x, weight, self.affine(w), energies, kernel)
         if noise == "random" and draws is not None:
             drawn = draws.normal(len(x), 1, *self.noise_const.shape)
             x = x + drawn.to(x) * self.noise_strength.to(x.dtype)
@@ -263,22 +290,23 @@ class SynthesisNetwork(nn.Module):
         return block
 
     def run_layer(
-        self, state: LevelState, ws: Tensor, index: int,
+        self, state: LevelState, ws: Sequence[Tensor], index: int,
         *, noise: NoiseMode = "const", draws: Draws | None = None,
         dtype: torch.dtype | None = None,
     ) -> LevelState:  # fmt: skip
         """Run layer `index` (the last index: the final colours) on the state before it.
 
-        Features are computed in `dtype`; colours are added up in that of ws.
+        Features are computed in `dtype`; colours are added up in that of ws, a w [N, D] for each
+        layer.
         """
         if state:
             state = (state[0].to(dtype=dtype), *state[1:])
         if index == len(self.layers):
             return (self._colours(state, ws, index),)
         resolution, name = self.layers[index]
-        block, w = self.block(resolution), ws[:, index]
+        block, w = self.block(resolution), ws[index]
         if index == 0:
-            x = block.const.to(dtype=dtype).expand(len(ws), -1, -1, -1)
+            x = block.const.to(dtype=dtype).expand(len(w), -1, -1, -1)
             return (block.conv1(x, w, noise, draws),)
         x, *carried = state
         if name == "conv0":
@@ -292,10 +320,10 @@ class SynthesisNetwork(nn.Module):
             return (x + carried[0].to(x.dtype),)
         return (block.conv1(x, w, noise, draws), *carried)
 
-    def _colours(self, state: LevelState, ws: Tensor, index: int) -> Tensor:
+    def _colours(self, state: LevelState, ws: Sequence[Tensor], index: int) -> Tensor:
         """Finish the block before layer `index`: its colours, on top of the image so far."""
         block = self.block(self.layers[index - 1][0])
-        colours: Tensor = block.torgb(state[0], ws[:, index]).to(ws.dtype)
+        colours: Tensor = block.torgb(state[0], ws[index]).to(ws[index].dtype)
         if len(state) == 1:
             return colours
         return upsample2d(state[1], block.resample_filter) + colours
@@ -350,7 +378,10 @@ class StyleGAN2(Generator):
     def _map(self, z: Tensor, labels: Tensor | None, truncation_psi: float) -> Tensor:
         return self.mapping(z, labels, truncation_psi)
 
-    def _next(self, state: LevelState, ws: Tensor, level: int) -> LevelState:
+    def _given(self, ws: Tensor) -> tuple[Tensor, ...]:
+        return ws.unbind(dim=1)
+
+    def _next(self, state: LevelState, ws: Sequence[Tensor], level: int) -> LevelState:
         return self.synthesis.run_layer(state, ws, level, dtype=self.compute_dtype)
 
     def synthesise(
@@ -364,8 +395,9 @@ class StyleGAN2(Generator):
         if noise == "random" and draws is None:
             raise GeneratorError("random noise needs draws", fix="Give draws=Draws(rng).")
         state: LevelState = ()
+        given = self._given(ws)
         for index in range(self.spec.num_ws):
             state = self.synthesis.run_layer(
-                state, ws, index, noise=noise, draws=draws, dtype=self.compute_dtype
+                state, given, index, noise=noise, draws=draws, dtype=self.compute_dtype
             )
         return state[0]

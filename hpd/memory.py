@@ -9,6 +9,8 @@ import torch
 # what torch's allocator on the CPU says, on Linux and elsewhere
 _SAYINGS = ("can't allocate memory", "not enough memory", "out of memory")
 
+_LITTLE = 2 * 2**30
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on any device.
@@ -39,6 +41,18 @@ def peak_bytes(device: torch.device) -> int | None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts in kibibytes, macOS in bytes
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory of an accelerator that is free, or that torch holds and does not use.
+
+    Where a device does not say, two gibibytes.
+    """
+    module = torch.get_device_module(device)
+    if not hasattr(module, "mem_get_info"):
+        return _LITTLE
+    free, _ = module.mem_get_info(device)
+    return int(free + module.memory_reserved(device) - module.memory_allocated(device))
 
 
 def as_text(size_bytes: float) -> str:

@@ -33,6 +33,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from hpd.host import Number
+
 LARGEST_INT = 2**63 - 1
 """The largest whole number that a tensor holds."""
 
@@ -93,15 +95,15 @@ class Matched:
     """What an objective returns.
 
     Args:
-        loss: as a number.
+        loss: a number; a tensor of one on the device, so that the device is not waited for.
         image_grad: its gradient to the images [N, C, H, W].
-        metrics: by name.
+        metrics: by name; numbers as `loss`.
         label_grad: its gradient to label probabilities [N, K]; None where there were none.
     """
 
-    loss: float
+    loss: Number
     image_grad: Tensor
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Number] = field(default_factory=dict)
     label_grad: Tensor | None = None
 
 

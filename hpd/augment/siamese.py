@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hpd.host import send
+
 OperationName = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
 OPERATION_NAMES: tuple[OperationName, ...] = get_args(OperationName)
 
@@ -30,7 +32,8 @@ class Augmentation:
 
     Args:
         operation: which operation.
-        numbers: uniform numbers in [0, 1) that fix it, [1, 3] for all images alike or [N, 3].
+        numbers: uniform numbers in [0, 1) that fix it, [1, 3] for all images alike or [N, 3], on
+            the host.
     """
 
     operation: OperationName
@@ -38,7 +41,11 @@ class Augmentation:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Apply to normalised images [N, C, H, W]; differentiable, same shape."""
-        return _OPERATIONS[self.operation](images, self.numbers.to(images))
+        numbers = self.numbers.to(images.dtype)
+        if self.operation == "crop" and len(numbers) == 1:
+            # the host must know where to cut
+            return _crop_all(images, numbers)
+        return _OPERATIONS[self.operation](images, send(numbers, images.device))
 
 
 def draw_augmentation(
@@ -57,7 +64,7 @@ def draw_augmentation(
 
 
 def _per_image(numbers: Tensor, column: int) -> Tensor:
-    return numbers[:, column, None, None, None]
+    return numbers[:, column].view(-1, 1, 1, 1)
 
 
 def _color(x: Tensor, u: Tensor) -> Tensor:
@@ -69,15 +76,25 @@ def _color(x: Tensor, u: Tensor) -> Tensor:
     return (x - mean) * (_per_image(u, 2) + 0.5) + mean
 
 
+def _shifts(x: Tensor, u: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Return images with a margin, and where in it each begins: by row and by column."""
+    reach = [int(size * _SHIFT + 0.5) for size in x.shape[-2:]]
+    padded = F.pad(x, (reach[1], reach[1], reach[0], reach[0]))
+    return padded, [(u[:, i] * (2 * reach[i] + 1)).long() for i in range(2)]
+
+
+def _crop_all(x: Tensor, u: Tensor) -> Tensor:
+    """Shift all images alike, as `_crop` does each; `u` is on the host."""
+    height, width = x.shape[-2:]
+    padded, shifts = _shifts(x, u)
+    top, left = int(shifts[0]), int(shifts[1])
+    return padded[:, :, top : top + height, left : left + width]
+
+
 def _crop(x: Tensor, u: Tensor) -> Tensor:
     """Shift by up to an eighth of the size, filled with the mean (0 after normalisation)."""
     height, width = x.shape[-2:]
-    reach = [int(size * _SHIFT + 0.5) for size in (height, width)]
-    shifts = [(u[:, i] * (2 * reach[i] + 1)).long() for i in range(2)]
-    padded = F.pad(x, (reach[1], reach[1], reach[0], reach[0]))
-    if len(u) == 1:
-        top, left = int(shifts[0]), int(shifts[1])
-        return padded[:, :, top : top + height, left : left + width]
+    padded, shifts = _shifts(x, u)
     rows = shifts[0][:, None] + torch.arange(height, device=x.device)
     columns = shifts[1][:, None] + torch.arange(width, device=x.device)
     image = torch.arange(len(x), device=x.device)[:, None, None]

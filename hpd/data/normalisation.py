@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from hpd.host import computes_on_host, send
 
 _LEVELS = 256
 # of images that are counted at a time; numpy counts in eight bytes a value
@@ -21,6 +24,12 @@ def histogram(images: Tensor) -> Tensor:
         for channel, values in enumerate(part.transpose(0, 1)):
             counts[channel] += np.bincount(values.flatten().numpy(), minlength=_LEVELS)
     return torch.from_numpy(counts)
+
+
+@lru_cache(maxsize=64)
+def _kept_channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return numbers of channels [C, 1, 1] that lie on the device already at the next step."""
+    return send(torch.tensor(values, dtype=dtype)[:, None, None], device)
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,9 @@ class Normalisation:
 
     @staticmethod
     def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
+        if computes_on_host(like.device):
+            return torch.tensor(values, dtype=like.dtype)[:, None, None]
+        return _kept_channels(values, like.dtype, like.device)
 
     @classmethod
     def of(cls, images: Tensor) -> Normalisation:

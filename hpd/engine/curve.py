@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from hpd.device import Processes
+from hpd.engine.rendered import Drawn
 from hpd.engine.sharing import Share
 from hpd.errors import NumericError
-from hpd.typing import DrawsBatches, LearnsLabels, Objective, Source, Step
+from hpd.host import told
+from hpd.typing import LearnsLabels, Objective, Source, Step
 
 FIXED = Step(-1, 0)
 """The first step of a stage that no run has: its draws are always the same, its network fresh."""
@@ -43,18 +44,17 @@ def fixed_loss(
         the loss; None if it is not finite, which is the steps' to complain about.
     """
     with processes.together():
-        everything = torch.arange(len(source.labels), device=source.labels.device)
-        drawn = isinstance(source, DrawsBatches)
-        chosen = source.batch(FIXED) if isinstance(source, DrawsBatches) else everything
-        if images is None or drawn:
+        drawn = Drawn.of(source, FIXED)
+        chosen = drawn.indices
+        if images is None or not drawn.all:
             images, _ = source.render(chosen)
         targets = source.targets(chosen)[0] if isinstance(source, LearnsLabels) else None
     whole = share.join(images, chosen, targets) if share.needs_all(objective, FIXED) else None
     with processes.together():
         kept = objective.state()
         try:
-            labels = source.labels[chosen]
-            loss = share.match(objective, images, labels, FIXED, whole, targets).loss
+            matched = share.match(objective, images, drawn.labels, FIXED, whole, targets)
+            (loss,) = told([matched.loss])
         except NumericError:
             loss = math.nan
         finally:

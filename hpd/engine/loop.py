@@ -16,14 +16,12 @@ from hpd.engine.cost import Cost
 from hpd.engine.curve import fixed_loss
 from hpd.engine.observer import Measured, Observer, StageReport, StepReport
 from hpd.engine.optimizer import OptimizerSettings, hand_on_means, optimizer_state, rates, restore
-from hpd.engine.rendered import Rendered, learnt_labels, render_all
+from hpd.engine.readings import DIVERGED, Readings
+from hpd.engine.rendered import Drawn, Rendered, every_index, learnt_labels, render_all
 from hpd.engine.sharing import Share
 from hpd.engine.snapshot import Best, Keeper, KeepsNothing, Snapshot, near
 from hpd.engine.trial import allotted, pays
-from hpd.errors import NumericError
 from hpd.typing import (
-    DrawsBatches,
-    Matched,
     Objective,
     ParameterGroup,
     Selector,
@@ -32,8 +30,6 @@ from hpd.typing import (
     State,
     Step,
 )
-
-_DIVERGED = "Lower the learning rate, or leave out the level; the best state so far is kept."
 
 
 @dataclass(frozen=True)
@@ -256,7 +252,7 @@ class _StageRun:
         self.share.give_back()
         with course.processes.together():
             last = render_all(source).to(source.labels.device)
-            check_finite(last, f"the images after stage {self.stage.name!r}", _DIVERGED)
+            check_finite(last, f"the images after stage {self.stage.name!r}", DIVERGED)
         score = self._score(last)
         self.best.offer(source, score, self.steps, clearly=self.skipped)
         self.measured.append(Measured(self.steps, score, loss))
@@ -280,11 +276,11 @@ class _StageRun:
         where = f"at step {step.index} of stage {self.stage.name!r}"
         started = time.perf_counter()
         with course.processes.together():
-            everything = torch.arange(len(source.labels), device=source.labels.device)
-            chosen = source.batch(step) if isinstance(source, DrawsBatches) else everything
+            drawn = Drawn.of(source, step)
+            chosen = drawn.indices
             rendered = Rendered.of(source, chosen)
             images, targets = rendered.images, rendered.targets
-        looked = self._look(step, images if chosen is everything else None, everything)
+        looked = self._look(step, images if drawn.all else None)
         if step.index == self.stage.trial and not pays(self.measured):
             # the state is measured once more, as the last one of the stage
             self.measured.pop()
@@ -292,39 +288,37 @@ class _StageRun:
         needed = share.needs_all(course.objective, step)
         whole = share.join(images, chosen, targets) if needed else None
         with course.processes.together():
-            labels = source.labels[chosen]
-            matched = share.match(course.objective, images, labels, step, whole, targets)
-            self._check_match(matched, where)
+            matched = share.match(course.objective, images, drawn.labels, step, whole, targets)
         matched = share.add_up_blocks(course.objective, matched, whole)
         with course.processes.together():
             self.optimizer.zero_grad()
             rendered.pull(matched)
         share.add_up(self.groups)
-        loss = share.total(matched.loss)
         with course.processes.together():
-            self._check_gradients(where)
+            read = Readings.of(matched, self.groups, where)
+        loss = share.total(read.loss)
+        with course.processes.together():
             course.settings.step(self.optimizer, step.index, self.steps)
             seconds = time.perf_counter() - started - looked.score_seconds - looked.curve_seconds
             report = StepReport(
-                self.stage, step, loss, looked.score, matched.metrics, seconds,
+                self.stage, step, loss, looked.score, read.metrics, seconds,
                 looked.score_seconds, looked.fixed_loss, looked.curve_seconds,
             )  # fmt: skip
             course.observer.on_step(report)
         return True
 
-    def _look(self, step: Step, images: Tensor | None, everything: Tensor) -> _Looked:
+    def _look(self, step: Step, images: Tensor | None) -> _Looked:
         """Measure the state before a step, as far as it is time.
 
         Args:
             step: of the run.
             images: all images of this process, if they are at hand.
-            everything: their indices.
         """
         course, score, loss = self.course, None, None
         started = time.perf_counter()
         trial = self.stage.trial
         if scored := step.index % course.select_every == 0 or step.index == trial:
-            score = self._score_now(images, everything)
+            score = self._score_now(images)
             # in a trial a state that is as good is none that is better
             clearly = trial is not None and 0 < step.index <= trial
             self.best.offer(course.source, score, step.index, clearly=clearly)
@@ -342,8 +336,9 @@ class _StageRun:
         with course.cost.line("curves"):
             return fixed_loss(course.source, course.objective, self.share, course.processes, images)
 
-    def _score_now(self, images: Tensor | None, everything: Tensor) -> float | None:
+    def _score_now(self, images: Tensor | None) -> float | None:
         """Return the score of the set as it is; `images` are those here, if they are at hand."""
+        everything = every_index(self.course.source)
         with self.course.cost.line("scores"):
             with self.course.processes.together():
                 if images is None:
@@ -356,17 +351,6 @@ class _StageRun:
         course, labels, first = self.course, self.share.labels, self.done == 0
         with course.cost.line("scores"):
             return course.processes.first(lambda: course.score(images, labels, first=first))
-
-    def _check_match(self, matched: Matched, where: str) -> None:
-        if not math.isfinite(matched.loss):
-            raise NumericError(f"the loss is not finite {where}", got=matched.loss, fix=_DIVERGED)
-        check_finite(matched.image_grad, f"the image gradient {where}", _DIVERGED)
-
-    def _check_gradients(self, where: str) -> None:
-        for group in self.groups:
-            for tensor in group.tensors:
-                if tensor.grad is not None:
-                    check_finite(tensor.grad, f"the gradient of {group.name} {where}", _DIVERGED)
 
     def _snapshot(self) -> Snapshot:
         course, share = self.course, self.share

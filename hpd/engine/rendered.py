@@ -8,7 +8,34 @@ import torch
 from torch import Tensor
 
 from hpd.errors import RunError
-from hpd.typing import LearnsLabels, Matched, Pullback, Source
+from hpd.host import on_host, remember, send
+from hpd.typing import DrawsBatches, LearnsLabels, Matched, Pullback, Source, Step
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Which images of a source a step takes.
+
+    Args:
+        indices: [n], on the device.
+        labels: their classes [n], on the device, and known to the host.
+        all: whether these are all there are.
+    """
+
+    indices: Tensor
+    labels: Tensor
+    all: bool
+
+    @classmethod
+    def of(cls, source: Source, step: Step) -> Drawn:
+        """Return the images of a step: those that the source draws, else all."""
+        if not isinstance(source, DrawsBatches):
+            return cls(every_index(source), source.labels, True)
+        there, known = source.labels, on_host(source.labels)
+        drawn = on_host(source.batch(step))
+        indices = remember(send(drawn, there.device), drawn)
+        own = known[drawn]
+        return cls(indices, remember(send(own, there.device), own), False)
 
 
 @dataclass(frozen=True)
@@ -56,7 +83,7 @@ class Rendered:
 
 def render_all(source: Source) -> Tensor:
     """Return every image of the source [N, C, H, W] on the CPU."""
-    images, _ = source.render(_everything(source))
+    images, _ = source.render(every_index(source))
     return images.cpu()
 
 
@@ -64,8 +91,9 @@ def learnt_labels(source: Source) -> Tensor | None:
     """Return the learnt labels of all images [N, K] on the CPU, None where there are none."""
     if not isinstance(source, LearnsLabels):
         return None
-    return source.targets(_everything(source))[0].cpu()
+    return source.targets(every_index(source))[0].cpu()
 
 
-def _everything(source: Source) -> Tensor:
+def every_index(source: Source) -> Tensor:
+    """Return the indices of all images of a source, on its device."""
     return torch.arange(len(source.labels), device=source.labels.device)

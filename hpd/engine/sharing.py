@@ -12,6 +12,7 @@ from torch import Tensor
 from hpd.checks import check_shardable
 from hpd.device import Processes
 from hpd.errors import ConfigError
+from hpd.host import on_host, remember
 from hpd.typing import (
     LearnsLabels,
     Matched,
@@ -163,13 +164,12 @@ class Share:
         """
         labels, rank = self._labels, self._processes.rank
         if self._processes.count == 1:
-            everything = torch.ones_like(chosen, dtype=torch.bool)
-            return Whole(images, labels[chosen], everything, targets)
+            return Whole(images, labels[chosen], _all_of(chosen), targets)
         own = self._places(labels)
         if len(chosen) == len(own[rank]):
             places = own
         else:
-            drawn = self._processes.objects(chosen.tolist())
+            drawn = self._processes.objects(on_host(chosen).tolist())
             places = [part[torch.tensor(i)] for part, i in zip(own, drawn, strict=True)]
         # from places in the whole set to places among those that were drawn
         everything = torch.cat(places).sort().values
@@ -204,8 +204,7 @@ class Share:
             return objective.match_blocks(whole.images, whole.labels, step, share)
         if isinstance(objective, MatchesByClass) and targets is None:
             if whole is None:
-                everything = torch.ones_like(labels, dtype=torch.bool)
-                return objective.match(images, labels, step, everything)
+                return objective.match(images, labels, step, _all_of(labels))
             return objective.match(whole.images, whole.labels, step, whole.own)
         assert whole is not None
         matched = _ask(objective, whole.images, whole.labels, whole.targets, step)
@@ -254,6 +253,12 @@ class Share:
         if self._processes.count == 1:
             return loss
         return float(self._processes.sum(torch.tensor(loss, dtype=torch.float64)))
+
+
+def _all_of(rows: Tensor) -> Tensor:
+    """Return that each of some rows is meant, which the host knows."""
+    every = torch.ones(len(rows), dtype=torch.bool)
+    return remember(torch.ones_like(rows, dtype=torch.bool), every)
 
 
 def _in_blocks(objective: Objective, whole: Whole) -> TypeGuard[MatchesByBlock]:

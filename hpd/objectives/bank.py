@@ -131,12 +131,8 @@ class Bank:
         last = self._folder.epochs if last is None else last
         expert = int(torch.randint(len(self._folder), (), generator=rng))
         epoch = int(torch.randint(first, last + 1, (), generator=rng))
-        student = self._real.build(rng)
         values = unflatten(self._folder.parameters(expert, epoch), self._folder.record.layout)
-        with torch.no_grad():
-            for name, parameter in student.named_parameters():
-                parameter.copy_(values[name])
-        return self._real.ready(student, step)
+        return self._real.ready(self._real.build(rng, values=values), step)
 
     def state(self) -> State:
         """Return nothing: the step decides."""

@@ -143,15 +143,15 @@ class WithAddOns:
     def _add(self, host: Matched, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Return the match of the host with those of the add-ons."""
         loss, grad, metrics = host.loss, host.image_grad.clone(), dict(host.metrics)
-        length = float(host.image_grad.norm())
+        length = host.image_grad.norm().double().clamp_min(1e-30)
         for one in self._added:
             matched = one.objective(images, labels, step)
             own = one.weight * matched.image_grad
-            loss += one.weight * matched.loss
+            loss = loss + one.weight * matched.loss
             grad += own
             metrics |= {f"{one.name}_{name}": value for name, value in matched.metrics.items()}
             metrics[f"{one.name}_loss"] = matched.loss
-            metrics[f"{one.name}_share"] = float(own.norm()) / max(length, 1e-30)
+            metrics[f"{one.name}_share"] = own.norm().double() / length
         return Matched(loss, grad, metrics, host.label_grad)
 
     @property

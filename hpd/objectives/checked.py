@@ -18,6 +18,7 @@ from hpd.arrays import as_labels
 from hpd.checks import check_shape, check_tensor
 from hpd.data import ImageSet
 from hpd.errors import ConfigError, ShapeError
+from hpd.host import Number, computes_on_host
 from hpd.typing import (
     Matched,
     MatchesByBlock,
@@ -134,14 +135,14 @@ class Checked:
                 expected="hpd.typing.Step(stage, index)",
             )
         whole = isinstance(labels, Tensor) and labels.dtype == torch.int64
-        if whole and labels.device.type != "cpu":
+        if whole and not computes_on_host(labels.device):
             return check_shape(labels, "N", "labels", N=len(images))
         device = labels.device if isinstance(labels, Tensor) else images.device
         count, most = len(images), self._num_classes
         return as_labels(labels, count=count, num_classes=most, device=device)
 
     def _checked_match(self, matched: Any, images: Tensor, count: int | None) -> Matched:
-        """Return what the objective gives, its loss as a number and its gradient without a graph.
+        """Return what the objective gives: numbers, and its gradient without a graph.
 
         Args:
             matched: what came back.
@@ -161,17 +162,26 @@ class Checked:
                 got=list(grad.shape),
                 expected=[count or "N", *images.shape[1:]],
             )
-        if type(matched.loss) is float and not grad.requires_grad:
+        if type(matched.loss) is float and not matched.metrics and not grad.requires_grad:
             return matched
-        return replace(matched, loss=self._as_number(matched.loss), image_grad=grad.detach())
+        metrics = {
+            name: self._as_number(value, f"the metric {name!r}", images.device)
+            for name, value in matched.metrics.items()
+        }
+        loss = self._as_number(matched.loss, "the loss", images.device)
+        return replace(matched, loss=loss, metrics=metrics, image_grad=grad.detach())
 
-    def _as_number(self, loss: Any) -> float:
+    def _as_number(self, value: Any, what: str, device: torch.device) -> Number:
+        """Return a number as a float, on an accelerator one that nobody asks for as it is."""
         try:
-            return float(loss.detach() if isinstance(loss, Tensor) else loss)
+            if not isinstance(value, Tensor):
+                return float(value)
+            value = value.detach().reshape(())
+            return float(value) if computes_on_host(device) else value
         except (TypeError, ValueError, RuntimeError):
-            shown = f"{type(loss).__name__} {list(getattr(loss, 'shape', []))}"
+            shown = f"{type(value).__name__} {list(getattr(value, 'shape', []))}"
             raise ShapeError(
-                f"the loss of {self._name} is no number", got=shown, expected="a float"
+                f"{what} of {self._name} is no number", got=shown, expected="a float"
             ) from None
 
 
@@ -191,7 +201,7 @@ class CheckedByClass(Checked):
         if own.dtype != torch.bool:
             raise ShapeError("own must say of each image whether it is", got=own.dtype)
         matched = self._inside.match(images, labels, step, own)
-        count = int(own.sum()) if own.device.type == "cpu" else None
+        count = int(own.sum()) if computes_on_host(own.device) else None
         return self._checked_match(matched, images, count)
 
 

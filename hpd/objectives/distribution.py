@@ -5,7 +5,7 @@ Source: Zhao and Bilen, Dataset Condensation with Distribution Matching, WACV 20
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from pydantic import Field
@@ -14,6 +14,7 @@ from torch import Tensor
 from hpd.data import ImageSet
 from hpd.errors import ShapeError
 from hpd.objectives.base import OBJECTIVES, Stateless
+from hpd.objectives.classes import of_classes, picked, sum_of
 from hpd.objectives.matching import MatchingSettings, RealSide
 from hpd.rng import Streams
 from hpd.students import Student
@@ -56,60 +57,73 @@ class DistributionSettings(MatchingSettings):
 class DistributionMatching(Stateless):
     """Distance of the class means of synthetic and real embeddings, summed over classes.
 
-    Each class goes through the student by itself, so that what it gives is the same to the bit
-    whichever classes are matched beside it, and only its activations are in memory.
+    How many classes go through the student together, `RealSide.classes_at_once` says.
     """
 
     def __init__(self, real: RealSide, *, halves: bool = False) -> None:
         self._real, self._parts = real, 2 if halves else 1
-        self._kept: dict[tuple[Step, int], list[Tensor]] = {}
+        self._kept: dict[tuple[Step, tuple[int, ...]], list[Tensor]] = {}
 
     def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
         real = self._real
         student = real.student(step).requires_grad_(False)
         augment = real.augmentation(step) or _unchanged
-        loss, image_grad = 0.0, torch.zeros_like(images)
-        for c in labels.unique().tolist():
-            own = labels == c
-            real_means = self._real_means(student, augment, c, step)
-            leaf = images.detach()[own].requires_grad_()
-            synthetic = self._means(student.embed(augment(real.normalise(leaf))), "synthetic")
+        image_grad, losses = torch.zeros_like(images), []
+        at_once = real.classes_at_once(student, -(-len(images) // real.train.num_classes), 1)
+        for part in of_classes(labels, at_once=at_once):
+            real_means = self._real_means(student, augment, part.labels, step)
+            leaf = images.detach()[part.where].requires_grad_()
+            embedded = student.embed(augment(real.normalise(leaf)))
+            synthetic = self._means(embedded, part.counts, "synthetic")
             how = distribution_loss if self._parts == 1 else distribution_halves
             distance = how(*real_means, *synthetic)
-            (image_grad[own],) = torch.autograd.grad(distance, leaf)
-            loss += float(distance.detach())
-        return Matched(loss, image_grad)
+            (image_grad[part.where],) = torch.autograd.grad(distance, leaf)
+            losses.append(distance.detach())
+        return Matched(sum_of(losses), image_grad)
 
     def _real_means(
-        self, student: Student, augment: Augment, label: int, step: Step
+        self, student: Student, augment: Augment, labels: tuple[int, ...], step: Step
     ) -> list[Tensor]:
-        """Return the mean embedding of the real images of a class, or that of each half.
+        """Return the mean embeddings of the real images of some classes, or those of their halves.
 
         A step of no stage is a score's, which asks for the same again and again: it is kept.
         """
-        kept = self._kept.get((step, label))
+        kept = self._kept.get((step, labels))
         if kept is None:
             real = self._real
-            batch = augment(real.batch(label, step))
-            kept = self._means(real.response(student).embed(student, batch), "real")
+            images, counts = real.batches(labels, step)
+            embedded = real.response(student).embed(student, augment(images))
+            kept = self._means(embedded, counts, "real")
             if step.stage < 0:
-                self._kept[step, label] = kept
+                self._kept[step, labels] = kept
         return kept
 
-    def _means(self, embedded: Tensor, what: str) -> list[Tensor]:
-        """Return the mean [1, E] of embeddings [n, E] of one class, or that of each half.
+    def _means(self, embedded: Tensor, counts: Sequence[int], what: str) -> list[Tensor]:
+        """Return the mean embedding of each class [K, E], or that of each half of it.
+
+        Args:
+            embedded: [N, E], ordered by class.
+            counts: of each class.
+            what: these are.
 
         Raises:
             ShapeError: if there are fewer images than parts.
         """
-        if len(embedded) < self._parts:
+        if min(counts) < self._parts:
             raise ShapeError(
                 f"halves need two {what} images of each class in a step",
-                got=len(embedded),
+                got=min(counts),
                 fix="Leave out objective.halves.",
             )
-        return [part.mean(dim=0, keepdim=True) for part in embedded.tensor_split(self._parts)]
+        if len(set(counts)) == 1:
+            classes = embedded.unflatten(0, (len(counts), counts[0]))
+            return [part.mean(dim=1) for part in classes.tensor_split(self._parts, dim=1)]
+        found = [
+            [part.mean(dim=0) for part in own.tensor_split(self._parts)]
+            for own in embedded.split(list(counts))
+        ]
+        return [torch.stack(means) for means in zip(*found, strict=True)]
 
     def needs_all(self, step: Step) -> bool:
         """Return that classes are matched one by one."""
@@ -117,7 +131,7 @@ class DistributionMatching(Stateless):
 
     def match(self, images: Tensor, labels: Tensor, step: Step, own: Tensor) -> Matched:
         """Match some classes; see `MatchesByClass`."""
-        return self(images[own], labels[own], step)
+        return self(*picked(images, labels, own), step)
 
 
 def _unchanged(images: Tensor) -> Tensor:

@@ -15,20 +15,26 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
+from torch.func import functional_call
 from typing_extensions import Self
 
 from hpd.data import ImageSet
 from hpd.errors import ConfigError
+from hpd.host import Number, on_host, send
 from hpd.objectives.bank import Bank, BankSettings
 from hpd.objectives.base import OBJECTIVES
+from hpd.objectives.classes import OfClasses, mask_of, of_classes, picked, sum_of
 from hpd.objectives.matching import MatchingSettings, RealSide
 from hpd.objectives.network import Network, NetworkSettings
 from hpd.rng import Streams
 from hpd.students import Student
 from hpd.students.expert_record import ExpertsWanted
+from hpd.students.response import gradients_of_batches
 from hpd.typing import Matched, Objective, State, Step
 
 Layers = Literal["weights", "convolutions", "all"]
+# of what layers give, that two derivatives keep
+_COPIES = 4
 
 
 def cosine_distance(real: Tensor, synthetic: Tensor) -> Tensor:
@@ -100,6 +106,30 @@ def weight_gradient(
     return list(torch.autograd.grad(loss, [parameters[n] for n in names], create_graph=True))
 
 
+def weight_gradients(
+    student: Student, images: Tensor, labels: Tensor, names: Sequence[str]
+) -> list[Tensor]:
+    """Return `weight_gradient` of several batches of one size, each by itself, at once.
+
+    Args:
+        student: the network.
+        images: normalised [B, n, C, H, W].
+        labels: [B, n], or probabilities [B, n, K].
+        names: of the parameters.
+
+    Returns:
+        a tensor [B, ...] of each parameter.
+    """
+    rest = dict(student.named_parameters()) | dict(student.named_buffers())
+    chosen = tuple(rest.pop(name) for name in names)
+
+    def loss(weights: tuple[Tensor, ...], x: Tensor, y: Tensor) -> Tensor:
+        given = rest | dict(zip(names, weights, strict=True))
+        return F.cross_entropy(functional_call(student, given, (x,)), y)
+
+    return list(gradients_of_batches(loss, chosen, images, labels))
+
+
 @OBJECTIVES.register("gradient")
 class GradientSettings(MatchingSettings):
     """Gradient matching, class by class.
@@ -169,7 +199,8 @@ class GradientMatching:
 
     def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
-        return self.match(images, labels, step, torch.ones_like(labels, dtype=torch.bool))
+        loss, (image_grad,) = self._match((images,), labels, step)
+        return Matched(loss, image_grad)
 
     def needs_all(self, step: Step) -> bool:
         """Return whether the network trains on the synthetic images before this step."""
@@ -177,29 +208,43 @@ class GradientMatching:
 
     def match(self, images: Tensor, labels: Tensor, step: Step, own: Tensor) -> Matched:
         """Match some classes; see `MatchesByClass`."""
-        student = self._network.at(images, labels, step)
-        image_grad = torch.zeros_like(images)
-        loss = 0.0
-        for c in labels[own].unique().tolist():
-            of_class = labels == c
-            distance, (grad,) = self._match_class(student, (images[of_class],), c, step)
-            loss += distance
-            image_grad[of_class] = grad
-        return Matched(loss, image_grad[own])
+        loss, (image_grad,) = self._match((images,), labels, step, own)
+        if bool(on_host(own).all()):
+            return Matched(loss, image_grad)
+        return Matched(loss, picked(image_grad, labels, own)[0])
 
     def match_targets(self, images: Tensor, labels: Tensor, targets: Tensor, step: Step) -> Matched:
         """Match images with label probabilities; see `MatchesTargets`."""
-        student = self._network.at(images, labels, step, targets)
-        grads = torch.zeros_like(images), torch.zeros_like(targets)
-        loss = 0.0
-        for c in labels.unique().tolist():
-            of_class = labels == c
-            parts = images[of_class], targets[of_class]
-            distance, found = self._match_class(student, parts, c, step)
-            loss += distance
-            for grad, own in zip(grads, found, strict=True):
-                grad[of_class] = own
-        return Matched(loss, grads[0], label_grad=grads[1])
+        loss, (image_grad, label_grad) = self._match((images, targets), labels, step)
+        return Matched(loss, image_grad, label_grad=label_grad)
+
+    def _match(
+        self, given: tuple[Tensor, ...], labels: Tensor, step: Step, own: Tensor | None = None
+    ) -> tuple[Number, tuple[Tensor, ...]]:
+        """Return the loss, and its gradients by images and by labels that are learnt.
+
+        Args:
+            given: images of all classes [N, C, H, W], and labels [N, K] if there are some.
+            labels: classes [N].
+            step: of the run.
+            own: which images are matched [N], bool; None: all.
+        """
+        real, images = self._real, given[0]
+        student = self._network.at(images, labels, step, *given[1:])
+        grads, losses = tuple(torch.zeros_like(one) for one in given), []
+        per_class = -(-len(images) // real.train.num_classes)
+        at_once = real.classes_at_once(student, per_class, _COPIES)
+        for part in of_classes(labels, own, at_once):
+            # batches of one size go through together
+            alone = not part.even or len({len(real.train.by_class[c]) for c in part.labels}) > 1
+            parts = of_classes(labels, mask_of(part, labels)) if alone else [part]
+            for some in parts:
+                chosen = tuple(one[some.where] for one in given)
+                loss, found = self._match_classes(student, chosen, some, step)
+                losses.append(loss)
+                for whole, grad in zip(grads, found, strict=True):
+                    whole[some.where] = grad
+        return sum_of(losses), grads
 
     def state(self) -> State:
         """Return clones of the network's weights and momentum."""
@@ -209,30 +254,69 @@ class GradientMatching:
         """Restore the network."""
         self._network.load_state(state)
 
-    def _match_class(
-        self, student: Student, parts: tuple[Tensor, ...], label: int, step: Step
-    ) -> tuple[float, tuple[Tensor, ...]]:
-        """Return the distance of one class and its gradients.
+    def _match_classes(
+        self, student: Student, given: tuple[Tensor, ...], part: OfClasses, step: Step
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the distance of some classes of equally many images, and its gradients.
 
         Args:
             student: what is matched through.
-            parts: images of the class [n, C, H, W], and its labels [n, K] if there are some.
-            label: the class.
+            given: their images [n, C, H, W], and their labels [n, K] if there are some.
+            part: the classes.
             step: of the run.
         """
-        batch = self._real.batch(label, step)
-        leaves = tuple(part.detach().requires_grad_() for part in parts)
-        synthetic = self._real.normalise(leaves[0])
-        augment = self._real.augmentation(step, label)
-        if augment is not None:
-            batch, synthetic = augment(batch), augment(synthetic)
+        real, count = self._real, len(part.labels)
+        batch, _ = real.batches(part.labels, step)
+        leaves = tuple(one.detach().requires_grad_() for one in given)
+        batch, synthetic = self._augmented(batch, real.normalise(leaves[0]), part.labels, step)
         names = counted(student, self._settings.layers)
-        response = self._real.response(student)
-        target = response.weight_gradient(student, batch, _all(label, batch), names)
-        told = leaves[1] if len(leaves) > 1 else _all(label, synthetic)
-        got = weight_gradient(student, synthetic, told, names)
+        response = real.response(student)
+        if count == 1:
+            label = part.labels[0]
+            target = response.weight_gradient(student, batch, _all(label, batch), names)
+            told = leaves[1] if len(leaves) > 1 else _all(label, synthetic)
+            got = weight_gradient(student, synthetic, told, names)
+        else:
+            batches, parts = (x.unflatten(0, (count, -1)) for x in (batch, synthetic))
+            classes = send(torch.tensor(part.labels), batch.device)[:, None]
+            target = response.weight_gradients(
+                student, batches, classes.expand(-1, batches.shape[1]), names
+            )
+            told = classes.expand(-1, parts.shape[1])
+            if len(leaves) > 1:
+                told = leaves[1].unflatten(0, (count, -1))
+            got = weight_gradients(student, parts, told, names)
+            # what is summed over channels is summed over classes and channels
+            target, got = ([_channels_of(one) for one in each] for each in (target, got))
         distance = gradient_distance(target, got, self._settings.distance)
-        return float(distance.detach()), torch.autograd.grad(distance, leaves)
+        return distance.detach(), torch.autograd.grad(distance, leaves)
+
+    def _augmented(
+        self, batch: Tensor, synthetic: Tensor, labels: Sequence[int], step: Step
+    ) -> tuple[Tensor, Tensor]:
+        """Return real and synthetic images of some classes, each class augmented in its own way."""
+        augments = [self._real.augmentation(step, label) for label in labels]
+        if augments[0] is None:
+            return batch, synthetic
+        count = len(labels)
+        if count == 1:
+            return augments[0](batch), augments[0](synthetic)
+        # both sides of a class at once: half as many kernels
+        parts = zip(augments, batch.tensor_split(count), synthetic.tensor_split(count), strict=True)
+        changed = [augment(torch.cat([real, own])) for augment, real, own in parts if augment]
+        real = len(batch) // count
+        return (
+            torch.cat([both[:real].detach() for both in changed]),
+            torch.cat([both[real:] for both in changed]),
+        )
+
+
+def _channels_of(gradients: Tensor) -> Tensor:
+    """Return gradients of several batches [B, out, ...] as those of one with B times the channels.
+
+    A vector is one channel: [B, out] stays.
+    """
+    return gradients.flatten(0, 1) if gradients.ndim > 2 else gradients
 
 
 def _all(label: int, images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 from weakref import WeakKeyDictionary
 
@@ -13,10 +14,13 @@ from hpd.augment import OPERATION_NAMES, Augmentation, OperationName, draw_augme
 from hpd.data import ImageSet
 from hpd.device import Precision, resolve_precision
 from hpd.errors import ShapeError
+from hpd.host import computes_on_host, remember, send
 from hpd.objectives.base import ObjectiveSettings
+from hpd.objectives.real_rows import RealRows
 from hpd.rng import Streams, isolated
 from hpd.students import STUDENTS, Student, StudentSettings
 from hpd.students.convnet import ConvNetSettings
+from hpd.students.parameters import Sent
 from hpd.students.response import Response
 from hpd.typing import Step
 
@@ -63,11 +67,14 @@ class RealSide:
         self, train: ImageSet, settings: MatchingSettings, device: torch.device, streams: Streams
     ) -> None:
         self.train, self.device, self.streams = train, device, streams
+        self._rows = RealRows(train, device)
         self._settings = settings
         self._kinds = [settings.student, *settings.cross]
         self._responses = [self._response(kind) for kind in self._kinds]
         # which of the kinds a student is
         self._turns: WeakKeyDictionary[Student, int] = WeakKeyDictionary()
+        # by kind, those that last for a step
+        self._places: dict[int, Sent[Student]] = {}
 
     def _response(self, kind: StudentSettings) -> Response:
         settings, train = self._settings, self.train
@@ -86,23 +93,45 @@ class RealSide:
 
         Args:
             step: of the run.
-            turn: which network it is, counted over the stage; None: one at each step.
+            turn: which network it is, counted over the stage, and it is kept for as long as it is
+                needed; None: one at each step, which on an accelerator takes the place of the last.
         """
         rng = self.streams.generator("student", step.stage, step.index)
-        return self.ready(self.build(rng, step.index if turn is None else turn), step)
+        number = step.index if turn is None else turn
+        return self.ready(self.build(rng, number, lasts=turn is not None), step)
 
-    def build(self, rng: torch.Generator, turn: int = 0) -> Student:
+    def build(
+        self, rng: torch.Generator, turn: int = 0, values: Mapping[str, Tensor] | None = None,
+        *, lasts: bool = True,
+    ) -> Student:  # fmt: skip
         """Return a student with fresh weights drawn from `rng`, on the device.
 
         Args:
             rng: for the weights.
             turn: which network it is: architectures take turns.
+            values: of its parameters, on the host, in the place of fresh ones.
+            lasts: whether it stays what it is when the next one is built.
         """
         number = turn % len(self._kinds)
         shape, classes = self.train.image_shape, self.train.num_classes
-        student = self._kinds[number].build(shape, classes, rng).to(self.device)
+        student = self._kinds[number].build(shape, classes, rng)
+        if values is not None:
+            with torch.no_grad():
+                for name, parameter in student.named_parameters():
+                    parameter.copy_(values[name])
+        if not computes_on_host(self.device):
+            student = self._sent(student, number, lasts=lasts)
         self._turns[student] = number
         return student
+
+    def _sent(self, student: Student, number: int, *, lasts: bool) -> Student:
+        """Return a student on the accelerator; where the last one was, if it need not last."""
+        if lasts:
+            return Sent(student, self.device).student
+        if number in self._places:
+            return self._places[number].refill(student)
+        self._places[number] = Sent(student, self.device)
+        return self._places[number].student
 
     def ready(self, student: Student, step: Step) -> Student:
         """Put a student in eval mode, its batch norms with the statistics of real images.
@@ -116,7 +145,7 @@ class RealSide:
                 norm.momentum = None  # the plain average over batches: here, of this one
             rng = self.streams.generator("batch norm", step.stage, step.index)
             chosen = self.train.draw_each(_CALIBRATION_IMAGES, rng)
-            images = self.train.normalised(chosen, self.device)
+            images = self._rows.normalised(chosen)
             student.train()
             with torch.no_grad(), isolated(self.streams.seed("dropout", step.index), self.device):
                 student(images)
@@ -128,16 +157,62 @@ class RealSide:
         Raises:
             ShapeError: if the class is no number, or none of the data.
         """
-        # a tensor would be drawn from another stream than the number in it
-        if not isinstance(label, int) or not 0 <= label < self.train.num_classes:
-            raise ShapeError(
-                "the class of real images is not valid",
-                got=f"{type(label).__name__} {label}",
-                expected=f"an int, 0..{self.train.num_classes - 1}",
+        return self.batches((label,), step)[0]
+
+    def batches(self, labels: Sequence[int], step: Step) -> tuple[Tensor, tuple[int, ...]]:
+        """Return this step's normalised real images of some classes, and how many are of each.
+
+        Args:
+            labels: the classes.
+            step: of the run.
+
+        Returns:
+            images [n, C, H, W], ordered as the classes are given, and the counts.
+
+        Raises:
+            ShapeError: if a class is no number, or none of the data.
+        """
+        for label in labels:
+            # a tensor would be drawn from another stream than the number in it
+            if not isinstance(label, int) or not 0 <= label < self.train.num_classes:
+                raise ShapeError(
+                    "the class of real images is not valid",
+                    got=f"{type(label).__name__} {label}",
+                    expected=f"an int, 0..{self.train.num_classes - 1}",
+                )
+        drawn = self._drawn(labels, step)
+        images = self._rows.normalised(torch.cat(drawn))
+        if self._rows.reads_ahead:
+            self._rows.expect(torch.cat(self._drawn(labels, Step(step.stage, step.index + 1))))
+        return images, tuple(len(own) for own in drawn)
+
+    def _drawn(self, labels: Sequence[int], step: Step) -> list[Tensor]:
+        """Return which real images of each class a step takes."""
+        return [
+            self.train.draw(
+                label,
+                self._settings.real_batch,
+                self.streams.generator("real batch", step.stage, step.index, label),
             )
-        rng = self.streams.generator("real batch", step.stage, step.index, label)
-        indices = self.train.draw(label, self._settings.real_batch, rng)
-        return self.train.normalised(indices, self.device)
+            for label in labels
+        ]
+
+    def classes_at_once(self, student: Student, counts: int, copies: int) -> int | None:
+        """Return how many classes go through a student together; None: all.
+
+        On an accelerator as many as its memory takes. On a CPU one: images of a class fill its
+        cores, stay in its caches, and come out the same to the bit whichever classes are matched
+        beside them, so that several processes give what one does.
+
+        Args:
+            student: that was built here.
+            counts: synthetic images of each class.
+            copies: of what layers give that are kept; see `Footprint`.
+        """
+        if computes_on_host(self.device):
+            return 1
+        most = self.response(student).at_once(self.train.image_shape, self.device, copies)
+        return max(1, most // (self._settings.real_batch + counts))
 
     def balanced_batch(self, count: int, step: Step) -> tuple[Tensor, Tensor]:
         """Return this step's normalised real images of all classes, and their labels.
@@ -148,14 +223,16 @@ class RealSide:
         """
         rng = self.streams.generator("real batch", step.stage, step.index)
         indices = self.train.draw_each(max(1, count // self.train.num_classes), rng)
-        labels = self.train.labels[indices].to(self.device)
-        return self.train.normalised(indices, self.device), labels
+        return self._rows.normalised(indices), self._labels(indices)
 
     def mixed_batch(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return random normalised real images of all classes, at most `count`, and labels."""
         indices = torch.randperm(len(self.train), generator=rng)[:count]
-        labels = self.train.labels[indices].to(self.device)
-        return self.train.normalised(indices, self.device), labels
+        return self._rows.normalised(indices), self._labels(indices)
+
+    def _labels(self, indices: Tensor) -> Tensor:
+        own = self.train.labels[indices]
+        return remember(send(own, self.device), own)
 
     def augmentation(self, step: Step, label: int = -1) -> Augmentation | None:
         """Return the augmentation of this step (of one class of it), or None for none."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from hpd.errors import ConfigError, RunError
+from hpd.host import on_host
 from hpd.objectives.matching import RealSide
 from hpd.registry import Only
 from hpd.students import Student, Taught, train_epoch
@@ -111,7 +112,7 @@ class Network:
         Raises:
             RunError: in the middle of a network's steps, if the one before was not taken here.
         """
-        per_class = len(images) // len(labels.unique())
+        per_class = len(images) // len(on_host(labels).unique())
         turn, within = divmod(step.index, self._settings.steps_for(per_class))
         if within == 0:
             self._turn = turn

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from hpd.data import ImageSet
+from hpd.host import one_hot
 from hpd.objectives.base import OBJECTIVES
 from hpd.objectives.matching import MatchingSettings, RealSide
 from hpd.objectives.pool import Pool, PoolSettings
@@ -85,7 +85,7 @@ class Regression:
 
     def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
-        targets = F.one_hot(labels, self._real.train.num_classes).to(images)
+        targets = one_hot(labels, self._real.train.num_classes).to(images)
         return replace(self._matched(images, targets, labels, step), label_grad=None)
 
     def match_targets(self, images: Tensor, labels: Tensor, targets: Tensor, step: Step) -> Matched:
@@ -99,14 +99,14 @@ class Regression:
         leaf = targets.detach().requires_grad_()
         term = unclearness(leaf)
         (grad,) = torch.autograd.grad(term, leaf)
-        loss = matched.loss + float(term.detach())
+        loss = matched.loss + term.detach()
         return replace(matched, loss=loss, label_grad=matched.label_grad + grad)
 
     def _matched(self, images: Tensor, targets: Tensor, taught: Tensor, step: Step) -> Matched:
         """Match images with labels [N, K]; networks of the pool learn what is `taught`."""
         # a score is always of the same network, and leaves the pool alone
         pool = None if step.stage < 0 else self._pool
-        metrics = {}
+        metrics: dict[str, float] = {}
         if pool is None:
             student = self._real.student(step)
         else:
@@ -115,7 +115,7 @@ class Regression:
         loss, grads = self._match(student.requires_grad_(False), images, targets, step)
         if pool is not None:
             pool.train(images, taught, step)
-        return Matched(float(loss), grads[0], metrics, grads[1])
+        return Matched(loss, grads[0], metrics, grads[1])
 
     def _match(
         self, student: Student, images: Tensor, targets: Tensor, step: Step

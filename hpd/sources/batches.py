@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hpd.host import on_host
+
 
 def draw_batch(labels: Tensor, num_classes: int, most: int | None, rng: torch.Generator) -> Tensor:
-    """Return the indices of random images among those of some classes, as many of each class.
+    """Return the indices, on the host, of random images of some classes, as many of each class.
 
     What is drawn of a class does not depend on which other classes are here.
 
@@ -17,12 +19,13 @@ def draw_batch(labels: Tensor, num_classes: int, most: int | None, rng: torch.Ge
         most: images of a class at most; None: all.
         rng: of the draw; left alone where a step takes all images.
     """
+    labels = on_host(labels)
     per_class = len(labels) // len(labels.unique())
-    everything = torch.arange(len(labels), device=labels.device)
+    everything = torch.arange(len(labels))
     if most is None or per_class <= most:
         return everything
     order = torch.rand(num_classes, per_class, generator=rng).argsort(dim=1)
-    chosen = order[:, :most].sort(dim=1).values.to(everything)
+    chosen = order[:, :most].sort(dim=1).values
     # drawn for every class, whichever are here
     chosen = chosen[labels[::per_class]]
     return everything.unflatten(0, (-1, per_class)).gather(1, chosen).flatten()

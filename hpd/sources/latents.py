@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from generators import Generator, Prior, StoredGenerator, read_generator
+from generators.prepared import prepare_nothing
 from generators.seeds import z_of_seeds
 from hpd.data import ImageSet
 from hpd.device import Precision
@@ -143,6 +144,7 @@ class LatentsSettings(ChunkedSettings):
         if self.count_generator:
             # its weights are of the set: rounded, perhaps learnt, and those of this set alone
             stored = replace(stored, generator=copy.deepcopy(stored.generator))
+            prepare_nothing(stored.generator)
         generator = ready(stored, self.precision, device)
         check_fit(generator.spec, train, stored.name)
         per_class = self.count(generator, train)
@@ -360,7 +362,7 @@ class LatentSource:
             latents, store = z.to(next(self.generator.parameters())), "z"
         if store == "z":
             own = None if self._known is None else self._known[self.labels[indices]]
-            ws = self.generator.map(latents, own, truncation_psi=self._settings.truncation_psi)
+            ws = self.generator.mapped(latents, own, self._settings.truncation_psi)
         else:
             count = self.generator.spec.num_ws
             ws = latents if store == "ws" else latents[:, None].expand(-1, count, -1)

@@ -9,18 +9,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
+from torch.func import functional_call, grad, vmap
 
 from hpd.errors import ConfigError
+from hpd.host import computes_on_host
 from hpd.students.base import Student
+from hpd.students.footprint import Footprint
 from hpd.students.stack import StudentStack, stackable
 
 _Tensors = dict[str, Tensor]
-# activations of this many images stay in the cache of a CPU; a GPU takes all that fit
+# activations of this many images stay in the cache of a CPU
 _PART_ON_CPU = 64
 # and of large images, so many that their maps take no more than a few hundred MB: no slower
 _PIXELS_ON_CPU = 1 << 17
-_PART = 256
 
 
 class Response:
@@ -47,6 +48,7 @@ class Response:
     ) -> None:
         with torch.device("meta"):
             template = make().eval().requires_grad_(False)
+        self._template = template
         self._compiled = compiled
         self._stackable = stackable(template) and not compiled and dtype != torch.bfloat16
         self._stack: StudentStack | None = None
@@ -79,18 +81,53 @@ class Response:
         given = dict(student.named_parameters())
         total = [torch.zeros_like(given[name]) for name in names]
         gradient = self._summed_gradient(student, names)
-        size = _part_size(images)
+        size = self._part_size(images)
         for x, y in zip(images.split(size), labels.split(size), strict=True):
-            for sum_, grad in zip(total, gradient(x, y), strict=True):
-                sum_ += grad
+            for sum_, part in zip(total, gradient(x, y), strict=True):
+                sum_ += part
         return [sum_ / len(images) for sum_ in total]
 
     def embed(self, student: Student, images: Tensor) -> Tensor:
         """Embed normalised images [N, C, H, W]: [N, E], of the dtype of the images."""
         answer = self._embedding(student)
         with torch.no_grad():
-            parts = [answer(part).to(images.dtype) for part in images.split(_part_size(images))]
-        return torch.cat(parts)
+            parts = [
+                answer(part).to(images.dtype) for part in images.split(self._part_size(images))
+            ]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def weight_gradients(
+        self, student: Student, images: Tensor, labels: Tensor, names: Sequence[str]
+    ) -> list[Tensor]:
+        """Return `weight_gradient` of several batches of one size, each by itself, at once.
+
+        Args:
+            student: as there.
+            images: normalised [B, n, C, H, W].
+            labels: [B, n].
+            names: of the parameters.
+
+        Returns:
+            a tensor [B, ...] of each parameter.
+        """
+        tensors = self._tensors(student)
+        chosen = tuple(tensors.pop(name) for name in names)
+        found = gradients_of_batches(
+            lambda weights, x, y: self._loss(tensors | dict(zip(names, weights, strict=True)), x, y)
+            / len(y),
+            chosen, self._cast(images), labels,
+        )  # fmt: skip
+        return [one.to(images.dtype) for one in found]
+
+    def at_once(self, image_shape: Sequence[int], device: torch.device, copies: int = 1) -> int:
+        """Return how many images (C, H, W) an accelerator takes at once; see `Footprint`."""
+        found = Footprint.of(self._template, tuple(image_shape))
+        return found.images_at_once(device, copies)
+
+    def _part_size(self, images: Tensor) -> int:
+        if not computes_on_host(images.device):
+            return self.at_once(images.shape[1:], images.device)
+        return max(1, min(_PART_ON_CPU, _PIXELS_ON_CPU // math.prod(images.shape[2:])))
 
     def _summed_gradient(
         self, student: Student, names: Sequence[str]
@@ -119,13 +156,15 @@ class Response:
         stack = self._stack_of(student)
         if stack is not None:
             return lambda images: stack.embed(images[None])[0]
+        if self._half is None and not self._compiled:
+            return student.embed
         tensors = self._tensors(student)
         return lambda images: self._run(self._embed, tensors, self._cast(images))
 
     def _stack_of(self, student: Student) -> StudentStack | None:
         """Return the stack with the weights of this student, or None if it cannot be one."""
         weight = student.head.weight
-        if not self._stackable or weight.device.type != "cpu":
+        if not self._stackable or not computes_on_host(weight.device):
             return None
         if self._stack is None or self._stack.values.dtype != weight.dtype:
             self._stack = StudentStack([student])
@@ -136,12 +175,12 @@ class Response:
     def _tensors(self, student: Student) -> _Tensors:
         """Return parameters and buffers as they are computed with, without gradient."""
         named = [*student.named_parameters(), *student.named_buffers()]
-        return {name: self._cast(value.detach()) for name, value in named}
+        return {name: self._cast(value) for name, value in named}
 
     def _cast(self, value: Tensor) -> Tensor:
         """Return the tensor in the dtype and memory format of the computation."""
         if not value.is_floating_point():
-            return value
+            return value.detach()
         # an alias, so that asking for gradients leaves the student's own tensor alone
         memory_format = self._memory_format if value.ndim == 4 else torch.preserve_format
         return value.to(dtype=self._half, memory_format=memory_format).detach()
@@ -193,7 +232,20 @@ class _EmbedOnly(torch.nn.Module):
         return self.student.embed(images)
 
 
-def _part_size(images: Tensor) -> int:
-    if images.device.type != "cpu":
-        return _PART
-    return max(1, min(_PART_ON_CPU, _PIXELS_ON_CPU // math.prod(images.shape[2:])))
+def gradients_of_batches(
+    loss: Callable[..., Tensor], weights: tuple[Tensor, ...], images: Tensor, labels: Tensor
+) -> tuple[Tensor, ...]:
+    """Return the gradient of a loss by weights for each of several batches, in one pass.
+
+    Where the images have a graph, so has what is returned.
+
+    Args:
+        loss: of weights, images [n, C, H, W] and labels [n].
+        weights: the same for all batches.
+        images: [B, n, C, H, W].
+        labels: [B, n], or probabilities [B, n, K].
+
+    Returns:
+        a tensor [B, ...] of each weight.
+    """
+    return vmap(grad(loss), in_dims=(None, 0, 0))(weights, images, labels)

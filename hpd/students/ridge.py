@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from hpd.host import one_hot
 
 
 def centred_targets(labels: Tensor, num_classes: int) -> Tensor:
@@ -16,7 +17,7 @@ def centred_targets(labels: Tensor, num_classes: int) -> Tensor:
     >>> centred_targets(torch.tensor([1]), 2)
     tensor([[-0.5000,  0.5000]], dtype=torch.float64)
     """
-    return F.one_hot(labels, num_classes).double() - 1 / num_classes
+    return one_hot(labels, num_classes).double() - 1 / num_classes
 
 
 def ridge_predictions(real: Tensor, synthetic: Tensor, targets: Tensor, ridge: float) -> Tensor:
@@ -41,7 +42,7 @@ def ridge_predictions(real: Tensor, synthetic: Tensor, targets: Tensor, ridge: f
     scale = kernel.trace() / len(kernel)
     # features that are all zero predict zero, with any penalty
     penalty = ridge * torch.where(scale == 0, torch.ones_like(scale), scale)
-    penalised = kernel + penalty * torch.eye(len(kernel)).to(kernel)
+    penalised = kernel + penalty * torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
     # _ex does not raise: what is not finite stays so, and the loop says where it is from
     factor, _ = torch.linalg.cholesky_ex(penalised)
     return real @ (synthetic.t() @ torch.cholesky_solve(targets, factor))

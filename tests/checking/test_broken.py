@@ -228,7 +228,7 @@ OBJECTIVES = {
     OtherShape: "the image gradient of .* has the wrong shape",
     Fails: r"fails when asked for a match: got KeyError: 'mine' \(.*test_broken.py, line \d+\)",
     NoJson: "fails when asked for provenance: got TypeError",
-    TextMetrics: "metrics are numbers",
+    TextMetrics: "the metric 'name' of mine is no number",
     NotASum: "classes matched one by one sum to the whole",
     NotASumOfBlocks: "shares of the blocks sum to the whole.*or leave out `match_blocks`",
 }

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hpd.data import ImageSet
 from hpd.engine.selection.base import SELECTORS, SelectorSettings
+from hpd.host import told
 from hpd.rng import Streams
 from hpd.typing import Objective, Selector, Step
 
@@ -54,4 +55,4 @@ class ObjectiveLoss:
             # the first step of a stage that no run has: its network is fresh
             losses.append(self._objective(images, labels, Step(-1 - draw, 0)).loss)
             self._objective.load_state(kept)
-        return fmean(losses)
+        return fmean(told(losses))
