@@ -179,6 +179,34 @@ class Generator(nn.Module, ABC):
         """Synthesise images [N, C, H, W] in [-1, 1] from ws [N, num_ws, D]."""
         return self.images((), ws, 0)
 
+    @property
+    def has_encoder(self) -> bool:
+        """Whether `encode` can be called."""
+        return False
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the ws of images, by the encoder that belongs to the generator.
+
+        Args:
+            images: [N, C, H, W] in [0, 1], of its size; any array, see `hpd.arrays`.
+
+        Returns:
+            ws [N, num_ws, D].
+
+        Raises:
+            GeneratorError: if it has none.
+        """
+        raise GeneratorError(
+            "the generator has no encoder", fix="Project images into it: see `hpd.project`."
+        )
+
+    def sized(self, resolution: int) -> Generator:
+        """Return it for images of another height and width in pixels, if it can make such.
+
+        One that makes images of a single size returns itself, whatever is asked.
+        """
+        return self
+
     def class_average(
         self, label: int | None, draws: int, rng: torch.Generator, truncation_psi: float = 1.0
     ) -> Tensor:

@@ -15,11 +15,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from generators import stylegan2, stylegan3, stylegan_xl
+from generators import kl_autoencoder, stylegan2, stylegan3, stylegan_xl, tiny_autoencoder
 from generators.base import FAMILIES, FamilySettings, Generator
+from generators.checkpoints.autoencoder_folders import (
+    WEIGHTS as DIFFUSERS_WEIGHTS,
+)
+from generators.checkpoints.autoencoder_folders import (
+    is_autoencoder_folder,
+    read_autoencoder_folder,
+)
 from generators.checkpoints.convert import convert_checkpoint
 from generators.checkpoints.finite import check_all_finite, finite_floats
 from generators.checkpoints.stylegan2 import check_shapes, check_sizes
+from generators.checkpoints.tiny_autoencoders import licence_of, with_encoder
 from generators.own import GENERATORS
 from generators.probing import check_range, probe
 from hpd.errors import GeneratorError, HpdError, nearest
@@ -27,9 +35,10 @@ from hpd.files import write_json, write_tensors
 from hpd.foreign import foreign_hint
 from hpd.plugins import load_packages
 
-_REGISTERED = (stylegan2, stylegan3, stylegan_xl)
+_REGISTERED = (stylegan2, stylegan3, stylegan_xl, tiny_autoencoder, kl_autoencoder)
 _WEIGHTS, _DESCRIPTION = "model.safetensors", "generator.json"
 _FORMAT_VERSION = 1
+_UNKNOWN_LICENCE = "that of the file's source"
 _FOREIGN_LICENCE = "that of the checkpoint's source (NVIDIA's are non-commercial)"
 _ZOO = Path(__file__).parent / "zoo"
 _EXPECTED = f"a bundled name, a folder with {_WEIGHTS} and {_DESCRIPTION}, or a checkpoint"
@@ -82,6 +91,14 @@ class StoredGenerator:
         }
         return about | ({"read": self.provenance["read"]} if "read" in self.provenance else {})
 
+    def sized(self, resolution: int) -> StoredGenerator:
+        """Return it with the generator for images of another size; see `Generator.sized`.
+
+        Raises:
+            GeneratorError: if it cannot make such images.
+        """
+        return replace(self, generator=self.generator.sized(resolution))
+
     @classmethod
     def of(cls, generator: Generator, licence: str = "unknown") -> StoredGenerator:
         """Describe a generator that is in memory; its hash is that of its weights.
@@ -129,6 +146,9 @@ def read_generator(name_or_path: str | Path, network: str = "G_ema") -> StoredGe
         for folder in (_ZOO / path, path):
             if (folder / _DESCRIPTION).is_file():
                 return _read_folder(folder)
+        folder = path.parent if path.name in DIFFUSERS_WEIGHTS else path
+        if is_autoencoder_folder(folder):
+            return _read_autoencoder(folder)
         if path.is_file():
             _check_no_part(path)
             return _read_checkpoint(path, network)
@@ -169,10 +189,12 @@ def _no_generator_folder(path: Path, inside: list[str]) -> GeneratorError:
     files = [name for name in inside if name.endswith(_CHECKPOINTS)]
     some = ", ".join(inside[:_SHOWN_FILES]) + (", ..." if len(inside) > _SHOWN_FILES else "")
     what = "a pipeline of diffusers: " if "model_index.json" in inside else ""
+    fix = f"Give a file in it, such as {files[0]}." if files else ""
+    if what and "vae" in inside:
+        fix = f"Give its autoencoder: {path / 'vae'}."
     return GeneratorError(
         f"{path} is no folder of a generator", got=what + some or "nothing in it",
-        expected=f"{_WEIGHTS} and {_DESCRIPTION}",
-        fix=f"Give a file in it, such as {files[0]}." if files else "",
+        expected=f"{_WEIGHTS} and {_DESCRIPTION}", fix=fix,
     )  # fmt: skip
 
 
@@ -248,8 +270,22 @@ def _class_names(names: object, settings: FamilySettings) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _read_autoencoder(folder: Path) -> StoredGenerator:
+    """Read an autoencoder as diffusers writes it."""
+    found = read_autoencoder_folder(folder)
+    digest = _hash_file(found.weights)
+    return StoredGenerator(
+        generator=_loaded(found.converted.settings, found.converted.weights),
+        settings=found.converted.settings,
+        name=folder.resolve().name,
+        licence=found.licence or _UNKNOWN_LICENCE,
+        sha256=digest,
+        provenance={"original": found.weights.name, "sha256": digest},
+    )
+
+
 def _read_checkpoint(path: Path, network: str) -> StoredGenerator:
-    found = convert_checkpoint(path, network)
+    found = with_encoder(convert_checkpoint(path, network), path)
     generator = _loaded(found.settings, found.weights)
     if found.remarks:
         _logger.warning("%s: %s.", path, "; ".join(found.remarks))
@@ -259,7 +295,7 @@ def _read_checkpoint(path: Path, network: str) -> StoredGenerator:
         generator=generator,
         settings=found.settings,
         name=path.stem,
-        licence=_FOREIGN_LICENCE,
+        licence=licence_of(found.settings, path) or _FOREIGN_LICENCE,
         sha256=digest,
         provenance=about | ({"read": found.facts} if found.facts else {}),
     )

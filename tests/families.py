@@ -13,6 +13,17 @@ _ALIAS_FREE = {
 }  # fmt: skip
 _XL = {"num_embeddings": 5, "embedding_dim": 6}
 
+_TINY_AUTOENCODER = {
+    "resolution": 16, "channels": 2, "latent_channels": 3,
+    "stages": [
+        {"width": 12, "blocks": 2, "pooled": True},
+        {"width": 8, "blocks": 1},
+        {"width": 8, "blocks": 1},
+        {"width": 8, "blocks": 1},
+    ],
+    "encoder_stages": [{"width": 8, "blocks": 1}] * 3 + [{"width": 8, "blocks": 1, "pooled": True}],
+}  # fmt: skip
+
 
 def stacked_layers() -> list[dict]:
     """Layers of a network of 16 px on the first layers of one of 8 px; an index is missing."""
@@ -46,11 +57,23 @@ VARIANTS = {
     "stylegan3-r": {"kind": "stylegan3", **_ALIAS_FREE, "conv_kernel": 1, "radial_filters": True},
     "stylegan_xl-stem": {"kind": "stylegan_xl", **_ALIAS_FREE, **_XL},
     "stylegan_xl-super": {"kind": "stylegan_xl"},
-}
+    "tiny_autoencoder": {"kind": "tiny_autoencoder", **_TINY_AUTOENCODER},
+    "tiny_autoencoder-stem": {
+        "kind": "tiny_autoencoder", **_TINY_AUTOENCODER, "encoder_stem": [4, 8],
+        "encoder_stages": [{"width": 8, "blocks": 1}, {"width": 8, "blocks": 1, "pooled": True}],
+    },
+    "kl_autoencoder": {
+        "kind": "kl_autoencoder", "resolution": 16, "channels": 2, "latent_channels": 3,
+        "widths": [4, 8, 8], "blocks": 1, "groups": 2, "shift": 0.1,
+    },
+}  # fmt: skip
 
 
 def tiny_network(variant: str, **changes) -> Generator:
-    """A network of one of `VARIANTS`, with other options where wanted; 3 classes, z and w of 8."""
+    """A network of one of `VARIANTS`, with other options where wanted.
+
+    3 classes, z and w of 8; an autoencoder has no classes, and as many numbers as its latents.
+    """
     options = VARIANTS[variant] | changes
     if variant == "stylegan_xl-super":
         options = {**_stacked(), **options}

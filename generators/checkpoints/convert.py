@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from generators.checkpoints import official_names, rosinality
+from generators.checkpoints import official_names, rosinality, tiny_autoencoders
 from generators.checkpoints.contents import Contents, open_contents
 from generators.checkpoints.converted import Converted
 from generators.checkpoints.finding import Layout, Place, find_generator
@@ -23,6 +23,8 @@ from hpd.errors import GeneratorError, HpdError
 LAYOUTS = (
     Layout(rosinality.ANCHORS, rosinality.rosinality_from_scope),
     Layout(official_names.ANCHORS, official_names.stylegan2_from_scope),
+    Layout(tiny_autoencoders.DECODER_ANCHORS, tiny_autoencoders.tiny_decoder_from_scope),
+    Layout(tiny_autoencoders.DIFFUSERS_ANCHORS, tiny_autoencoders.diffusers_tiny_from_scope),
 )
 """The families that state dicts are known of, without the options of their networks."""
 
@@ -31,8 +33,8 @@ def convert_checkpoint(path: str | Path, network: str = "G_ema") -> Converted:
     """Read a generator from a checkpoint file, without running code from it.
 
     The file is an official StyleGAN2-ADA, StyleGAN3 or StyleGAN-XL pickle, or any pickle, torch
-    file or safetensors with the tensors of a StyleGAN2 in rosinality's or the official names. The
-    generator is found by these names, wherever in the file it stands.
+    file or safetensors with the tensors of a StyleGAN2 in rosinality's or the official names, or of
+    a tiny autoencoder. The generator is found by these names, wherever in the file it stands.
 
     Args:
         path: the file.

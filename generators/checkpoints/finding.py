@@ -135,7 +135,7 @@ def _missing(contents: Contents, places: Sequence[Place], network: str) -> Gener
     return GeneratorError(
         "there is no generator of a family that hpd knows",
         got=what,
-        expected="StyleGAN2 in rosinality's or the official names",
+        expected="StyleGAN2 in rosinality's or the official names, or a tiny autoencoder",
         fix=fix,
     )
 
@@ -143,6 +143,7 @@ def _missing(contents: Contents, places: Sequence[Place], network: str) -> Gener
 # telling names of what is often taken for a generator, and what it is
 _OTHERS = {
     r"(.*\.)?to_style1\.weight": "a StyleGAN2 of lucidrains/stylegan2-pytorch, another network",
+    r"(.*\.)?decoder\.up_blocks\..*": "an autoencoder of a diffusion model, without its options",
     r"(.*\.)?(down_blocks|mid_block)\..*": "a network of a diffusion model",
     r"(.*\.)?(input_blocks|middle_block)\..*": "a network of a diffusion model",
     r"(.*\.)?synthesis\.input\.(freqs|weight)": "a StyleGAN3 without its options",
@@ -152,6 +153,8 @@ _OTHERS = {
 }
 _FIXES = {
     "a StyleGAN3 without its options": "Give the official .pkl, which holds them.",
+    "an autoencoder of a diffusion model, without its options": "Give the folder that has its"
+    " config.json.",
     "a discriminator": "Give the generator's file.",
 }
 
