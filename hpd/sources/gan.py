@@ -6,28 +6,29 @@ Generalizing Dataset Distillation via Deep Generative Prior, CVPR 2023 (GLaD).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 from typing_extensions import Self
 
 from generators import Generator, GeneratorSpec, Prior, StoredGenerator, read_generator
-from generators.projection import distance_named, project
+from generators.projection import distance_named
 from hpd.data import ImageSet
 from hpd.device import Precision, resolve_precision
 from hpd.errors import ConfigError, GeneratorError
-from hpd.progress import told
 from hpd.registry import Only
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, CountedSettings
 from hpd.sources.class_matching import GeneratorClasses, match_classes
+from hpd.sources.coded import StorageSettings
 from hpd.sources.gan_levels import GanSource, LevelPlan
-from hpd.sources.starts import best_candidates, spread_of
+from hpd.sources.gan_starts import Started, Starts
 from hpd.typing import Source
+
+Start = Literal["average", "sample", "best", "project", "encode"]
 
 
 @SOURCES.register("gan")
@@ -43,11 +44,18 @@ class GanSettings(CountedSettings):
     levels: list[int] | Literal["all"] = Field(
         "all", description="levels to optimise, ascending; one level is GLaD"
     )
-    init: Literal["average", "sample", "best", "project"] | None = Field(
+    store: Literal["images", "ws"] = Field(
+        "images",
+        description="what is kept: images, or ws, from which the generator makes them again, where"
+        " the only level is 0",
+    )
+    init: Start | None = Field(
         None,
-        description="average: mean w of each class; sample: a draw per image; best: of many draws"
-        " those from which regressions tell real images best; project: random real images,"
-        " projected into W+; null: average at one image a class, else sample",
+        description="average: mean w of each class; sample: a draw per image; best: of many draws,"
+        " or encoded real images, those from which regressions tell real images best; project:"
+        " random real images, projected into W+; encode: random real images, by the encoder of an"
+        " autoencoder; null: encode where there is one, else average at one image a class, else"
+        " sample",
     )
     candidates: Annotated[int, Only("init", "best")] = Field(
         200,
@@ -95,6 +103,20 @@ class GanSettings(CountedSettings):
     )
 
     @model_validator(mode="after")
+    def _keeps_what_makes_images(self) -> Self:
+        if self.store == "ws" and (self.levels != [0] or self.lr_generator is not None):
+            raise ConfigError(
+                "from ws alone, with the generator as it is, the images cannot be had again",
+                got=f"levels {self.levels}"
+                if self.lr_generator is None
+                else f"lr_generator {self.lr_generator:g}",
+                expected="levels [0], and weights that are not learnt",
+                fix="Set source.levels=[0], or leave out source.store.",
+                option="store",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_candidates(self) -> Self:
         if self.init == "best" and self.candidates < self.images_per_class:
             raise ConfigError(
@@ -117,21 +139,21 @@ class GanSettings(CountedSettings):
         self, stored: StoredGenerator, train: ImageSet, device: torch.device, streams: Streams
     ) -> Source:
         """Return the source on a generator in memory; see `build`."""
+        stored = stored.sized(train.image_shape[-1])
         generator = ready(stored, self.precision, device)
         check_fit(generator.spec, train, stored.name)
         classes = match_classes(generator.spec, train.classes, self.generator_classes)
         plan = self._plan(generator.spec)
-        if self.init == "project":
-            ws = self._projected_ws(generator, classes, train, streams)
-        elif self.init == "best":
-            ws = self._best_ws(generator, classes, train, streams.fork("gan init"))
-        else:
-            ws = self._drawn_ws(generator, classes, streams)
+        starts = Starts(
+            generator, classes, train, streams, self.images_per_class, self.chunk_images
+        )
+        started = self._started(starts)
         noise = streams.fork("gan features") if self.features == "random" else None
         return GanSource(
-            stored, ws, self.labels(train).to(device), plan,
+            stored, started.ws, self.labels(train).to(device), plan,
             lr_pixels=self.lr_pixels, lr_generator=self.lr_generator,
             feature_limit=self.feature_limit, chunk_images=self.chunk_images, noise=noise,
+            keeps_ws=self.store == "ws", instead=started.instead,
         )  # fmt: skip
 
     def on(self, generator: str) -> Self:
@@ -140,8 +162,16 @@ class GanSettings(CountedSettings):
 
     def unprojected(self) -> Self:
         """Return the options without what takes long in `init`; see `SourceSettings`."""
-        start = "sample" if self.init == "best" else self.init
-        return self.model_copy(update={"project_steps": 0, "init": start})
+        drawn = self.init in ("best", "encode", None)
+        # that an average is one image a class at most is still to be said
+        drawn |= self.init == "average" and self.images_per_class == 1
+        start = {"init": "sample"} if drawn else {}
+        return self.model_copy(update={"project_steps": 0, **start})
+
+    @property
+    def codec(self) -> StorageSettings | None:
+        """By what it is stored: ws are kept beside the images."""
+        return self.storage or (StorageSettings(bits=32) if self.store == "ws" else None)
 
     @property
     def needs_scores(self) -> bool:
@@ -180,68 +210,33 @@ class GanSettings(CountedSettings):
         rows = zip(levels, steps, lr_ws, lr_features, strict=True)
         return [LevelPlan(*row, trial) for row in rows]
 
-    def _projected_ws(
-        self, generator: Generator, classes: list[int | None], train: ImageSet, streams: Streams
-    ) -> Tensor:
-        """Return the ws of random real images [N, num_ws, D], ordered by class."""
-        rng = streams.generator("gan init")
-        device = next(generator.parameters()).device
-        real = train.unit(train.draw_per_class(self.images_per_class, rng), device)
-        labels = None
-        if generator.spec.num_classes:
-            labels = torch.tensor(classes, device=device).repeat_interleave(self.images_per_class)
-        return project(
-            generator,
-            real,
-            labels,
-            distance=distance_named(self.project_distance, device),
-            rng=rng,
-            steps=self.project_steps,
-            average_draws=self.average_draws,
-            chunk_images=self.chunk_images,
-        )
+    def _started(self, starts: Starts) -> Started:
+        """Return the ws to start from.
 
-    @torch.no_grad()
-    def _best_ws(
-        self, generator: Generator, classes: list[int | None], train: ImageSet, streams: Streams
-    ) -> Tensor:
-        """Return ws [N, num_ws, D], ordered by class, chosen from many; see `best_candidates`."""
-        device = next(generator.parameters()).device
-        spread = spread_of((0.5, 1.0), self.candidates).to(device)[:, None, None]
-        every: list[Tensor] = []
-
-        def images() -> Iterator[Tensor]:
-            for c, label in enumerate(told("drawing samples", classes)):
-                rng = streams.generator("draws", c)
-                mean = generator.class_average(label, self.average_draws, rng)
-                z = torch.randn(self.candidates, generator.spec.z_dim, generator=rng).to(device)
-                labels = None if label is None else torch.full((len(z),), label, device=device)
-                every.append(mean + spread * (generator.map(z, labels) - mean))
-                parts = every[-1].split(self.chunk_images)
-                made = torch.cat([((generator(part) + 1) / 2).cpu() for part in parts])
-                yield made.clamp(0, 1)
-
-        chosen = best_candidates(images(), self.images_per_class, train, device, streams)
-        return torch.cat([ws[own.to(device)] for ws, own in zip(every, chosen, strict=True)])
-
-    def _drawn_ws(
-        self, generator: Generator, classes: list[int | None], streams: Streams
-    ) -> Tensor:
-        """Return ws [N, num_ws, D], ordered by class."""
-        init = self.init or ("average" if self.images_per_class == 1 else "sample")
+        Raises:
+            ConfigError: if all of a class would be alike.
+            GeneratorError: if there is no encoder.
+        """
+        generator = starts.generator
+        one: Start = "average" if self.images_per_class == 1 else "sample"
+        init: Start = self.init or ("encode" if generator.has_encoder else one)
         if init == "average" and self.images_per_class > 1:
             raise ConfigError(
                 "init=average would make all images of a class alike",
                 got=f"{self.images_per_class} images per class",
                 fix="Use source.init=sample.",
             )
-        draws = self.average_draws if init == "average" else 1
-        rows = []
-        for c, label in enumerate(classes):
-            for i in range(self.images_per_class):
-                rng = streams.generator("gan init", c, i)
-                rows.append(generator.class_average(label, draws, rng, self.truncation_psi))
-        return torch.stack(rows)
+        if init == "encode":
+            return Started(starts.encoded())
+        if init == "best":
+            return Started(starts.best(self.candidates, self.average_draws))
+        if init == "project":
+            device = next(generator.parameters()).device
+            distance = distance_named(self.project_distance, device)
+            return Started(starts.projected(distance, self.project_steps, self.average_draws))
+        if init == "average":
+            return starts.averages(self.average_draws, self.truncation_psi)
+        return Started(starts.drawn(1, self.truncation_psi))
 
 
 def _per_level(
@@ -289,6 +284,7 @@ def prior_of(stored: StoredGenerator, train: ImageSet, given: GeneratorClasses) 
     Raises:
         GeneratorError: if it does not fit the data.
     """
+    stored = stored.sized(train.image_shape[-1])
     spec = stored.generator.spec
     check_fit(spec, train, stored.name)
     classes = [c for c in match_classes(spec, train.classes, given) if c is not None]

@@ -45,12 +45,14 @@ class GanSource:
         feature_limit: clips features to +-this between levels; None: not at all.
         chunk_images: most images rendered with a graph at a time.
         noise: draws the features of the first level; None: the generator gives them.
+        keeps_ws: whether ws are stored, and not images: of level 0 alone, with frozen weights.
+        instead: from what it starts, where that is not what was asked for.
     """
 
     def __init__(
         self, stored: StoredGenerator, ws: Tensor, labels: Tensor, plan: Sequence[LevelPlan], *,
         lr_pixels: float, lr_generator: float | None, feature_limit: float | None,
-        chunk_images: int, noise: Streams | None,
+        chunk_images: int, noise: Streams | None, keeps_ws: bool = False, instead: str = "",
     ) -> None:  # fmt: skip
         # weights that are learnt are this source's own: others may have the generator, too
         own = stored.generator if lr_generator is None else copy.deepcopy(stored.generator)
@@ -62,19 +64,32 @@ class GanSource:
         self._plan, self._noise = list(plan), noise
         self._lr_pixels, self._lr_generator = lr_pixels, lr_generator
         self._feature_limit, self._chunk_images = feature_limit, chunk_images
-        self._stage = -1
+        self._stage, self._keeps_ws, self._instead = -1, keeps_ws, instead
 
     @property
     def stored_floats(self) -> int:
-        """Number of pixel values: the images are kept, the generator is not needed again."""
+        """Number of pixel values where the images are kept, else of values in ws."""
+        if self._keeps_ws:
+            return self.ws.numel()
         spec = self.generator.spec
         return len(self.labels) * spec.channels * spec.resolution**2
 
     @property
+    def stored(self) -> Mapping[str, Tensor] | None:
+        """The ws where they are kept; see `Stores`."""
+        return {"ws": self.ws} if self._keeps_ws else None
+
+    @property
+    def generator_floats(self) -> int:
+        """Parameters of the generator, where it is needed again."""
+        return self.generator.floats if self._keeps_ws else 0
+
+    @property
     def provenance(self) -> Mapping[str, object]:
-        """Name, hash and licence of the generator, and whether its weights were learnt on."""
+        """Name, hash and licence of the generator; whether it was learnt on; another start."""
         learnt = {} if self._lr_generator is None else {"weights_learnt": True}
-        return {"generator": self._stored.facts | learnt}
+        start = {"start": self._instead} if self._instead else {}
+        return {"generator": self._stored.facts | learnt, **start}
 
     @property
     def stages(self) -> Sequence[Stage]:

@@ -22,6 +22,8 @@ _NETWORKS, _REAL_IMAGES, _RIDGE = 5, 2000, 1e-3
 _ROUNDS = 2
 # of candidates that are compared at once
 _CHUNK = 50
+# real images of a class that images are held against, at most
+_NEIGHBOURS = 50
 
 
 def best_candidates(
@@ -63,6 +65,33 @@ def best_candidates(
         errors[taken] = torch.inf
         chosen[c, i] = int(errors.argmin())
     return chosen
+
+
+def distances_to_real(
+    images: Iterable[tuple[int, Tensor]], train: ImageSet, device: torch.device, streams: Streams
+) -> list[Tensor]:
+    """Return how far images are from the nearest of some real images of their class.
+
+    In features of a network of random weights, which are what a student sees of them: in pixels a
+    grey image is near to everything.
+
+    Args:
+        images: class, and images of it in [0, 1], [M, C, H, W].
+        train: the real training images.
+        device: where to embed.
+        streams: of the network and the real images.
+
+    Returns:
+        a distance for each image [M], float64, of each class in turn.
+    """
+    student = _network(train, device, streams.generator("network"))
+    rng, found = streams.generator("real images"), []
+    for c, made in images:
+        own = train.by_class[c]
+        chosen = own[torch.randperm(len(own), generator=rng)[:_NEIGHBOURS].to(own.device)]
+        real = _embed(student, train.unit(chosen), train, device)
+        found.append(torch.cdist(_embed(student, made, train, device), real).amin(dim=1))
+    return found
 
 
 def _network(train: ImageSet, device: torch.device, rng: torch.Generator) -> Student:
