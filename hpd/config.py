@@ -27,6 +27,7 @@ from hpd.objectives import OBJECTIVES, ObjectiveSettings
 from hpd.objectives.distribution import DistributionSettings
 from hpd.own_code import OwnCode, foreign
 from hpd.paths import path_of
+from hpd.precision import Float32
 from hpd.registry import Settings
 from hpd.showing import as_html, never_fails
 from hpd.sources import SOURCES, SourceSettings
@@ -39,8 +40,8 @@ FORMAT = 1
 # what can change while a run goes on: paths are held to the hashes of what lies there, the device
 # and the size of chunks decide no more than how sums are rounded
 _FREE = {
-    "format", "description", "device", "checkpoint_every", "curve_every", "tracking", "evaluation",
-    "own_code",
+    "format", "description", "device", "float32", "checkpoint_every", "curve_every", "tracking",
+    "evaluation", "own_code",
 }  # fmt: skip
 _FREE_ANYWHERE = {"chunk_images", "root", "generator", "experts", "teacher"}
 
@@ -52,6 +53,11 @@ class RunSettings(Settings):
     description: str = ""
     seed: int = Field(0, ge=0, description="root of every random stream")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    float32: Float32 = Field(
+        "ieee",
+        description="how a GPU multiplies float32 numbers; tf32: with ten bits of their fraction,"
+        " faster. A CPU has no tf32",
+    )
     data: Annotated[DatasetSettings, DATASETS]
     source: Annotated[SourceSettings, SOURCES]
     objective: Annotated[ObjectiveSettings, OBJECTIVES] = Field(DistributionSettings())

@@ -19,13 +19,11 @@ from torch import Tensor
 from hpd.errors import ConfigError, DeviceError, ProcessError
 from hpd.exchange import exchanging, meet
 from hpd.launch import VARIABLES, Launch, read_launch
+from hpd.precision import Float32, set_float32
 
 if TYPE_CHECKING:
     from accelerate import PartialState
     from torch.distributed import ProcessGroup
-
-Precision = Literal["float32", "bfloat16", "auto"]
-"""What is computed in; ``auto`` is bfloat16 where the device has units for it, else float32."""
 
 TrackerName = Literal["tensorboard", "wandb"]
 
@@ -37,22 +35,22 @@ _STATE = threading.Lock()
 # a child of fork has none of the threads that its parent computed with, and would wait for them
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
-# without such units each bfloat16 convolution of a CPU takes some thirty times as long
-_FAST_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 
 
-def open_device(name: str) -> torch.device:
+def open_device(name: str, float32: Float32 = "ieee") -> torch.device:
     """Return the device to compute on.
 
     Args:
         name: ``"auto"`` for what Accelerate finds, or a device of torch, such as ``"cpu"``
             or ``"cuda:1"``. Of several processes each gets its own by ``"auto"`` and ``"cuda"``.
+        float32: how float32 numbers are multiplied from here on; see `set_float32`.
 
     Raises:
         DeviceError: if there is no such device, or several processes would share it.
         ProcessError: if a launcher left variables that say half of what is needed; see
             `hpd.launch.read_launch`. On the CPU they do not matter.
     """
+    set_float32(float32)
     try:
         device = _found_device() if name == "auto" else torch.device(name)
         launch = Launch() if device.type == "cpu" or name == "auto" else read_launch()
@@ -348,32 +346,3 @@ def _exchange_device() -> torch.device:
     from accelerate import PartialState
 
     return torch.device(PartialState().device)
-
-
-def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the dtype that a setting means on a device."""
-    if precision == "auto":
-        return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Return whether a device computes convolutions in bfloat16 faster than in float32.
-
-    A CPU does with AMX or AVX512-BF16, which Linux lists in /proc/cpuinfo; where that file is
-    missing, the answer is no.
-    """
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    info = Path("/proc/cpuinfo")
-    if device.type != "cpu" or not info.is_file():
-        return False
-    flags = next(
-        (
-            line
-            for line in info.read_text("utf-8", "replace").splitlines()
-            if line.startswith("flags")
-        ),
-        "",
-    )
-    return not _FAST_BFLOAT16.isdisjoint(flags.split())

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpd.device import Processes, has_fast_bfloat16, open_device, resolve_precision
+from hpd.device import Processes, open_device
 from hpd.errors import DeviceError, ProcessError
+from hpd.precision import has_fast_bfloat16, resolve_precision, set_float32
 
 CPU = torch.device("cpu")
 
@@ -83,3 +84,22 @@ def test_a_device_that_was_found_and_cannot_be_used_is_one_line(monkeypatch):
     monkeypatch.setattr(torch, "empty", taken)
     with pytest.raises(DeviceError, match=r"no device .auto.: got Cannot re-init.* Try device=cpu"):
         open_device("auto")
+
+
+def test_float32_means_one_thing_in_convolutions_and_matrices():
+    """As opened: ieee, unless TF32 is asked for."""
+
+    def kinds():
+        backends = torch.backends
+        if hasattr(backends.cuda.matmul, "fp32_precision"):
+            return {backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision}
+        used = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
+        return {"tf32" if flag else "ieee" for flag in used}
+
+    set_float32("tf32")
+    assert kinds() == {"tf32"}
+    open_device("cpu")
+    assert kinds() == {"ieee"}
+    open_device("cpu", "tf32")
+    assert kinds() == {"tf32"}
+    open_device("cpu")

@@ -160,14 +160,14 @@ def test_a_smaller_chunk_is_tried_and_named_and_the_run_goes_on_with_it(
 
 
 def test_a_smaller_batch_is_named_where_no_chunk_helps(config, monkeypatch):
-    original = matching.RealSide.batch
+    original = matching.RealSide.batches
 
-    def batch(self, label, step):
+    def batches(self, labels, step):
         if self._settings.real_batch > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return original(self, label, step)
+        return original(self, labels, step)
 
-    monkeypatch.setattr(matching.RealSide, "batch", batch)
+    monkeypatch.setattr(matching.RealSide, "batches", batches)
     with pytest.raises(OutOfMemoryError) as caught:
         hpd.distill(config)
     assert "source.chunk_images=1 objective.real_batch=1, as was tried" in caught.value.fix
@@ -184,6 +184,6 @@ def test_other_errors_are_no_lack_of_memory(config, monkeypatch):
     def broken(*arguments):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(matching.RealSide, "batch", broken)
+    monkeypatch.setattr(matching.RealSide, "batches", broken)
     with pytest.raises(RuntimeError, match="a defect"):
         hpd.distill(config)

@@ -37,9 +37,9 @@ from generators.base import FAMILIES, Generator
 from generators.layers import initialise_layers
 from hpd.allocator import keep_freed_memory
 from hpd.data import ImageSet, Normalisation
-from hpd.device import has_fast_bfloat16
 from hpd.engine import OptimizerSettings
 from hpd.objectives import OBJECTIVES
+from hpd.precision import has_fast_bfloat16
 from hpd.rng import Streams
 from hpd.sources.gan import GanSettings
 from hpd.typing import Step

@@ -76,7 +76,12 @@ def continual(
         return _distil(settings, folder, classes, sections, seed)
 
     course = Course(
-        settings, dataset, open_device(settings.device), distil, _weigher(settings), folder
+        settings,
+        dataset,
+        open_device(settings.device),
+        distil,
+        _weigher(settings),
+        folder,
     )
     with ExitStack() as stack:
         if folder.path is not None:

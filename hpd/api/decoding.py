@@ -46,7 +46,7 @@ def decode(run: Run | str | Path) -> DistilledSet:
         )
     folder = RunFolder(run.folder)
     codes = _read(folder, CODES)
-    device = open_device(settings.device)
+    device = open_device(settings.device, settings.float32)
     train, _ = settings.selection.split(settings.data.build().train)
     source = settings.source.unprojected().build_whole(
         train, device, Streams(settings.seed).fork("source")

@@ -192,7 +192,10 @@ class _Job:
     ) -> None:  # fmt: skip
         self.settings, self.generator, self.processes = settings, generator, processes
         self.observers, self.on_setup, self.on_estimate = observers, on_setup, on_estimate
-        self.device, self.streams = open_device(settings.device), Streams(settings.seed)
+        self.device, self.streams = (
+            open_device(settings.device, settings.float32),
+            Streams(settings.seed),
+        )
         self.cost, self.started = Cost(self.device), time.perf_counter()
         self.stage: int | None = None
         with self.cost.line("data"):

@@ -70,7 +70,7 @@ def train_experts(
     folder = experts.train_experts(
         wanted,
         train,
-        device=open_device(settings.device),
+        device=open_device(settings.device, settings.float32),
         seed=settings.seed,
         report=report,
     )

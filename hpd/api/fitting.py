@@ -84,7 +84,7 @@ def _fits(settings: RunSettings, build: Build, stage: int) -> bool:
             raise
         return False
     finally:
-        _release(open_device(settings.device))
+        _release(open_device(settings.device, settings.float32))
     return True
 
 

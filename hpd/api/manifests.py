@@ -32,6 +32,7 @@ def manifest_of(
         },
         "storage": run.distilled.storage.as_json(),
         "seed": run.config.seed,
+        "float32": run.config.float32,
         "best_stage": {"name": best.stage.name, "step": best.best_step, "score": best.score},
         **source.provenance,
         **objective.provenance,

@@ -104,7 +104,7 @@ class _Opened:
                 got=f"source.storage of {settings.storage.bits} bits",
                 fix="Distil without it, prune, and store what is left.",
             )
-        folder, device = RunFolder(run.folder), open_device(config.device)
+        folder, device = RunFolder(run.folder), open_device(config.device, config.float32)
         train = data.build().train
         check_data(run.data_facts, train, run.folder)
         seen, _ = config.selection.split(train)

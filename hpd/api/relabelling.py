@@ -80,7 +80,7 @@ class _Labelled:
 
 def _labelled(run: Run, teacher: Teacher, bits: Bits) -> _Labelled:
     """Return the set with a teacher's probabilities."""
-    distilled, device = run.distilled, open_device(run.config.device)
+    distilled, device = run.distilled, open_device(run.config.device, run.config.float32)
     soft = teacher.to(device).probabilities(distilled.images.to(device)).float().cpu()
     agreement = (soft.argmax(dim=1) == distilled.labels).double().mean()
     codes = LabelCodes.of(soft, bits) if bits < FLOAT_BITS else None

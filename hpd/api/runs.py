@@ -202,7 +202,7 @@ def evaluate(
     """
     run = opened(run)
     config = _changed(run.config, overrides)
-    cost = EvaluationCost(open_device(config.device))
+    cost = EvaluationCost(open_device(config.device, config.float32))
     dataset = config.data.build()
     check_data(run.data_facts, dataset.train, run.folder)
     if config.evaluation.teacher is not None:
@@ -227,7 +227,7 @@ def evaluate(
             run.initial,
             dataset,
             config.evaluation,
-            device=open_device(config.device),
+            device=open_device(config.device, config.float32),
             streams=Streams(config.seed).fork("evaluation"),
             prior=prior,
             report=cost.hearing(report),
@@ -277,7 +277,8 @@ def _about(config: RunSettings) -> dict[str, Any]:
     packages = ("hpd", "torch")
     return {
         "seed": config.seed,
-        "device": str(open_device(config.device)),
+        "device": str(open_device(config.device, config.float32)),
+        "float32": config.float32,
         "versions": {**{name: version(name) for name in packages}, "python": python_version()},
     }
 

@@ -65,7 +65,7 @@ def sample(
         sha256=known.get("sha256"),
     )
     stored = None if generator is None else stored_generator(generator)
-    device = open_device(run.config.device)
+    device = open_device(run.config.device, run.config.float32)
     with reading_foreign(foreign(run.config.model_dump(mode="json"))):
         images = sample_around(run.config.source, left, settings, device, stored)
     labels = torch.arange(len(run.distilled.classes)).repeat_interleave(per_class)

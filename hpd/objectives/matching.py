@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from hpd.augment import OPERATION_NAMES, Augmentation, OperationName, draw_augmentation
 from hpd.data import ImageSet
-from hpd.device import Precision, resolve_precision
 from hpd.errors import ShapeError
 from hpd.host import computes_on_host, remember, send
 from hpd.objectives.base import ObjectiveSettings
 from hpd.objectives.real_rows import RealRows
+from hpd.precision import Precision, resolve_precision
 from hpd.rng import Streams, isolated
 from hpd.students import STUDENTS, Student, StudentSettings
 from hpd.students.convnet import ConvNetSettings

@@ -22,8 +22,8 @@ from generators import Generator, Prior, StoredGenerator, read_generator
 from generators.prepared import prepare_nothing
 from generators.seeds import z_of_seeds
 from hpd.data import ImageSet
-from hpd.device import Precision
 from hpd.errors import ConfigError, RunError
+from hpd.precision import Precision
 from hpd.progress import told
 from hpd.registry import Only
 from hpd.rng import Streams
