@@ -13,86 +13,24 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_trainings import (
+    TINY,
+    about,
+    read_metrics,
+    read_steps,
+    read_tensors,
+    read_weights,
+    train,
+)
 
 import hpd
 from generators import read_generator
 from generators.training import Trainer
 from hpd.errors import ConfigError, RunError
-from hpd.files import read_about, write_tensors
-from hpd.generator_runs import loop
+from hpd.files import write_tensors
 from hpd.generator_runs.measure import Measure
 
 TESTS = Path(__file__).parents[1]
-TINY = {
-    "batch": 8, "group": 2, "r1_interval_steps": 3, "z_dim": 4, "w_dim": 4, "channel_base": 64,
-    "channel_max": 4, "curve.every_images": 16, "curve.samples": 20, "curve.network_images": 128,
-}  # fmt: skip
-
-
-def train(out, images=48, data="digits", minutes=None, say=None, **changes):
-    options = [f"{key.replace('__', '.')}={value}" for key, value in (TINY | changes).items()]
-    told = [] if say is None else [say]
-    return hpd.train_generator(
-        data, *options, out=out, images=images, minutes=minutes, device="cpu",
-        **({"say": told[0]} if told else {}),
-    )  # fmt: skip
-
-
-def read_weights(out):
-    return (out / "generator" / "model.safetensors").read_bytes()
-
-
-def read_metrics(out):
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if "second" not in k} for line in lines]
-
-
-def read_steps(out, pattern="state-*.safetensors"):
-    return [int(p.stem.split("-")[1]) for p in sorted(out.glob(pattern))]
-
-
-def read_tensors(out, steps):
-    """The bytes of a state without its head, in which the seconds stand."""
-    content = (out / f"state-{steps:08d}.safetensors").read_bytes()
-    return content[8 + int.from_bytes(content[:8], "little") :]
-
-
-def about(out, steps):
-    from safetensors import safe_open
-
-    with safe_open(out / f"state-{steps:08d}.safetensors", "pt") as file:
-        return read_about(file.metadata())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The bytes of a training depend on the number of threads; processes to be killed have one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    out = tmp_path_factory.mktemp("whole")
-    train(out)
-    return out
-
-
-@pytest.fixture
-def stub(monkeypatch):
-    """Give distances in place of those that are measured, one a save."""
-
-    def give(*distances):
-        left = list(distances)
-        monkeypatch.setattr(Measure, "prepare", lambda self, file: None)
-        # the first is asked for to see how long one takes
-        left.insert(0, 0.0)
-        monkeypatch.setattr(Measure, "distance", lambda self, generator: left.pop(0))
-        return left
-
-    return give
 
 
 class Killed(BaseException):
@@ -199,7 +137,7 @@ from pathlib import Path
 
 from kills import FORK, count_events, die_at
 import torch
-from test_generator_run import train
+from small_trainings import train
 
 torch.set_num_threads(1)
 # so that those forked off this process have everything at hand
@@ -227,10 +165,9 @@ print(killed)
 
 def test_runs_killed_at_any_moment_end_in_the_same_bytes(whole, tmp_path):
     """SIGKILL, which no handler sees, before the n-th change of a file."""
-    paths = os.pathsep.join(map(str, (TESTS, Path(__file__).parent)))
     done = subprocess.run(
         [sys.executable, "-c", KILLS, str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         cwd=TESTS.parent,
@@ -289,53 +226,6 @@ def test_a_folder_is_held_against_a_second_process(tmp_path):
 
     with held(tmp_path, "test"), pytest.raises(RunError, match="cannot train a generator in"):
         train(tmp_path)
-
-
-def test_the_best_state_is_exported_not_the_last(tmp_path, stub):
-    stub(3.0, 1.0, 2.0)
-    stored = train(tmp_path)
-    assert stored.provenance["images_seen"] == 32
-    assert read_steps(tmp_path, "best-*") == [32]
-    # as the state of that moment has it
-    state = load_file(tmp_path / "state-00000004.safetensors")
-    for name, value in stored.generator.state_dict().items():
-        assert torch.equal(value, state[f"average.{name}"]), name
-    assert stored.provenance["curve"]["points"] == [[16, 3.0], [32, 1.0], [48, 2.0]]
-
-
-def test_the_last_state_counts_too_where_it_is_the_best(tmp_path, stub):
-    stub(3.0, 2.0, 1.0)
-    assert train(tmp_path, 40).provenance["images_seen"] == 40
-
-
-def test_it_stops_by_patience(tmp_path, stub):
-    left = stub(5.0, 3.0, 3.1, 3.0, 2.99, 1.0)
-    lines = []
-    stored = train(tmp_path, None, say=lines.append, **{"curve.patience": 3})
-    assert left == [1.0]
-    assert read_steps(tmp_path) == [8, 10]
-    assert lines[-1] == "ended: 3 saves in a row brought no gain; kept: 80 images, distance 2.99"
-    assert stored.provenance["images_seen"] == 80
-    # once more, and it is still enough
-    assert train(tmp_path, None, **{"curve.patience": 3}).sha256 == stored.sha256
-    assert left == [1.0]
-
-
-def test_it_stops_when_the_time_is_over(tmp_path, stub, monkeypatch):
-    clock = iter(range(100_000))
-    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
-    stub(*range(50, 0, -1))
-    lines = []
-    train(tmp_path, None, minutes=0.5, say=lines.append)
-    assert lines[-1].startswith("ended: the time is over; kept: ")
-    steps = read_steps(tmp_path)[-1]
-    assert about(tmp_path, steps)["seconds"] >= 30
-    before = read_weights(tmp_path)
-    train(tmp_path, None, minutes=0.5)
-    assert (read_steps(tmp_path)[-1], read_weights(tmp_path)) == (steps, before)
-    # time counts over all parts
-    train(tmp_path, None, minutes=1.0)
-    assert read_steps(tmp_path)[-1] > steps
 
 
 def test_it_says_what_was_chosen_and_what_it_will_take(tmp_path):
@@ -420,18 +310,6 @@ def test_a_generator_to_go_on_from_of_other_classes_is_refused(tmp_path):
         train(tmp_path / "out", data={"kind": "digits", "classes": ["0", "1"]}, start="digits16",
               **{"z_dim": 64, "w_dim": 64, "channel_base": 768, "channel_max": 96})  # fmt: skip
     assert not (tmp_path / "out").exists()
-
-
-def test_going_on_from_a_generator_keeps_it_where_training_makes_it_worse(whole, tmp_path, stub):
-    stub(1.0, 1.0, 9.0)
-    start = whole / "generator"
-    stored = train(tmp_path, start=start, start_images=32)
-    assert stored.provenance["images_seen"] == 16
-    before = read_generator(start)
-    for name, value in before.generator.state_dict().items():
-        assert torch.equal(value, stored.generator.state_dict()[name]), name
-    assert stored.provenance["start"] == {"name": "generator", "sha256": before.sha256}
-    assert str(start) not in (tmp_path / "generator/generator.json").read_text()
 
 
 def test_float16_takes_half_the_room(tmp_path, whole):
