@@ -210,6 +210,10 @@ class Autoencoder(Generator):
         latents: Tensor = (self.encoder(images) - space.shift) * space.scale
         return latents.flatten(1)[:, None]
 
+    def scale_of(self, ws: Tensor) -> Tensor:
+        """Return 1, about the deviation of latents: their average is 0, and has no scale."""
+        return ws.new_ones(len(ws), 1, 1)
+
     def _map(self, z: Tensor, labels: Tensor | None, truncation_psi: float) -> Tensor:
         return (z * truncation_psi)[:, None]
 

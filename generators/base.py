@@ -207,6 +207,10 @@ class Generator(nn.Module, ABC):
         """
         return self
 
+    def scale_of(self, ws: Tensor) -> Tensor:
+        """Return how large ws of images are that start at `ws` [N, num_ws, D]: [N, 1, 1]."""
+        return ws.square().mean(dim=(1, 2), keepdim=True).sqrt()
+
     def class_average(
         self, label: int | None, draws: int, rng: torch.Generator, truncation_psi: float = 1.0
     ) -> Tensor:

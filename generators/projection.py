@@ -112,7 +112,7 @@ def project(
     """Find ws whose images are close to given ones.
 
     Each image starts at the average w of its class and is optimised by itself with Adam, whose
-    rate is `lr` times the RMS of that start and falls along a cosine; the best state is kept.
+    rate is `lr` times the RMS of that start (of an autoencoder 1) and falls along a cosine; the best state is kept.
 
     Args:
         generator: frozen.
@@ -168,7 +168,7 @@ def _descend(
     """
     before, total = told_of
     # Adam moves the offset by its rate, so each image by its own share of its own start
-    scale = start.square().mean(dim=(1, 2), keepdim=True).sqrt()
+    scale = generator.scale_of(start)
     offset = torch.zeros_like(start, requires_grad=True)
     optimizer = torch.optim.Adam([offset], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps + 1)

@@ -22,6 +22,7 @@ from torch import nn
 
 import hpd
 from generators import read_generator, save_generator
+from generators.projection import project, squared_distance
 from hpd.errors import GeneratorError
 
 TAEF2 = SHARED / "data" / "foreign" / "taef2_decoder.pth"
@@ -105,6 +106,20 @@ def test_other_sizes_share_the_weights(tmp_path):
     assert digits.sized(32) is digits
     with pytest.raises(GeneratorError, match="has no encoder"):
         digits.encode(torch.zeros(1, 1, 16, 16))
+
+
+def test_images_are_projected_without_an_encoder_too(tmp_path):
+    generator = read_generator(write_pair(tmp_path, published())).generator.sized(16)
+    latents = torch.randn(1, 1, 64, generator=torch.Generator().manual_seed(1))
+    wanted = (generator(latents) + 1) / 2
+    rng = torch.Generator().manual_seed(2)
+    found = project(
+        generator, wanted, distance=squared_distance, rng=rng, steps=150, any_range=True
+    )
+    made = (generator(found) + 1) / 2
+    start = (generator(torch.zeros_like(latents)) + 1) / 2
+    gaps = [float((images - wanted).square().mean()) for images in (made, start)]
+    assert gaps[0] < gaps[1] / 10
 
 
 def test_a_decoder_alone_is_read_and_says_so(tmp_path, caplog):
