@@ -112,7 +112,8 @@ def project(
     """Find ws whose images are close to given ones.
 
     Each image starts at the average w of its class and is optimised by itself with Adam, whose
-    rate is `lr` times the RMS of that start (of an autoencoder 1) and falls along a cosine; the best state is kept.
+    rate is `lr` times the RMS of that start, of an autoencoder `lr`, and falls along a cosine; the
+    best state is kept.
 
     Args:
         generator: frozen.
