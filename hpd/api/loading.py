@@ -44,7 +44,9 @@ def load_generator(name_or_path: str | Path, *, network: str = "G_ema") -> Gener
     Args:
         name_or_path: ``"digits16"``, a folder that hpd wrote, an official StyleGAN2-ADA,
             StyleGAN3 or StyleGAN-XL pickle, or any pickle, torch file or safetensors that holds
-            the tensors of a StyleGAN2 in rosinality's or the official names. No code in it runs.
+            the tensors of a StyleGAN2 in rosinality's or the official names; the decoder's file
+            of a tiny autoencoder (TAESD and its relatives), whose encoder is found beside it, or a
+            folder of an autoencoder as diffusers writes it. No code in it runs.
         network: which network of a checkpoint file: ``"G_ema"``, the averaged one, or another if
             there is no average; ``"G"``, one that is no average; or the name above it in the
             file, such as ``"state_dict.decoder"``.

@@ -39,7 +39,8 @@ generator.add_command(train)
 def inspect(name: Path) -> None:
     """Say what a generator is, or what is inside a checkpoint file.
 
-    NAME is a bundled name, a folder, or a file. A file is listed without unpickling it.
+    NAME is a bundled name, a folder, or a file. A file is listed without unpickling it, and what
+    is read from it is told after that.
 
     \b
     Example:
@@ -92,6 +93,24 @@ def _list_file(file: Path) -> None:
         click.echo(f"{use.status:<8} {use.name} (named {use.named}, called {use.calls}){place}")
     if found.problem:
         click.echo(f"not read to the end: {found.problem}")
+    elif not found.refused:
+        _say_read(file)
+
+
+def _say_read(file: Path) -> None:
+    """Say what generator is in a file, if one is."""
+    from generators import read_generator
+
+    try:
+        stored = read_generator(file)
+    except GeneratorError as error:
+        click.echo(f"no generator that is known: {error.problem}")
+        return
+    _say_spec(stored.generator.spec)
+    encoder = "with its encoder" if stored.generator.has_encoder else ""
+    for line in (encoder, f"licence  {stored.licence}", f"sha256   {stored.sha256}"):
+        if line:
+            click.echo(line)
 
 
 @generator.command()
@@ -108,7 +127,8 @@ def convert(file: Path, out: Path, network: str, classes: str | None, licence: s
 
     Reads official StyleGAN2-ADA, StyleGAN3 and StyleGAN-XL pickles, and pickles, torch files and
     safetensors with the tensors of a StyleGAN2 in rosinality's or the official names, wherever in
-    the file they stand. No code in it is run.
+    the file they stand; tiny autoencoders, and folders of autoencoders as diffusers writes them. No
+    code in it is run.
 
     \b
     Example:

@@ -17,12 +17,14 @@ from autoencoder_files import (
     write_folder,
     write_pair,
 )
+from click.testing import CliRunner
 from conftest import SHARED
 from torch import nn
 
 import hpd
 from generators import read_generator, save_generator
 from generators.projection import project, squared_distance
+from hpd.cli import main
 from hpd.errors import GeneratorError
 
 TAEF2 = SHARED / "data" / "foreign" / "taef2_decoder.pth"
@@ -91,6 +93,24 @@ def test_levels_are_latents_blocks_and_pixels(tmp_path):
         ("block3", ((8, 8, 8),)), ("block4", ((8, 16, 16),)), ("pixels", ((3, 16, 16),)),
     ]  # fmt: skip
     assert (generator.spec.num_ws, generator.spec.w_dim) == (1, 4 * 4 * 4)
+
+
+def test_the_command_line_tells_what_a_file_is(tmp_path):
+    path = write_pair(tmp_path, published())
+
+    def said(*arguments):
+        result = CliRunner().invoke(main, ["generator", *map(str, arguments)])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    assert "tiny_autoencoder, 3 x 128 x 128, no classes, 6 levels\nwith its encoder" in said(
+        "inspect", path
+    )
+    assert "licence  MIT" in said("inspect", path)
+    assert "no generator that is known" in said("inspect", tmp_path / "taesd_encoder.pth")
+    assert "latents            4,096 floats" in said("levels", path)
+    said("convert", path, tmp_path / "own")
+    assert "taesd_encoder.pth" in said("inspect", tmp_path / "own")
 
 
 def test_other_sizes_share_the_weights(tmp_path):

@@ -147,16 +147,19 @@ def test_a_generator_without_an_encoder_encodes_nothing(images, generator_folder
         SOURCES.parse(options).build(images, CPU, Streams(0))
 
 
-def test_kept_latents_are_what_is_counted_and_give_the_images_again(autoencoder, tmp_path):
+@pytest.mark.parametrize(("storage", "bits"), [(None, 27 * 32), ({"bits": 8}, 27 * 8 + 64)])
+def test_kept_latents_are_what_is_counted_and_give_the_images_again(
+    storage, bits, autoencoder, tmp_path
+):
     source = {
         "kind": "gan", "generator": autoencoder, "levels": [0], "store": "ws", "steps": 2,
-        "images_per_class": 3,
+        "images_per_class": 3, "storage": storage,
     }  # fmt: skip
     run = hpd.distill(
         small_config(tmp_path / "data", autoencoder, source=source), out=tmp_path / "run"
     )
     storage = run.distilled.storage
-    assert storage.images.floats == 3 * 3 * 3
+    assert (storage.images.floats, storage.images.bits) == (3 * 3 * 3, bits)
     # the decoder is needed again, and is counted beside
     assert storage.generator.floats == read_generator(autoencoder).generator.floats
     again = hpd.decode(tmp_path / "run")
