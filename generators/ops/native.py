@@ -16,7 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from generators.ops import nvrtc
 from generators.ops.build import FailedBeforeError, build, find_failure, find_library
+from generators.ops.launches import OnDevice, Operations
 from generators.ops.toolchain import DEVICE_TYPES, DeviceType, Recipe, read_recipe
 from hpd.errors import OpsError, nearest
 
@@ -26,8 +28,9 @@ MODES = ("auto", "native", "reference")
 _logger = logging.getLogger(__name__)
 # by HPD_OPS and type of device, so that a change of the variable counts at once
 _CHOSEN: dict[tuple[str, str], bool] = {}
-# the library of each type of device, or why there is none: tried once in a process
-_OPENED: dict[DeviceType, Path | OpsError] = {}
+# the library of each type of device, or the compiler that makes kernels as they are asked for, or
+# why there is neither: tried once in a process
+_OPENED: dict[DeviceType, Path | str | OpsError] = {}
 _GUARD = threading.RLock()
 
 
@@ -77,7 +80,7 @@ def _choose(device_type: str) -> bool:
     if known not in _OPENED:
         _OPENED[known] = _open(known)
     opened = _OPENED[known]
-    if isinstance(opened, Path):
+    if not isinstance(opened, OpsError):
         _logger.info("native operations run on %s: %s", known, opened)
         return True
     if mode == "native":
@@ -91,13 +94,20 @@ def _choose(device_type: str) -> bool:
     return False
 
 
-def _open(device_type: DeviceType) -> Path | OpsError:
-    """Build what is not there, load it, and return where it lies, or why that failed."""
+def _open(device_type: DeviceType) -> Path | str | OpsError:
+    """Build what is not there, load it, and return where it lies, or why that failed.
+
+    Where there is no nvcc, kernels of CUDA are compiled as they are asked for.
+    """
     try:
         library = build(read_recipe(device_type))
         load(library)
     except OpsError as error:
-        return error
+        compiler = nvrtc.available() if device_type == "cuda" else None
+        if compiler is None:
+            return error
+        Operations(OnDevice()).register()
+        return compiler
     return library
 
 
@@ -157,11 +167,14 @@ def _look(device_type: DeviceType, mode: str) -> Status:
     opened = _OPENED.get(device_type)
     if isinstance(opened, Path):
         library, problem = opened, None
-    elif opened is not None:
+    elif isinstance(opened, OpsError):
         problem = opened
+    compiler = nvrtc.available() if device_type == "cuda" and problem is not None else None
     path: Literal["native", "reference", "none"] = "native"
     reason = "built" if library else "not built yet: on first use, or now by 'hpd ops build'"
-    if problem is not None:
+    if compiler is not None and library is None:
+        reason = f"each kernel on first use, by {compiler}: {problem}"
+    elif problem is not None:
         path, reason = "none" if mode == "native" else "reference", str(problem)
     if mode == "reference":
         path, reason = "reference", f"{VARIABLE}=reference"
@@ -170,6 +183,6 @@ def _look(device_type: DeviceType, mode: str) -> Status:
         path=path,
         reason=reason,
         library=library,
-        compiler=recipe.version if recipe else None,
+        compiler=recipe.version if recipe else compiler,
         flags=recipe.flags if recipe else (),
     )

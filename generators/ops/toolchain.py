@@ -177,18 +177,25 @@ def _find_nvcc() -> tuple[str, str]:
     """Return nvcc and its version, of which the first number must be that of torch's CUDA."""
     ours = torch.version.cuda or ""
     home = os.environ.get("CUDA_HOME")
-    places = [f"{home}/bin/nvcc"] if home else ["nvcc", "/usr/local/cuda/bin/nvcc"]
-    nvcc = next(filter(None, map(shutil.which, places)), None)
-    if nvcc is None:
+    local = sorted(str(path) for path in Path("/usr/local").glob("cuda*/bin/nvcc"))
+    places = [f"{home}/bin/nvcc"] if home else ["nvcc", *local]
+    found = [nvcc for nvcc in map(shutil.which, places) if nvcc is not None]
+    if not found:
         raise OpsError(
             "no CUDA compiler", got=f"CUDA_HOME={home}" if home else None,
             fix=f"Install nvcc {ours}, or set CUDA_HOME.",
         )  # fmt: skip
-    found = re.search(r"V(\d[\d.]*)", _ask([nvcc, "--version"]))
-    version = found[1] if found else "of unknown version"
-    if version.partition(".")[0] != ours.partition(".")[0]:
-        raise OpsError(f"{nvcc} does not fit torch", got=version, expected=f"CUDA {ours}")
-    return nvcc, version
+    versions = [_version_of(nvcc) for nvcc in found]
+    # one that does not fit may stand before one that does
+    for nvcc, version in zip(found, versions, strict=True):
+        if version.partition(".")[0] == ours.partition(".")[0]:
+            return nvcc, version
+    raise OpsError(f"{found[0]} does not fit torch", got=versions[0], expected=f"CUDA {ours}")
+
+
+def _version_of(nvcc: str) -> str:
+    said = re.search(r"V(\d[\d.]*)", _ask([nvcc, "--version"]))
+    return said[1] if said else "of unknown version"
 
 
 def wants_cuda() -> bool:

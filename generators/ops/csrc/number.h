@@ -1,11 +1,23 @@
 // Storage types without arithmetic, and their conversion. Sums are of float or double.
 #pragma once
 
+#if defined(__CUDACC_RTC__)
+// the compiler at run time has no headers: sizes as every GPU has them
+using int64_t = long long;
+using uint64_t = unsigned long long;
+using uint32_t = unsigned int;
+using uint16_t = unsigned short;
+using uint8_t = unsigned char;
+using uintptr_t = unsigned long long;
+#define INT32_MAX 2147483647
+#else
 #include <cstdint>
 #include <cstring>
+#endif
 
-#if defined(__CUDACC__)
-#include <cuda_fp16.h>
+#if defined(__CUDACC_RTC__)
+#define HPD_HD __device__
+#elif defined(__CUDACC__)
 #define HPD_HD __host__ __device__
 #else
 #define HPD_HD
@@ -46,7 +58,9 @@ HPD_HD inline float widen(BFloat16 value) { return float_of_bits(uint32_t(value.
 
 HPD_HD inline float widen(Half value) {
 #if defined(__CUDA_ARCH__)
-  return __half2float(__ushort_as_half(value.bits));
+  float wide;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value.bits));
+  return wide;
 #elif defined(__F16C__)
   return _cvtsh_ss(value.bits);
 #else
@@ -70,7 +84,7 @@ HPD_HD inline void narrow(float value, BFloat16* to) {
 
 HPD_HD inline void narrow(float value, Half* to) {
 #if defined(__CUDA_ARCH__)
-  to->bits = __half_as_ushort(__float2half_rn(value));
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to->bits) : "f"(value));
 #elif defined(__F16C__)
   to->bits = uint16_t(_cvtss_sh(value, 0));
 #else

@@ -104,6 +104,51 @@ int emulate_filtered(const int* v, const float* forms, const void* in, const flo
   return well ? 0 : 2;
 }
 
+// The same from a plan as Python lays it out, with the tiles that it chose.
+int emulate_filtered_plan(const hpd::FilteredPlan* plan, int dtype, int act, const void* in,
+                          const float* bias, const float* first, const float* second,
+                          uint8_t* record, void* out) {
+  const Call c{*plan, bias, first, second, record, {64, false}};
+  const bool well = dtype == 0   ? by_act<float>(c, hpd::Act(act), in, out)
+                    : dtype == 1 ? by_act<hpd::Half>(c, hpd::Act(act), in, out)
+                                 : by_act<hpd::BFloat16>(c, hpd::Act(act), in, out);
+  return well ? 0 : 2;
+}
+
+int emulate_resample_plan(const hpd::ResamplePlan* plan, int dtype, const void* in,
+                          const float* kernel, void* out) {
+  const Threads threads{64, false};
+  const bool well = dtype == 0   ? resampled<float, 0, 0>(*plan, threads, in, kernel, out)
+                    : dtype == 1 ? resampled<hpd::Half, 0, 0>(*plan, threads, in, kernel, out)
+                                 : resampled<hpd::BFloat16, 0, 0>(*plan, threads, in, kernel, out);
+  return well ? 0 : 2;
+}
+
+void emulate_bias_act_plan(const hpd::BiasActPlan* plan, int dtype, const void* grad,
+                           const void* x, const float* bias, void* y) {
+  const auto run = [&](auto like) {
+    using T = decltype(like);
+    hpd::bias_act_values(*plan, static_cast<const T*>(grad), static_cast<const T*>(x), bias,
+                         static_cast<T*>(y), 0, 0, 1);
+  };
+  if (dtype == 0) run(float{});
+  if (dtype == 1) run(hpd::Half{});
+  if (dtype == 2) run(hpd::BFloat16{});
+}
+
+void emulate_raised_plan(const hpd::RaisedPlan* plan, float* values, uint8_t* record) {
+  hpd::act_on_raised(*plan, values, record, 0, 1);
+}
+
+// Sizes of the plans, and the tiles that C++ chooses, written into the plan that is given.
+int plan_size(int which) {
+  const int sizes[] = {sizeof(hpd::FilteredPlan), sizeof(hpd::ResamplePlan),
+                       sizeof(hpd::BiasActPlan), sizeof(hpd::RaisedPlan)};
+  return sizes[which];
+}
+int fit_filtered(hpd::FilteredPlan* plan) { return hpd::fit(*plan); }
+int fit_resample(hpd::ResamplePlan* plan) { return hpd::fit(*plan); }
+
 // ints: planes, in, out, taps, pad (pairs are y, x), up, down, separable, flip, threads, backwards.
 int emulate_resample(const int* v, float gain, const float* in, const float* kernel, float* out) {
   hpd::ResamplePlan p{v[0], {v[1], v[2]}, {v[3], v[4]}, {v[5], v[6]}, {v[7], v[8]}, v[9], v[10],

@@ -320,3 +320,56 @@ class TestCuda:
         monkeypatch.setattr(torch.version, "cuda", None)
         with pytest.raises(OpsError, match="this torch is built without CUDA"):
             toolchain.read_recipe("cuda")
+
+
+class TestCudaWithoutNvcc:
+    """What happens where no library for CUDA can be built."""
+
+    @pytest.fixture(autouse=True)
+    def bare(self, monkeypatch):
+        monkeypatch.setattr(native, "_OPENED", {})
+        monkeypatch.setattr(native, "_CHOSEN", {})
+        monkeypatch.setattr(native, "build", self.fail)
+        monkeypatch.setattr(native, "read_recipe", self.fail)
+        self.registered = []
+        monkeypatch.setattr(
+            native.Operations, "register", lambda operations: self.registered.append(operations)
+        )
+
+    @staticmethod
+    def fail(*arguments):
+        raise OpsError("no CUDA compiler")
+
+    def test_nvrtc_takes_its_place(self, monkeypatch):
+        monkeypatch.setattr(native.nvrtc, "available", lambda: "NVRTC 13.0")
+        (told,) = [one for one in status() if one.device_type == "cuda"]
+        assert (told.path, told.compiler) == ("native", "NVRTC 13.0")
+        assert told.reason == "each kernel on first use, by NVRTC 13.0: no CUDA compiler"
+        assert native._decide("cuda")
+        assert native._decide("cuda")
+        assert len(self.registered) == 1
+
+    @pytest.mark.parametrize("mode", ["auto", "native"])
+    def test_without_it_there_is_the_reference_or_an_error(self, monkeypatch, mode, caplog):
+        monkeypatch.setattr(native.nvrtc, "available", lambda: None)
+        monkeypatch.setenv("HPD_OPS", mode)
+        (told,) = [one for one in status() if one.device_type == "cuda"]
+        assert told.path == ("reference" if mode == "auto" else "none")
+        if mode == "native":
+            with pytest.raises(OpsError, match="no CUDA compiler"):
+                native._decide("cuda")
+        else:
+            assert not native._decide("cuda")
+            assert "no CUDA compiler" in caplog.text
+        assert not self.registered
+
+
+def test_an_nvcc_that_does_not_fit_does_not_hide_one_that_does(monkeypatch):
+    versions = {"/a/nvcc": "12.8.1", "/b/nvcc": "13.0.2"}
+    found = iter(versions)
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.setattr(toolchain.shutil, "which", lambda place: next(found, None))
+    monkeypatch.setattr(toolchain, "_version_of", versions.get)
+    monkeypatch.setattr(toolchain.Path, "glob", lambda folder, pattern: [toolchain.Path("x")])
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert toolchain._find_nvcc() == ("/b/nvcc", "13.0.2")

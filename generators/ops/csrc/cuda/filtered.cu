@@ -6,21 +6,6 @@ namespace hpd {
 namespace {
 
 template <typename T, Act act, int Up, int Down, int FirstTaps, int SecondTaps>
-__global__ void __launch_bounds__(kThreads)
-    filtered_kernel(const FilteredPlan plan, const FilteredTensors t) {
-  extern __shared__ float shared[];
-  for (int64_t block = blockIdx.x; block < plan.blocks(); block += gridDim.x) {
-    FilteredTile<T, act, Up, Down, FirstTaps, SecondTaps> tile(
-        plan, static_cast<const T*>(t.in), t.bias, t.first, t.second, t.record,
-        static_cast<T*>(t.out), block, shared);
-    tile.run([](auto step) {
-      step(int(threadIdx.x), int(blockDim.x));
-      __syncthreads();
-    });
-  }
-}
-
-template <typename T, Act act, int Up, int Down, int FirstTaps, int SecondTaps>
 cudaError_t start(const FilteredPlan& plan, const FilteredTensors& t, cudaStream_t stream) {
   const size_t bytes = size_t(plan.shared_floats()) * sizeof(float);
   filtered_kernel<T, act, Up, Down, FirstTaps, SecondTaps>

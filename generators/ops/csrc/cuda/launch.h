@@ -3,19 +3,11 @@
 
 #include <cuda_runtime_api.h>
 
-#include "pointwise.h"
-#include "resample.h"
+#include "kernels.h"
 
 namespace hpd {
 
 enum class DType { kFloat, kHalf, kBFloat16 };
-
-struct FilteredTensors {
-  const void* in;
-  const float *bias, *first, *second;  // bias may be null
-  uint8_t* record;                     // null for Act::kActivate
-  void* out;
-};
 
 cudaError_t launch_filtered(const FilteredPlan& plan, Act act, DType dtype,
                             const FilteredTensors& tensors, cudaStream_t stream);
@@ -26,8 +18,6 @@ cudaError_t launch_bias_act(const BiasActPlan& plan, DType dtype, const void* gr
                             const float* bias, void* y, cudaStream_t stream);
 cudaError_t launch_raised(const RaisedPlan& plan, float* values, uint8_t* record,
                           cudaStream_t stream);
-
-constexpr int kThreads = 256;
 
 // Blocks of a grid; kernels loop, so fewer are right, too.
 inline unsigned grid_of(int64_t blocks) {

@@ -5,19 +5,6 @@ namespace hpd {
 namespace {
 
 template <typename T, int Up, int Down>
-__global__ void __launch_bounds__(kThreads)
-    resample_kernel(const ResamplePlan plan, const T* in, const float* kernel, T* out) {
-  extern __shared__ float shared[];
-  for (int64_t block = blockIdx.x; block < plan.blocks(); block += gridDim.x) {
-    ResampleTile<T, Up, Down> tile(plan, in, kernel, out, block, shared);
-    tile.run([](auto step) {
-      step(int(threadIdx.x), int(blockDim.x));
-      __syncthreads();
-    });
-  }
-}
-
-template <typename T, int Up, int Down>
 cudaError_t resample(const ResamplePlan& p, const void* in, const float* kernel, void* out,
                      cudaStream_t stream) {
   const size_t bytes = size_t(p.shared_floats()) * sizeof(float);
@@ -35,23 +22,6 @@ cudaError_t by_factors(const ResamplePlan& p, const void* in, const float* kerne
   return resample<T, 0, 0>(p, in, kernel, out, stream);
 }
 
-__device__ int64_t own_first() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
-__device__ int64_t all_threads() { return int64_t(gridDim.x) * blockDim.x; }
-
-template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    bias_act_kernel(const BiasActPlan plan, const T* grad, const T* x, const float* bias, T* y,
-                    bool packed) {
-  int64_t begin = 0;
-  if (packed) {
-    bias_act_packs(plan, reinterpret_cast<const Pack<T>*>(grad),
-                   reinterpret_cast<const Pack<T>*>(x), bias, reinterpret_cast<Pack<T>*>(y),
-                   own_first(), all_threads());
-    begin = plan.count / Pack<T>::kSize * Pack<T>::kSize;
-  }
-  bias_act_values(plan, grad, x, bias, y, begin, own_first(), all_threads());
-}
-
 template <typename T>
 cudaError_t bias_act(const BiasActPlan& p, const void* grad, const void* x, const float* bias,
                      void* y, cudaStream_t stream) {
@@ -62,11 +32,6 @@ cudaError_t bias_act(const BiasActPlan& p, const void* grad, const void* x, cons
       p, static_cast<const T*>(grad), static_cast<const T*>(x), bias, static_cast<T*>(y),
       places % sizeof(Pack<T>) == 0);
   return cudaGetLastError();
-}
-
-__global__ void __launch_bounds__(kThreads)
-    raised_kernel(const RaisedPlan plan, float* values, uint8_t* record) {
-  act_on_raised(plan, values, record, own_first(), all_threads());
 }
 
 }  // namespace
@@ -95,7 +60,7 @@ cudaError_t launch_raised(const RaisedPlan& plan, float* values, uint8_t* record
                           cudaStream_t stream) {
   if (plan.items() == 0) return cudaSuccess;
   const int64_t blocks = (plan.items() + kThreads - 1) / kThreads;
-  raised_kernel<<<grid_of(blocks), kThreads, 0, stream>>>(plan, values, record);
+  raised_kernel<0><<<grid_of(blocks), kThreads, 0, stream>>>(plan, values, record);
   return cudaGetLastError();
 }
 
