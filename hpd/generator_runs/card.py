@@ -107,8 +107,9 @@ def _provenance(folder: TrainingFolder, part: ImageSet, best: Point) -> dict[str
     return facts
 
 
-def command_of(settings: GeneratorRunSettings, size: Size, part: ImageSet, images: int) -> str:
+def command_of(settings: GeneratorRunSettings, about: About, part: ImageSet, images: int) -> str:
     """Return the command that trains such a generator again, without the places of the data."""
+    size, licence = about.size, about.licence
     options = settings.training()
     del options["data"]
     if settings.start is not None:
@@ -118,9 +119,8 @@ def command_of(settings: GeneratorRunSettings, size: Size, part: ImageSet, image
     given = [f"{k}={as_flow(v)}" for k, v in options.items() if v != below.get(k)]
     given += [f"curve.{k}={as_flow(v)}" for k, v in settings.curve.changed().items()]
     words = ["--data", _named(settings.data, {"root": "FOLDER"}), "--size", size, *given]
-    return shlex.join(
-        ["hpd", "generator", "train", *words, "--images", str(images), "--out", "OUT"]
-    )
+    words += ["--images", str(images), "--licence", licence, *(["--half"] if about.half else [])]
+    return shlex.join(["hpd", "generator", "train", *words, "--out", "OUT"])
 
 
 def _named(data: DatasetSettings, place: Mapping[str, str]) -> str:
@@ -219,7 +219,7 @@ def _page(
         seed=settings.seed,
         hpd=version("hpd"),
         torch=torch.__version__,
-        command=command_of(settings, about.size, part, best.images),
+        command=command_of(settings, about, part, best.images),
         samples=settings.curve.samples,
         rows="\n".join(_rows(folder.points, best)),
         licence=about.licence,

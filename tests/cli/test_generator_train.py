@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from small_runs import check_refused, contents
 
 import hpd
+from generators import read_generator
 from generators.training import Trainer
 from hpd.cli import main
 
@@ -67,6 +68,18 @@ def test_the_command_does_what_the_function_does():
     assert stored.provenance["training"]["seed"] == 3
     for name in ("generator/samples.png", "generator/curve.png"):
         assert Path("again", name).read_bytes() == Path("out", name).read_bytes()
+
+
+def test_the_command_on_its_page_makes_the_same_weights():
+    given = ["--images", "40", "--device", "cpu", "--half", "--licence", "CC BY 4.0", *TINY]
+    assert invoke("--data", "digits", *given, "mirror=true").exit_code == 0
+    page = Path("out/generator/README.md").read_text()
+    (line,) = (text for text in page.splitlines() if text.startswith("hpd generator train"))
+    words = [word if word != "OUT" else "again" for word in shlex.split(line)]
+    result = CliRunner().invoke(main, [*words[1:], "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert weights("again") == weights("out")
+    assert read_generator("again/generator").licence == "CC BY 4.0"
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_does(monkeypatch):
