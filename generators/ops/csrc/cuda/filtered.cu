@@ -1,5 +1,6 @@
 // Launches filtered leaky ReLU: kernels for the factors and filters of alias-free generators, and
 // one for all others.
+#include "kernels.h"
 #include "launch.h"
 
 namespace hpd {

@@ -38,6 +38,17 @@ struct FilteredPlan {
   HPD_HD int shared_floats() const { return floats_a + floats_b + first_taps + second_taps; }
 };
 
+// Where its tensors lie.
+struct FilteredTensors {
+  const void* in;
+  const float *bias, *first, *second;  // bias may be null
+  uint8_t* record;                     // null for Act::kActivate
+  void* out;
+};
+
+// Of a block.
+constexpr int kThreads = 256;
+
 HPD_HD inline int floor_to(int value, int step) {
   const int rest = value % step;
   return value - (rest < 0 ? rest + step : rest);

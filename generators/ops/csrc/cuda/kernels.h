@@ -6,15 +6,6 @@
 
 namespace hpd {
 
-constexpr int kThreads = 256;
-
-struct FilteredTensors {
-  const void* in;
-  const float *bias, *first, *second;  // bias may be null
-  uint8_t* record;                     // null for Act::kActivate
-  void* out;
-};
-
 template <typename T, Act act, int Up, int Down, int FirstTaps, int SecondTaps>
 __global__ void __launch_bounds__(kThreads)
     filtered_kernel(const FilteredPlan plan, const FilteredTensors t) {

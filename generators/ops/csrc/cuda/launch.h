@@ -3,7 +3,8 @@
 
 #include <cuda_runtime_api.h>
 
-#include "kernels.h"
+#include "pointwise.h"
+#include "resample.h"
 
 namespace hpd {
 

@@ -1,4 +1,5 @@
 // Launches upfirdn2d, bias with activation, and the activation of raised planes.
+#include "kernels.h"
 #include "launch.h"
 
 namespace hpd {
