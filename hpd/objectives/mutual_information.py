@@ -21,6 +21,7 @@ from torch import Tensor
 from hpd.augment import OPERATION_NAMES, Augmentation, OperationName
 from hpd.data import ImageSet
 from hpd.errors import ConfigError
+from hpd.host import send
 from hpd.objectives.base import ADD_ONS, AddOnSettings, ObjectiveSettings, Stateless
 from hpd.objectives.matching import MatchingSettings, RealSide
 from hpd.rng import Streams
@@ -171,17 +172,17 @@ class MutualInformation(Stateless):
             for own, other in zip(features, targets, strict=True)
         ]
         losses = torch.stack([self._loss(each, positives) for each in scores])
-        loss = (losses * self._weights(len(losses)).to(losses)).sum()
+        loss = (losses * send(self._weights(len(losses)).to(losses.dtype), losses.device)).sum()
         (image_grad,) = torch.autograd.grad(loss, leaf)
-        bound = float(information_bound(scores[-1].detach(), positives))
-        return Matched(float(loss.detach()), image_grad, {"bound": bound})
+        bound = information_bound(scores[-1].detach(), positives)
+        return Matched(loss.detach(), image_grad, {"bound": bound})
 
     def _joint_batch(self, step: Step, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return normalised real images of all classes [M, C, H, W] and their labels [M]."""
-        batches = [self._real.batch(c, step) for c in range(self._real.train.num_classes)]
-        sizes = torch.tensor([len(batch) for batch in batches])
-        classes = torch.arange(len(batches)).repeat_interleave(sizes)
-        return torch.cat(batches), classes.to(device)
+        every = range(self._real.train.num_classes)
+        batch, counts = self._real.batches(every, step)
+        classes = torch.arange(len(every)).repeat_interleave(torch.tensor(counts))
+        return batch, send(classes, device)
 
     def _features(
         self, student: Student, images: Tensor, augment: Augmentation | None

@@ -20,8 +20,10 @@ from torch.func import functional_call
 
 from hpd.augment import OperationName, draw_augmentation
 from hpd.data import ImageSet
+from hpd.host import on_host, send
 from hpd.objectives.adjustment import AdjustmentSettings, TeacherAdjustment
 from hpd.objectives.base import OBJECTIVES, ObjectiveSettings
+from hpd.objectives.classes import sum_of
 from hpd.registry import Only
 from hpd.rng import Streams
 from hpd.students.teachers import Teacher, batch_norms, read_teacher
@@ -166,7 +168,8 @@ class Recovery:
         """
         if self._start is None and self._directed_by_start:
             self._start = (images.detach().clone(), labels.clone())
-        image_grad, sums = torch.zeros_like(images), {"loss": 0.0}
+        image_grad = torch.zeros_like(images)
+        found: dict[str, list[Tensor]] = {}
         blocks = list(enumerate(blocks_of(labels, self._settings.block_images)))[share]
         for number, chosen in blocks:
             leaf = images[chosen].detach().requires_grad_()
@@ -174,9 +177,10 @@ class Recovery:
             loss, parts = self._loss(self._augmented(leaf, rng), labels[chosen], number)
             (image_grad[chosen],) = torch.autograd.grad(loss, leaf)
             for name, value in {"loss": loss, **parts}.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
-        loss_sum = sums.pop("loss")
-        return Matched(loss_sum, image_grad, {k: v / len(blocks) for k, v in sums.items()})
+                found.setdefault(name, []).append(value.detach())
+        sums = {name: sum_of(values) for name, values in found.items()}
+        total = sums.pop("loss", 0.0)
+        return Matched(total, image_grad, {k: v / len(blocks) for k, v in sums.items()})
 
     def state(self) -> State:
         """Return the images of the first step, if the teacher is directed by them."""
@@ -261,12 +265,14 @@ def blocks_of(labels: Tensor, per_class: int | None) -> list[Tensor]:
     """
     if per_class is None:
         return [torch.arange(len(labels), device=labels.device)]
-    rank = torch.empty_like(labels)
-    for label in labels.unique():
-        own = (labels == label).nonzero().flatten()
-        rank[own] = torch.arange(len(own), device=labels.device)
+    known = on_host(labels)
+    rank = torch.empty_like(known)
+    for label in known.unique():
+        own = (known == label).nonzero().flatten()
+        rank[own] = torch.arange(len(own))
     block = rank // per_class
-    return [(block == b).nonzero().flatten() for b in range(int(block.max()) + 1)]
+    chosen = [(block == b).nonzero().flatten() for b in range(int(block.max()) + 1)]
+    return [send(own, labels.device) for own in chosen]
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torch import Tensor
 from hpd.augment import OPERATION_NAMES, Augmentation, OperationName, draw_augmentation
 from hpd.data import ImageSet
 from hpd.errors import ConfigError, NumericError
+from hpd.host import send
 from hpd.objectives.base import OBJECTIVES, ObjectiveSettings
 from hpd.objectives.unrolling import METHODS, Batch, Method, UnrolledStudent
 from hpd.rng import Streams
@@ -219,7 +220,7 @@ class TrajectoryMatching:
             self._warn_of_reach(self._lr)
         span = self._span(step, images)
         leaf = images.detach().requires_grad_()
-        lr = self._lr.clone().to(images).requires_grad_()
+        lr = _there(self._lr.clone(), images).requires_grad_()
         end = METHODS[self._settings.method](
             self._student, span.start, self._batches(leaf, labels, step), lr
         )
@@ -229,7 +230,7 @@ class TrajectoryMatching:
         metrics = {"student_lr": float(self._lr)}
         self._learn_rate(self._lr, float(lr_grad), step)
         self._taken += 1
-        return Matched(float(loss.detach()), image_grad, metrics, *label_grads)
+        return Matched(loss.detach(), image_grad, metrics, *label_grads)
 
     def check_first_step(self) -> None:
         """Take one student step on real images, as many as there are classes.
@@ -281,7 +282,7 @@ class TrajectoryMatching:
     def _piece(self, expert: int, epoch: int, like: Tensor) -> Span:
         """Return a piece of an expert's way, from an epoch on."""
         epochs = (epoch, epoch + self._settings.expert_epochs)
-        start, target = (self._folder.parameters(expert, e).to(like) for e in epochs)
+        start, target = (_there(self._folder.parameters(expert, e), like) for e in epochs)
         return Span(start, target)
 
     def _batches(self, images: Tensor, labels: Tensor, step: Step) -> Sequence[Batch]:
@@ -292,7 +293,7 @@ class TrajectoryMatching:
         batches: list[Batch] = []
         while len(batches) < settings.student_steps:
             # a last part that is too small is left out, as steps of one size are compared
-            order = torch.randperm(len(images), generator=rng).to(images.device)
+            order = send(torch.randperm(len(images), generator=rng), images.device)
             for chosen in order[: len(images) // size * size].split(size):
                 augment = self._augmentation(rng)
                 batches.append(Batch(normalised, labels, chosen, augment))
@@ -358,3 +359,8 @@ class TrajectoryMatching:
                 got=float(self._lr),
                 fix="Lower objective.student_lr_rate.",
             )
+
+
+def _there(value: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor of the host where another one is, in its dtype."""
+    return send(value.to(like.dtype), like.device)

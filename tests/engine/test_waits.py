@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import CPU, SMALL_STUDENT, tiny_generator
+from conftest import CPU, SMALL_STUDENT, SMALL_TRAINING, tiny_generator
 from pretended_device import counting, pretending
 
 from generators import FAMILIES, StoredGenerator
@@ -34,6 +34,10 @@ KINDS = {
     "idc": {"kind": "gradient", "distance": "squared", "layers": "all", "augment": ["color"]},
     "regression": {"kind": "regression", "pool": None},
     "regression with a pool": {"kind": "regression", "real_batch": 20},
+    "dm with mutual information": {
+        "kind": "distribution",
+        "add_ons": [{"kind": "mutual_information", "real_batch": 3, "layer_weights": [1.0]}],
+    },
 }
 
 
@@ -71,7 +75,7 @@ def of_pixels(kind, classes, per_class=2, **options):
     train = random_images(classes, 8, 1, 8)
     source = SOURCES.parse({"kind": "pixel", "images_per_class": per_class})
     values = OBJECTIVE | {"student": SMALL_STUDENT} | KINDS[kind] | options
-    objective = OBJECTIVES.parse(values).build(train, CPU, Streams(0))
+    objective = OBJECTIVES.parse(values).build_whole(train, CPU, Streams(0))
     return Taking(source.build(train, CPU, Streams(1)), objective)
 
 
@@ -101,6 +105,29 @@ def test_classes_together_come_to_what_they_come_to_one_by_one(kind, monkeypatch
         for (loss, grad), (other, theirs) in zip(found, wanted, strict=True):
             assert loss == pytest.approx(other, rel=2e-4)
             torch.testing.assert_close(grad, theirs, rtol=5e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["unrolled", "constant_memory"])
+def test_trajectories_and_recovery_wait_as_little(
+    method, images, experts_folder, teacher_folder, monkeypatch
+):
+    kinds = {
+        "trajectory": {"student": SMALL_STUDENT, "experts": experts_folder, "method": method,
+                       "expert_training": {"count": 2, "training": SMALL_TRAINING},
+                       "student_steps": 3},
+        "recovery": {"teacher": teacher_folder, "block_images": 1},
+    }  # fmt: skip
+    for kind, options in kinds.items():
+        with pretending(monkeypatch) as meter:
+            source = SOURCES.parse({"kind": "pixel", "images_per_class": 2})
+            objective = OBJECTIVES.parse({"kind": kind, **options})
+            taking = Taking(
+                source.build(images, CPU, Streams(1)), objective.build(images, CPU, Streams(0))
+            )
+            for index in range(3):
+                with counting(meter):
+                    taking.step(index)
+            assert meter.total <= 3, (kind, meter.places)
 
 
 @pytest.mark.parametrize(("kind", "most"), [("dm", 700), ("dc", 2000), ("regression", 1000)])
