@@ -24,6 +24,7 @@ from typing import Any
 import click
 import torch
 from commands import tool
+from stopwatch import Stopwatch, device_option, wait
 from torch import Tensor
 
 from generators.filters import design_lowpass
@@ -102,13 +103,17 @@ def cases(images: int, device: str) -> list[Case]:
 
 
 def timed(call: Callable[[], Any], device: str, clock: Clock = time.perf_counter) -> float:
-    """Return the seconds of a call, with all that it started."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+    """Return the seconds of a call, with all that it started; on a GPU between events."""
+    there = torch.device(device)
+    if clock is time.perf_counter:
+        watch = Stopwatch(there)
+        call()
+        watch.mark()
+        return watch.seconds()[0]
+    wait(there)
     started = clock()
     call()
-    if device == "cuda":
-        torch.cuda.synchronize()
+    wait(there)
     return clock() - started
 
 
@@ -162,7 +167,7 @@ def copy_speed(moved: int) -> float:
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--images", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", show_default=True)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@device_option
 @click.option("--clock", type=click.Choice(list(CLOCKS)), default="wall", show_default=True)
 @click.option("--only", default="", help="Only operations whose name begins so.")
 def main(

@@ -1,25 +1,23 @@
 """Time a step of H-PD, by objective and by what the generator and the real images run in.
 
     python tools/bench_step.py --json step.json
+    python tools/bench_step.py --device cuda --repeats 20
 
 Ten images of 32 px at level 1 are matched to ten classes of 256 real images through a ConvNet-3 of
 width 128. `reference` runs the operations of the generator in plain torch, `float32` natively, and
 `bfloat16` in that type; `--compile` compiles the student of the last two, which pays in bfloat16.
-Each way has a process of its own, so that its peak memory is its own; the ways take their steps in
-turn, and medians are given. `image_deviation` is the largest difference from the images of the
-reference, whose values lie in [0, 1].
+Each way has a process of its own, so that its peak memory is its own, and one that fails ends no
+other; the ways take their steps in turn, and medians are given. `image_deviation` is the largest
+difference from the images of the reference, whose values lie in [0, 1]. On a GPU seconds
+are those between events, and memory is that of its tensors; float32 is IEEE's there.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import multiprocessing
 import os
-import resource
 import statistics
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -30,6 +28,7 @@ import click
 import torch
 import torch.nn.functional as F
 from commands import tool
+from stopwatch import Stopwatch, device_option, peak_of
 from torch import Tensor
 
 from generators import StoredGenerator
@@ -37,9 +36,13 @@ from generators.base import FAMILIES, Generator
 from generators.layers import initialise_layers
 from hpd.allocator import keep_freed_memory
 from hpd.data import ImageSet, Normalisation
+from hpd.device import open_device
 from hpd.engine import OptimizerSettings
+from hpd.engine.readings import Readings
+from hpd.engine.rendered import Rendered, every_index
+from hpd.errors import RunError
 from hpd.objectives import OBJECTIVES
-from hpd.precision import has_fast_bfloat16
+from hpd.precision import Float32, has_fast_bfloat16
 from hpd.rng import Streams
 from hpd.sources.gan import GanSettings
 from hpd.typing import Step
@@ -55,8 +58,13 @@ STYLEGAN2 = {
     "num_classes": 10, "mapping_layers": 2, "channel_base": 16384, "channel_max": 512,
 }  # fmt: skip
 NETWORKS = {"xl": XL_STEM, "stylegan2": STYLEGAN2}
-OBJECTIVE_OF = {"dm": "distribution", "dc": "gradient"}
+OBJECTIVES_TIMED: dict[str, dict[str, Any]] = {
+    "dm": {"kind": "distribution"}, "dc": {"kind": "gradient"},
+    # of all classes together
+    "regression": {"kind": "regression", "real_batch": 2560},
+}  # fmt: skip
 MEBIBYTE = 2**20
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Way:
-    """How a step is computed: the value of HPD_OPS, and whether in bfloat16 and compiled."""
+    """How a step is computed.
+
+    Args:
+        ops: the value of HPD_OPS.
+        options: `precision` and `compile`.
+        float32: how a GPU multiplies such numbers.
+    """
 
     ops: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
+    float32: Float32 = "ieee"
 
 
 def ways(compiled: bool) -> dict[str, Way]:
@@ -106,108 +121,160 @@ class Stepper:
     Args:
         work: what a step is made of.
         options: `precision` and `compile`.
+        device: where they are computed.
     """
 
-    def __init__(self, work: Work, options: Mapping[str, Any]) -> None:
+    def __init__(self, work: Work, options: Mapping[str, Any], device: torch.device = CPU) -> None:
         network: Generator = FAMILIES.parse(dict(work.network)).build()
         initialise_layers(network, torch.Generator().manual_seed(0))
         spec = network.requires_grad_(False).spec
         train = random_images(work.real_batch, spec.channels, spec.resolution)
-        device, streams = torch.device("cpu"), Streams(0)
+        self.device, streams = device, Streams(0)
         self.source = GanSettings(
             generator="in memory", generator_classes=list(range(10)), levels=[work.level],
             average_draws=10, precision=options["precision"],
         ).build_from(StoredGenerator.of(network), train, device, streams)  # fmt: skip
         self.objective = OBJECTIVES.parse(
-            dict(work.objective)
-            | {"real_batch": work.real_batch, "compile": options["compile"]}
+            {"real_batch": work.real_batch, "compile": options["compile"]}
             | {"real_dtype": options["precision"]}
+            | dict(work.objective)
         ).build(train, device, streams)
-        self.optimizer = OptimizerSettings().build(self.source.enter(0))
+        self.groups = self.source.enter(0)
+        self.optimizer = OptimizerSettings().build(self.groups)
         self.steps = 0
 
     def images(self) -> Tensor:
-        """Return the images of the moment."""
-        return self.source.render(torch.arange(10))[0]
+        """Return the images of the moment, on the CPU."""
+        return self.source.render(every_index(self.source))[0].cpu()
 
     def step(self) -> dict[str, float]:
         """Take a step and return the seconds of it and of its parts."""
-        times = [time.perf_counter()]
-        images, pullback = self.source.render(torch.arange(10))
-        times.append(time.perf_counter())
-        matched = self.objective(images, self.source.labels, Step(0, self.steps))
-        times.append(time.perf_counter())
+        watch, step = Stopwatch(self.device), Step(0, self.steps)
+        rendered = Rendered.of(self.source, every_index(self.source))
+        watch.mark()
+        matched = self.objective(rendered.images, self.source.labels, step)
+        watch.mark()
         self.optimizer.zero_grad()
-        pullback(matched.image_grad)
+        rendered.pull(matched)
+        Readings.of(matched, self.groups, "in a benchmark")
         self.optimizer.step()
-        times.append(time.perf_counter())
+        watch.mark()
+        forward, match, backward = watch.seconds()
         self.steps += 1
-        forward, match, backward = (b - a for a, b in itertools.pairwise(times))
         return {
-            "seconds_per_step": times[-1] - times[0], "generator_seconds": forward + backward,
+            "seconds_per_step": forward + match + backward,
+            "generator_seconds": forward + backward,
             "generator_forward_seconds": forward, "objective_seconds": match,
         }  # fmt: skip
 
 
-def serve(connection: Connection, work: Work, way: Way) -> None:
-    """Take steps as asked, in a process of its own; the answer to None is the peak memory."""
-    keep_freed_memory()
-    os.environ["HPD_OPS"] = way.ops
-    stepper = Stepper(work, way.options)
-    connection.send(stepper.images().numpy())
-    stepper.step()  # compiles
-    connection.send(None)
-    while connection.recv() is not None:
-        connection.send(stepper.step())
-    # kibibytes on Linux, bytes on macOS
-    unit = 1 if sys.platform == "darwin" else 1024
-    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+def serve(connection: Connection, work: Work, way: Way, device: str) -> None:
+    """Take steps as asked, in a process of its own; the answer to None is the peak memory.
+
+    What fails is the answer, as an error, and the last one.
+    """
+    try:
+        keep_freed_memory()
+        os.environ["HPD_OPS"] = way.ops
+        stepper = Stepper(work, way.options, open_device(device, way.float32))
+        connection.send(stepper.images().numpy())
+        stepper.step()  # compiles
+        connection.send(None)
+        while connection.recv() is not None:
+            connection.send(stepper.step())
+        connection.send(peak_of(stepper.device))
+    # whatever it is, the others go on
+    except Exception as error:
+        connection.send(RunError(f"{type(error).__name__}: {' '.join(str(error).split())}"))
 
 
-def measure(work: Work, named: Mapping[str, Way], repeats: int) -> dict[str, dict[str, float]]:
+class Server:
+    """A process that takes the steps of a way.
+
+    Attributes:
+        problem: why it takes none any more, None where it does.
+    """
+
+    def __init__(self, work: Work, way: Way, device: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self.problem: str | None = None
+        self._process = context.Process(target=serve, args=(theirs, work, way, device), daemon=True)
+        self._process.start()
+        theirs.close()
+        images = self._hear()
+        self.images = None if images is None else torch.from_numpy(images)
+        self._hear()
+        self._steps: list[dict[str, float]] = []
+
+    def _hear(self) -> Any:
+        """Return the next answer; None where there is none any more."""
+        if self.problem is not None:
+            return None
+        try:
+            answer = self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            answer = RunError("its process ended", got=f"exit code {self._process.exitcode}")
+        if isinstance(answer, RunError):
+            self.problem, answer = str(answer), None
+        return answer
+
+    def step(self) -> None:
+        """Take a step."""
+        if self.problem is None:
+            self._pipe.send("step")
+            taken = self._hear()
+            self._steps += [] if taken is None else [taken]
+
+    def end(self, first: Tensor | None) -> dict[str, Any]:
+        """End it, and return medians, peak memory and deviation, or why there are none.
+
+        Args:
+            first: images to compare with.
+        """
+        if self.problem is None:
+            self._pipe.send(None)
+        peak = self._hear()
+        self._process.join()
+        if self.problem is not None or self.images is None:
+            return {"failed": self.problem}
+        names = list(self._steps[0])
+        found = {k: round(statistics.median(s[k] for s in self._steps), 6) for k in names}
+        found["peak_bytes"] = peak
+        if first is not None:
+            found["image_deviation"] = float((self.images - first).abs().max())
+        return found
+
+
+def measure(
+    work: Work, named: Mapping[str, Way], repeats: int, device: str = "cpu"
+) -> dict[str, dict[str, Any]]:
     """Time the steps of each way, in turn.
 
     Returns:
-        for each way seconds per step, its parts, peak bytes of the process and deviation of its
-        first images from those of the first way.
+        for each way seconds per step, its parts, peak bytes and deviation of its first images from
+        those of the first way that has any; `failed` in their place says why there are none.
     """
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
-    images: dict[str, Tensor] = {}
-    for name, way in named.items():
-        pipes[name], theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, work, way), daemon=True)
-        process.start()
-        theirs.close()
-        processes.append(process)
-        images[name] = torch.from_numpy(pipes[name].recv())
-        pipes[name].recv()
-    steps: dict[str, list[dict[str, float]]] = {name: [] for name in named}
+    servers = {name: Server(work, way, device) for name, way in named.items()}
     for _ in range(repeats):
-        for name, pipe in pipes.items():
-            pipe.send("step")
-            steps[name].append(pipe.recv())
-    found = {}
-    first = next(iter(images.values()))
-    for name, pipe in pipes.items():
-        pipe.send(None)
-        taken = steps[name]
-        found[name] = {k: round(statistics.median(s[k] for s in taken), 4) for k in taken[0]}
-        found[name]["peak_bytes"] = pipe.recv()
-        found[name]["image_deviation"] = float((images[name] - first).abs().max())
-    for process in processes:
-        process.join()
-    return found
+        for server in servers.values():
+            server.step()
+    first = next((s.images for s in servers.values() if s.images is not None), None)
+    return {name: server.end(first) for name, server in servers.items()}
 
 
-def show(title: str, found: Mapping[str, Mapping[str, float]]) -> None:
+def show(title: str, found: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the figures of one objective."""
-    click.echo(f"{title:22}  s/step  generator  objective  peak MiB  deviation")
+    click.echo(f"{title:22}   s/step  generator  objective  peak MiB  deviation")
     for name, row in found.items():
+        if "failed" in row:
+            click.echo(f"  {name:20} failed: {row['failed']}")
+            continue
         click.echo(
-            f"  {name:20} {row['seconds_per_step']:7.2f} {row['generator_seconds']:10.2f} "
-            f"{row['objective_seconds']:10.2f} {row['peak_bytes'] / MEBIBYTE:9.0f} "
-            f"{row['image_deviation']:10.1e}"
+            f"  {name:20} {row['seconds_per_step']:8.4f} "
+            f"{row['generator_seconds']:10.4f} {row['objective_seconds']:10.4f} "
+            f"{row['peak_bytes'] / MEBIBYTE:9.0f} {row['image_deviation']:10.1e}"
         )
 
 
@@ -219,18 +286,28 @@ def show(title: str, found: Mapping[str, Mapping[str, float]]) -> None:
     help="A StyleGAN-XL stem of 7.8 M parameters, or a StyleGAN2.",
 )  # fmt: skip
 @click.option(
-    "--bfloat16/--no-bfloat16", default=has_fast_bfloat16(torch.device("cpu")),
-    help="Also in bfloat16; by default where the CPU has units for it.",
+    "--bfloat16/--no-bfloat16", default=None,
+    help="Also in bfloat16; by default where the device has units for it.",
 )  # fmt: skip
 @click.option("--compile/--no-compile", "compiled", default=False, help="Compile the student.")
-def main(path: Path | None, repeats: int, network: str, bfloat16: bool, compiled: bool) -> None:
+@click.option(
+    "--objective", "chosen_objectives", type=click.Choice([*OBJECTIVES_TIMED]), multiple=True,
+    help="Only these.",
+)  # fmt: skip
+@device_option
+def main(
+    path: Path | None, repeats: int, network: str, bfloat16: bool | None, compiled: bool,
+    chosen_objectives: tuple[str, ...], device: str,
+) -> None:  # fmt: skip
     """Print a table for each objective, and write it as JSON."""
-    figures: dict[str, Any] = {"network": network}
-    for name, kind in OBJECTIVE_OF.items():
+    figures: dict[str, Any] = {"network": network, "device": device}
+    wants_half = has_fast_bfloat16(open_device(device)) if bfloat16 is None else bfloat16
+    for name in chosen_objectives or OBJECTIVES_TIMED:
         chosen = ways(compiled)
-        if not bfloat16:
+        if not wants_half:
             del chosen["bfloat16"]
-        figures[name] = measure(Work(NETWORKS[network], {"kind": kind}), chosen, repeats)
+        work = Work(NETWORKS[network], OBJECTIVES_TIMED[name])
+        figures[name] = measure(work, chosen, repeats, device)
         show(f"{network}, {name}", figures[name])
     if path is not None:
         path.write_text(json.dumps(figures, indent=2) + "\n")
