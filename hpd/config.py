@@ -64,6 +64,11 @@ class RunSettings(Settings):
     optimizer: OptimizerSettings = Field(OptimizerSettings())
     selection: Annotated[SelectorSettings, SELECTORS] = Field(RidgeSettings())
     evaluation: EvaluationSettings = Field(EvaluationSettings())
+    classes_per_step: Annotated[int | None, Field(ge=1)] = Field(
+        None,
+        description="classes whose images a step takes, drawn at random; null: all, and 10 where"
+        " there are more than 100",
+    )
     tracking: TrackingSettings = Field(TrackingSettings())
     checkpoint_every: int = Field(
         50, ge=1, description="steps between checkpoints; there is one after each stage, too"
@@ -101,6 +106,18 @@ class RunSettings(Settings):
                     fix="Install that version.",
                 )
         return values
+
+    @model_validator(mode="after")
+    def _can_take_some_classes(self) -> Self:
+        if self.classes_per_step is not None and self.objective.takes_all_classes:
+            raise ConfigError(
+                "the objective matches all classes together",
+                got=f"classes_per_step {self.classes_per_step}",
+                expected=OBJECTIVES.kind_of(self.objective),
+                fix="Leave out classes_per_step.",
+                option="classes_per_step",
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_search(self) -> Self:

@@ -31,6 +31,7 @@ from hpd.engine.estimate import Estimate, Estimator, Work
 from hpd.engine.keeper import RunKeeper, last_snapshot
 from hpd.engine.observer import Listeners
 from hpd.engine.recorder import Recorder
+from hpd.engine.rendered import SomeClasses
 from hpd.engine.sharing import check_count
 from hpd.engine.snapshot import Snapshot
 from hpd.engine.tracking import Tracking
@@ -281,6 +282,8 @@ class _Job:
         every, curve_every = self.settings.selection.every, self.settings.curve_every
         work = Work.left(source.stages, every, since, curve_every)
         self.stage = 0 if since is None else len(since.reports)
+        wanted, streams = self.settings.classes_per_step, self.streams.fork("steps")
+        some = SomeClasses(wanted, self.processes.count, streams)
         with ExitStack() as stack:
             with self.processes.together():
                 listeners = self._listeners(source, work, folder, stack)
@@ -296,6 +299,7 @@ class _Job:
                 since=since,
                 processes=self.processes,
                 cost=self.cost,
+                some_classes=None if self.settings.objective.takes_all_classes else some,
             )
 
     def _listeners(

@@ -11,7 +11,7 @@ import math
 from torch import Tensor
 
 from hpd.device import Processes
-from hpd.engine.rendered import Drawn
+from hpd.engine.rendered import Drawn, SomeClasses
 from hpd.engine.sharing import Share
 from hpd.errors import NumericError
 from hpd.host import told
@@ -27,6 +27,7 @@ def fixed_loss(
     share: Share,
     processes: Processes,
     images: Tensor | None = None,
+    some: SomeClasses | None = None,
 ) -> float | None:
     """Return the loss of the present state on fixed draws, and leave everything as it was.
 
@@ -39,12 +40,13 @@ def fixed_loss(
         processes: that share the run.
         images: all images of this process, if they are at hand; a source of batches does not need
             them.
+        some: which classes a step takes; None: all.
 
     Returns:
         the loss; None if it is not finite, which is the steps' to complain about.
     """
     with processes.together():
-        drawn = Drawn.of(source, FIXED)
+        drawn = Drawn.of(source, FIXED, some)
         chosen = drawn.indices
         if images is None or not drawn.all:
             images, _ = source.render(chosen)

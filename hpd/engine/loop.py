@@ -17,7 +17,7 @@ from hpd.engine.curve import fixed_loss
 from hpd.engine.observer import Measured, Observer, StageReport, StepReport
 from hpd.engine.optimizer import OptimizerSettings, hand_on_means, optimizer_state, rates, restore
 from hpd.engine.readings import DIVERGED, Readings
-from hpd.engine.rendered import Drawn, Rendered, every_index, learnt_labels, render_all
+from hpd.engine.rendered import Drawn, Rendered, SomeClasses, every_index, learnt_labels, render_all
 from hpd.engine.sharing import Share
 from hpd.engine.snapshot import Best, Keeper, KeepsNothing, Snapshot, near
 from hpd.engine.trial import allotted, pays
@@ -74,6 +74,7 @@ def optimise(
     since: Snapshot | None = None,
     processes: Processes | None = None,
     cost: Cost | None = None,
+    some_classes: SomeClasses | None = None,
 ) -> Outcome:
     """Run all stages of a source and return the best-scoring set.
 
@@ -96,6 +97,7 @@ def optimise(
         since: where to go on; None: from the start. On a CPU the outcome is the same, to the bit.
         processes: those that share the work; None: this one does all of it.
         cost: counts what steps, scores and the like take.
+        some_classes: which classes each step takes; None: all.
 
     Raises:
         NumericError: if loss, gradient or images are not finite.
@@ -106,6 +108,7 @@ def optimise(
         select_every, curve_every, processes or Processes(),
         cost or Cost(source.labels.device),
         initial=render_all(source) if since is None else since.initial_images,
+        some=some_classes,
     )  # fmt: skip
     return course.run(since)
 
@@ -125,6 +128,7 @@ class _Course:
     processes: Processes
     cost: Cost
     initial: Tensor
+    some: SomeClasses | None = None
     images: Tensor = field(init=False)
     targets: Tensor | None = None
     ended_with: Tensor = field(init=False)
@@ -276,7 +280,7 @@ class _StageRun:
         where = f"at step {step.index} of stage {self.stage.name!r}"
         started = time.perf_counter()
         with course.processes.together():
-            drawn = Drawn.of(source, step)
+            drawn = Drawn.of(source, step, course.some)
             chosen = drawn.indices
             rendered = Rendered.of(source, chosen)
             images, targets = rendered.images, rendered.targets
@@ -334,7 +338,9 @@ class _StageRun:
         """Return the loss on fixed draws; `images` are those here, if they are at hand."""
         course = self.course
         with course.cost.line("curves"):
-            return fixed_loss(course.source, course.objective, self.share, course.processes, images)
+            return fixed_loss(
+                course.source, course.objective, self.share, course.processes, images, course.some
+            )
 
     def _score_now(self, images: Tensor | None) -> float | None:
         """Return the score of the set as it is; `images` are those here, if they are at hand."""

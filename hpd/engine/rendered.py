@@ -9,7 +9,11 @@ from torch import Tensor
 
 from hpd.errors import RunError
 from hpd.host import on_host, remember, send
+from hpd.rng import Streams
 from hpd.typing import DrawsBatches, LearnsLabels, Matched, Pullback, Source, Step
+
+# from so many classes on a step takes some
+_MANY, _OF_MANY = 100, 10
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,54 @@ class Drawn:
     all: bool
 
     @classmethod
-    def of(cls, source: Source, step: Step) -> Drawn:
-        """Return the images of a step: those that the source draws, else all."""
-        if not isinstance(source, DrawsBatches):
-            return cls(every_index(source), source.labels, True)
+    def of(cls, source: Source, step: Step, some: SomeClasses | None = None) -> Drawn:
+        """Return the images of a step: those that the source draws, else all.
+
+        Args:
+            source: in the stage of the step.
+            step: of the run.
+            some: takes some classes of them; None: all classes.
+        """
         there, known = source.labels, on_host(source.labels)
-        drawn = on_host(source.batch(step))
+        chosen = None if some is None else some.of(known, step)
+        if chosen is None and not isinstance(source, DrawsBatches):
+            return cls(every_index(source), there, True)
+        drawn = torch.arange(len(known))
+        if isinstance(source, DrawsBatches):
+            drawn = on_host(source.batch(step))
+        if chosen is not None:
+            drawn = drawn[torch.isin(known[drawn], chosen)]
         indices = remember(send(drawn, there.device), drawn)
         own = known[drawn]
         return cls(indices, remember(send(own, there.device), own), False)
+
+
+@dataclass(frozen=True)
+class SomeClasses:
+    """Which classes a step takes.
+
+    Of several processes each takes some of its own, so that all have work at each step.
+
+    Args:
+        count: of all processes together; None: all, and 10 where there are more than 100.
+        processes: that share them.
+        streams: the draw is of the step, so that a run that is resumed takes the same ones.
+    """
+
+    count: int | None
+    processes: int
+    streams: Streams
+
+    def of(self, labels: Tensor, step: Step) -> Tensor | None:
+        """Return the classes of a step among some labels [N], None for all of them."""
+        classes = labels.unique()
+        whole = len(classes) * self.processes
+        usual = whole if whole <= _MANY else _OF_MANY
+        count = max(1, (self.count or usual) // self.processes)
+        if count >= len(classes):
+            return None
+        rng = self.streams.generator("classes", step.stage, step.index)
+        return classes[torch.randperm(len(classes), generator=rng)[:count]].sort().values
 
 
 @dataclass(frozen=True)

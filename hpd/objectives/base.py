@@ -58,6 +58,11 @@ class ObjectiveSettings(BuildsChecked):
         [], description="what is added to the loss, such as `mutual_information`"
     )
 
+    @property
+    def takes_all_classes(self) -> bool:
+        """Whether a step needs the images of all classes."""
+        return False
+
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Objective:
         """Return the objective, without what is added to it.
 

@@ -214,15 +214,20 @@ class RealSide:
         most = self.response(student).at_once(self.train.image_shape, self.device, copies)
         return max(1, most // (self._settings.real_batch + counts))
 
-    def balanced_batch(self, count: int, step: Step) -> tuple[Tensor, Tensor]:
-        """Return this step's normalised real images of all classes, and their labels.
+    def balanced_batch(
+        self, count: int, step: Step, classes: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return this step's normalised real images of some classes, and their labels.
 
         Args:
             count: of all; as many of each class, at least 1.
             step: of the run.
+            classes: which; None: all.
         """
         rng = self.streams.generator("real batch", step.stage, step.index)
-        indices = self.train.draw_each(max(1, count // self.train.num_classes), rng)
+        chosen = range(self.train.num_classes) if classes is None else classes
+        each = max(1, count // len(chosen))
+        indices = torch.cat([self.train.draw(c, each, rng) for c in chosen])
         return self._rows.normalised(indices), self._labels(indices)
 
     def mixed_batch(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from hpd.data import ImageSet
 from hpd.host import one_hot
 from hpd.objectives.base import OBJECTIVES
+from hpd.objectives.classes import of_classes
 from hpd.objectives.matching import MatchingSettings, RealSide
 from hpd.objectives.pool import Pool, PoolSettings
 from hpd.rng import Streams
@@ -86,7 +87,8 @@ class Regression:
     def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
         targets = one_hot(labels, self._real.train.num_classes).to(images)
-        return replace(self._matched(images, targets, labels, step), label_grad=None)
+        matched = self._matched(images, (labels, targets), labels, step)
+        return replace(matched, label_grad=None)
 
     def match_targets(self, images: Tensor, labels: Tensor, targets: Tensor, step: Step) -> Matched:
         """Match images with label probabilities, which are kept apart; see `MatchesTargets`.
@@ -94,7 +96,7 @@ class Regression:
         To the loss comes ``- mean over images of min(p1 - p2, 1 / K)``, p1 and p2 the two largest
         probabilities of a label, as in the released code of FRePo.
         """
-        matched = self._matched(images, targets, targets, step)
+        matched = self._matched(images, (labels, targets), targets, step)
         assert matched.label_grad is not None
         leaf = targets.detach().requires_grad_()
         term = unclearness(leaf)
@@ -102,8 +104,10 @@ class Regression:
         loss = matched.loss + term.detach()
         return replace(matched, loss=loss, label_grad=matched.label_grad + grad)
 
-    def _matched(self, images: Tensor, targets: Tensor, taught: Tensor, step: Step) -> Matched:
-        """Match images with labels [N, K]; networks of the pool learn what is `taught`."""
+    def _matched(
+        self, images: Tensor, labelled: tuple[Tensor, Tensor], taught: Tensor, step: Step
+    ) -> Matched:
+        """Match images with classes [N] and labels [N, K]; networks learn what is `taught`."""
         # a score is always of the same network, and leaves the pool alone
         pool = None if step.stage < 0 else self._pool
         metrics: dict[str, float] = {}
@@ -112,17 +116,20 @@ class Regression:
         else:
             student, age = pool.at(step)
             metrics["network_steps"] = float(age)
-        loss, grads = self._match(student.requires_grad_(False), images, targets, step)
+        loss, grads = self._match(student.requires_grad_(False), images, labelled, step)
         if pool is not None:
             pool.train(images, taught, step)
         return Matched(loss, grads[0], metrics, grads[1])
 
     def _match(
-        self, student: Student, images: Tensor, targets: Tensor, step: Step
+        self, student: Student, images: Tensor, labelled: tuple[Tensor, Tensor], step: Step
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the loss and its gradients by images and labels."""
+        """Return the loss and its gradients by images and labels; see `_matched`."""
         real, classes = self._real, self._real.train.num_classes
-        batch, wanted = real.balanced_batch(self._settings.real_batch, step)
+        labels, targets = labelled
+        # of the classes that the step takes: the others would be predicted from nothing
+        present = of_classes(labels, at_once=None)[0].labels
+        batch, wanted = real.balanced_batch(self._settings.real_batch, step, present)
         leaf, told = images.detach().requires_grad_(), targets.detach().requires_grad_()
         synthetic = real.normalise(leaf)
         augment = real.augmentation(step)

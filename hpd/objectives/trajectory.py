@@ -102,6 +102,11 @@ class TrajectorySettings(ObjectiveSettings):
         path = self.experts or default_folder(self.student, train)
         return ExpertsWanted(path, self.student, self.expert_training or ExpertSettings())
 
+    @property
+    def takes_all_classes(self) -> bool:
+        """A student that sees a few classes goes another way than the experts."""
+        return True
+
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Objective:
         """Return the objective, its experts checked; see `ObjectiveSettings.build`.
 
