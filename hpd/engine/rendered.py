@@ -48,6 +48,8 @@ class Drawn:
             drawn = on_host(source.batch(step))
         if chosen is not None:
             drawn = drawn[torch.isin(known[drawn], chosen)]
+        elif torch.equal(drawn, torch.arange(len(known))):
+            return cls(every_index(source), there, True)
         indices = remember(send(drawn, there.device), drawn)
         own = known[drawn]
         return cls(indices, remember(send(own, there.device), own), False)

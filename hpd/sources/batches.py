@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from hpd.host import on_host
+from hpd.rng import Streams
+from hpd.typing import Step
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Which images of a source a step takes.
+
+    Args:
+        most: images of a class at most; None: all.
+        num_classes: of the whole source.
+        streams: the draw is of the step.
+    """
+
+    most: int | None
+    num_classes: int
+    streams: Streams
+
+    def of(self, labels: Tensor, step: Step) -> Tensor:
+        """Return the indices of a step's images among those of some labels; see `draw_batch`."""
+        rng = self.streams.generator("batch", step.stage, step.index)
+        return draw_batch(labels, self.num_classes, self.most, rng)
 
 
 def draw_batch(labels: Tensor, num_classes: int, most: int | None, rng: torch.Generator) -> Tensor:

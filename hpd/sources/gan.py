@@ -17,11 +17,12 @@ from typing_extensions import Self
 from generators import Generator, GeneratorSpec, Prior, StoredGenerator, read_generator
 from generators.projection import distance_named
 from hpd.data import ImageSet
-from hpd.device import Precision, resolve_precision
 from hpd.errors import ConfigError, GeneratorError
+from hpd.precision import Precision, resolve_precision
 from hpd.registry import Only
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, CountedSettings
+from hpd.sources.batches import Batches
 from hpd.sources.class_matching import GeneratorClasses, match_classes
 from hpd.sources.coded import StorageSettings
 from hpd.sources.gan_levels import GanSource, LevelPlan
@@ -87,6 +88,9 @@ class GanSettings(CountedSettings):
     )
     trial_steps: Annotated[int, Only("search", "levels")] = Field(
         10, ge=1, description="steps of a level before it is decided"
+    )
+    batch_images: Annotated[int | None, Field(ge=1)] = Field(
+        None, description="most images of a class in one step, drawn at random; null: all"
     )
     steps: int | list[int] = Field(100, description="steps per level, one number or one per level")
     lr_ws: float | list[float] = Field(0.02, description="one number or one per level")
@@ -154,6 +158,7 @@ class GanSettings(CountedSettings):
             lr_pixels=self.lr_pixels, lr_generator=self.lr_generator,
             feature_limit=self.feature_limit, chunk_images=self.chunk_images, noise=noise,
             keeps_ws=self.store == "ws", instead=started.instead,
+            batches=Batches(self.batch_images, train.num_classes, streams.fork("batches")),
         )  # fmt: skip
 
     def on(self, generator: str) -> Self:

@@ -13,9 +13,10 @@ from generators import LevelState, StoredGenerator
 from hpd.checks import check_finite
 from hpd.errors import RunError
 from hpd.rng import Streams
+from hpd.sources.batches import Batches
 from hpd.sources.rendering import render_in_chunks
 from hpd.sources.rows import as_leaf, rows_of
-from hpd.typing import ParameterGroup, Pullback, Stage, State
+from hpd.typing import ParameterGroup, Pullback, Stage, State, Step
 
 _FLOAT_GUARD = "The learning rate of the level before is probably too high."
 _WEIGHT = "generator."
@@ -47,12 +48,14 @@ class GanSource:
         noise: draws the features of the first level; None: the generator gives them.
         keeps_ws: whether ws are stored, and not images: of level 0 alone, with frozen weights.
         instead: from what it starts, where that is not what was asked for.
+        batches: which images a step takes; None: all.
     """
 
     def __init__(
         self, stored: StoredGenerator, ws: Tensor, labels: Tensor, plan: Sequence[LevelPlan], *,
         lr_pixels: float, lr_generator: float | None, feature_limit: float | None,
         chunk_images: int, noise: Streams | None, keeps_ws: bool = False, instead: str = "",
+        batches: Batches | None = None,
     ) -> None:  # fmt: skip
         # weights that are learnt are this source's own: others may have the generator, too
         own = stored.generator if lr_generator is None else copy.deepcopy(stored.generator)
@@ -65,6 +68,7 @@ class GanSource:
         self._lr_pixels, self._lr_generator = lr_pixels, lr_generator
         self._feature_limit, self._chunk_images = feature_limit, chunk_images
         self._stage, self._keeps_ws, self._instead = -1, keeps_ws, instead
+        self._batches = batches
 
     @property
     def stored_floats(self) -> int:
@@ -190,6 +194,12 @@ class GanSource:
 
     def _features_of(self, indices: Tensor) -> LevelState:
         return tuple(tensor[indices] for tensor in self.features)
+
+    def batch(self, step: Step) -> Tensor:
+        """Return random images of this step, as many of every class; see `DrawsBatches`."""
+        if self._batches is None:
+            return torch.arange(len(self.labels))
+        return self._batches.of(self.labels, step)
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return images in [0, 1] (nominally) and their pullback."""

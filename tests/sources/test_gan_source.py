@@ -11,11 +11,12 @@ from conftest import CPU, tiny_generator
 from generators import read_generator, save_generator
 from generators.base import GeneratorSpec
 from hpd.data.imagenet import SUBSETS, wnids_of
-from hpd.engine.rendered import render_all
+from hpd.engine.rendered import Drawn, render_all
 from hpd.errors import ConfigError, GeneratorError, NumericError, RunError
 from hpd.rng import Streams
 from hpd.sources import SOURCES
 from hpd.sources.class_matching import match_classes
+from hpd.typing import Step
 from hpd.yaml_text import parse_value
 
 
@@ -209,3 +210,19 @@ def test_no_wnid_is_taken_for_another_that_looks_like_it():
 @pytest.mark.parametrize("subset", ["nette", "woof", "c"])
 def test_subsets_of_imagenet_set_the_classes_of_a_generator(subset):
     assert match_classes(spec_of(1000), wnids_of(subset), None) == list(SUBSETS[subset])
+
+
+def test_a_step_may_take_some_images_of_each_class(generator_folder, images):
+    options = {"kind": "gan", "generator": generator_folder, "images_per_class": 4, "steps": 2}
+    whole, some = (
+        SOURCES.parse(options | more).build(images, CPU, Streams(0))
+        for more in ({}, {"batch_images": 2})
+    )
+    some.enter(0)
+    chosen = some.batch(Step(0, 1))
+    assert some.labels[chosen].tolist() == [0, 0, 1, 1, 2, 2]
+    assert torch.equal(chosen, some.batch(Step(0, 1)))
+    assert not torch.equal(chosen, some.batch(Step(0, 2)))
+    assert whole.batch(Step(0, 1)).tolist() == list(range(12))
+    assert Drawn.of(whole, Step(0, 1)).all
+    assert not Drawn.of(some, Step(0, 1)).all
