@@ -8,13 +8,17 @@ architecture), and Training Generative Adversarial Networks with Limited Data, N
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from generators.base import Resolution
+from generators.checkpoints.finite import check_all_finite
 from generators.layers import DenseLayer, DenseStack, initialise_layers, normalise_second_moment
 from generators.ops import bias_act, lowpass_filter, upfirdn2d
 from generators.ops.bias_act import Activation
@@ -23,6 +27,10 @@ from hpd.errors import GeneratorError, ShapeError
 from hpd.registry import Settings
 
 _HALF = math.sqrt(0.5)
+# of its tensors in the state of a training
+_PREFIX = "discriminator."
+DISCRIMINATOR = "discriminator.safetensors"
+"""The file that a training leaves beside its generator: what is needed to go on with both."""
 
 
 class DiscriminatorSettings(Settings):
@@ -277,3 +285,28 @@ class Discriminator(nn.Module):
             return x[:, 0], classes
         check_labels(check_shape(labels, "N", "labels", N=len(images)), s.num_classes)
         return (x * self.mapping(labels)).sum(dim=1) / math.sqrt(x.shape[1]), classes
+
+
+def discriminator_tensors(discriminator: Discriminator) -> dict[str, Tensor]:
+    """Return its weights as `load_discriminator` reads them, in float16."""
+    state = discriminator.state_dict()
+    return {f"{_PREFIX}{name}": value.detach().cpu().half() for name, value in state.items()}
+
+
+def load_discriminator(discriminator: Discriminator, path: Path) -> None:
+    """Give a discriminator the weights in a file, of a training's state or of it alone.
+
+    Raises:
+        GeneratorError: if the file cannot be read, or holds no such discriminator.
+    """
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise GeneratorError(f"cannot read {path}", got=str(error).splitlines()[0]) from None
+    own = {n.removeprefix(_PREFIX): v for n, v in found.items() if n.startswith(_PREFIX)}
+    wanted = {name: tuple(value.shape) for name, value in discriminator.state_dict().items()}
+    if {name: tuple(value.shape) for name, value in own.items()} != wanted:
+        got = f"{len(own)} tensors of one"
+        raise GeneratorError(f"{path} holds no discriminator of this shape", got=got)
+    check_all_finite(own, str(path))
+    discriminator.load_state_dict({name: value.float() for name, value in own.items()})

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -20,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from generators.augmentation import AugmentationSettings, augment
-from generators.discriminator import DiscriminatorSettings
+from generators.discriminator import DiscriminatorSettings, load_discriminator
 from generators.draws import Draws
 from generators.sampling import tile
 from generators.store import read_generator
@@ -62,8 +63,16 @@ class TrainingSettings(AugmentationSettings):
     channel_base: int = Field(768, ge=1, description="features times resolution, both networks")
     channel_max: int = Field(96, ge=1, description="most features of any layer, both networks")
     start: str | None = Field(None, description="generator to go on from; none: from scratch")
+    start_discriminator: Annotated[str | None, Only("start")] = Field(
+        None,
+        description="file with the discriminator that `start` was trained against: a state of its"
+        " training, or `discriminator.safetensors` beside it; none: a fresh one",
+    )
     start_images: Annotated[int, Only("start")] = Field(
-        20_000, ge=0, description="first, a fresh discriminator catches up with `start`"
+        20_000,
+        ge=0,
+        description="first, the discriminator learns alone, so that a fresh one catches up with"
+        " `start`; 0 for one that goes on",
     )
 
 
@@ -140,6 +149,8 @@ class Trainer:
             shape | {"group_size": s.group, "classifier": s.class_weight > 0}
         ).build()
         self.discriminator.initialise(self.streams.generator("discriminator"))
+        if s.start_discriminator is not None:
+            load_discriminator(self.discriminator, Path(s.start_discriminator).expanduser())
         self.discriminator.to(self.device)
         self.generator_adam = _adam(self.generator, s.lr, 1.0)
         # the extra steps of R1 are made up for by smaller ones (Karras et al., 2020, appendix B)

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from generators import read_generator, save_generator
+from generators.discriminator import DISCRIMINATOR, discriminator_tensors
 from generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from generators.training import Trainer, sample_grid
 from hpd.artifacts.pictures import png_bytes
 from hpd.data import DATASETS, ImageSet
 from hpd.data.registry import DatasetSettings
-from hpd.files import write_bytes
+from hpd.files import write_bytes, write_tensors
 from hpd.generator_runs.folder import CURVE, GENERATOR, TrainingFolder, without_places
 from hpd.generator_runs.measure import curve_picture
 from hpd.generator_runs.settings import GeneratorRunSettings, Size, preset
@@ -74,6 +75,7 @@ def write_generator(
     )
     write_bytes(out / "samples.png", png_bytes(sample_grid(generator, trainer.streams)))
     write_bytes(out / CURVE, curve_picture(folder.points))
+    write_tensors(folder.path / DISCRIMINATOR, discriminator_tensors(trainer.discriminator))
     page = _page(folder, trainer.generator_settings, generator, part, about)
     write_bytes(out / "README.md", page.encode())
     return best

@@ -11,13 +11,14 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from generators import read_generator, save_generator
+from generators.discriminator import DISCRIMINATOR, discriminator_tensors
 from generators.draws import Draws
 from generators.training import RealImages, Trainer, TrainingSettings
 from hpd.data import DATASETS
-from hpd.errors import ConfigError
+from hpd.errors import ConfigError, GeneratorError
 
 TINY = {
     "data": {"kind": "digits"}, "batch": 8, "group": 2, "r1_interval_steps": 2, "z_dim": 4,
@@ -261,3 +262,39 @@ def test_two_processes_train_what_one_does(part, tmp_path, monkeypatch):
     for name, value in one.tensors().items():
         if "_adam" not in name and name in both:
             torch.testing.assert_close(both[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_training_goes_on_with_both_networks(part, tmp_path):
+    first = trainer(part)
+    for _ in range(3):
+        first.step()
+    folder, file = tmp_path / "generator", tmp_path / DISCRIMINATOR
+    save_generator(first.average, first.generator_settings, folder, licence="MIT", provenance={})
+    save_file(discriminator_tensors(first.discriminator), file)
+    again = trainer(part, start=str(folder), start_discriminator=str(file), start_images=0)
+    for name, value in first.discriminator.state_dict().items():
+        assert torch.equal(again.discriminator.state_dict()[name], value.half().float())
+    before = [value.clone() for value in again.generator.parameters()]
+    again.step()
+    # which learns from the first step on
+    changed = zip(before, again.generator.parameters(), strict=True)
+    assert any(not torch.equal(one, two) for one, two in changed)
+    # a whole state serves as well
+    save_file(first.tensors(), file)
+    trainer(part, start=str(folder), start_discriminator=str(file))
+
+
+@pytest.mark.parametrize("content", [None, b"broken", "others", "infinite"])
+def test_a_file_without_the_discriminator_is_refused(part, tmp_path, content):
+    first = trainer(part)
+    folder, file = tmp_path / "generator", tmp_path / DISCRIMINATOR
+    save_generator(first.average, first.generator_settings, folder, licence="MIT", provenance={})
+    tensors = discriminator_tensors(first.discriminator)
+    if content == "others":
+        save_file({"discriminator.x": torch.zeros(2)}, file)
+    elif content == "infinite":
+        save_file({name: value.fill_(torch.inf) for name, value in tensors.items()}, file)
+    elif content is not None:
+        file.write_bytes(content)
+    with pytest.raises(GeneratorError):
+        trainer(part, start=str(folder), start_discriminator=str(file))
