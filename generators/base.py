@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import AfterValidator
@@ -80,8 +80,12 @@ class Generator(nn.Module, ABC):
         """Map checked z and labels to ws [N, num_ws, D]."""
 
     @abstractmethod
-    def _next(self, state: LevelState, ws: Tensor, level: int) -> LevelState:
-        """Run the layer that leads from `level` to ``level + 1``."""
+    def _next(self, state: LevelState, ws: Any, level: int) -> LevelState:
+        """Run the layer that leads from `level` to ``level + 1``; `ws` is what `_given` gave."""
+
+    def _given(self, ws: Tensor) -> Any:
+        """Return ws as layers take it, once for all of them."""
+        return ws
 
     def __repr__(self) -> str:
         spec, side = self.spec, self.spec.resolution
@@ -142,6 +146,20 @@ class Generator(nn.Module, ABC):
             labels = as_labels(labels, count=len(z), num_classes=known, device=z.device)
         return self._map(z, labels, truncation_psi)
 
+    def mapped(
+        self, z: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0
+    ) -> Tensor:
+        """Return what `map` does, of tensors that are known to be right: no value is looked at.
+
+        For what is mapped at every step: a look would wait for the device.
+
+        Args:
+            z: [N, z_dim], of the dtype and on the device of the weights.
+            labels: as for `map`, on the same device.
+            truncation_psi: as for `map`.
+        """
+        return self._map(z, labels, truncation_psi)
+
     def advance(self, state: LevelState, ws: Tensor, start: int, stop: int) -> LevelState:
         """Run synthesis from level `start` to level `stop`.
 
@@ -167,8 +185,9 @@ class Generator(nn.Module, ABC):
         got = tuple(tuple(check_tensor(part, "the state").shape[1:]) for part in state)
         if got != expected:
             raise GeneratorError(f"not the state of level {start}", got=got, expected=expected)
+        given = self._given(ws)
         for level in range(start, stop):
-            state = self._next(state, ws, level)
+            state = self._next(state, given, level)
         return tuple(part.to(ws.dtype) for part in state)
 
     def images(self, state: LevelState, ws: Tensor, level: int) -> Tensor:
