@@ -31,6 +31,7 @@ from hpd.precision import Float32
 from hpd.registry import Settings
 from hpd.showing import as_html, never_fails
 from hpd.sources import SOURCES, SourceSettings
+from hpd.students.relabels import RelabelSettings
 from hpd.students.schedule import without_length
 from hpd.yaml_text import Place, Placed, as_yaml, flatten, laid_over, parse_value, placed, read_yaml
 
@@ -63,6 +64,7 @@ class RunSettings(Settings):
     objective: Annotated[ObjectiveSettings, OBJECTIVES] = Field(DistributionSettings())
     optimizer: OptimizerSettings = Field(OptimizerSettings())
     selection: Annotated[SelectorSettings, SELECTORS] = Field(RidgeSettings())
+    relabel: RelabelSettings | None = Field(None, description="a teacher's labels for the result")
     evaluation: EvaluationSettings = Field(EvaluationSettings())
     classes_per_step: Annotated[int | None, Field(ge=1)] = Field(
         None,

@@ -215,3 +215,54 @@ def test_bad_input_is_one_line_and_exit_code_2(
     result = CliRunner().invoke(main, ["relabel", *arguments])
     check_refused(result, message)
     assert {p: p.read_bytes() for p in run.folder.iterdir() if p.is_file()} == before
+
+
+def with_teacher(teacher, **more):
+    return {**CONFIG, "relabel": {"teacher": teacher, **more}}
+
+
+def test_a_run_may_end_with_a_teachers_labels(teacher, tmp_path):
+    run = hpd.distill(with_teacher(teacher, bits=4), out=tmp_path / "run")
+    by_hand = hpd.relabel(hpd.distill(CONFIG, out=tmp_path / "plain"), teacher, bits=4)
+    assert torch.equal(run.distilled.soft_labels, by_hand.distilled.soft_labels)
+    assert run.distilled.storage == by_hand.distilled.storage
+    loaded = hpd.load_run(tmp_path / "run")
+    assert torch.equal(loaded.distilled.soft_labels, run.distilled.soft_labels)
+    kept = RunFolder(tmp_path / "run")
+    kept.check_whole()
+    assert kept.read_manifest()["soft_labels"]["bits_each"] == 4
+    in_memory = hpd.distill(with_teacher(teacher, bits=4))
+    assert torch.equal(in_memory.distilled.soft_labels, run.distilled.soft_labels)
+    # a finished run is returned as it is; one that lost its labels gets them
+    before = contents(tmp_path / "run")
+    hpd.distill(with_teacher(teacher, bits=4), out=tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_run_that_was_killed_before_its_labels_gets_them(teacher, tmp_path, monkeypatch):
+    def die(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hpd.api.judges.store_labels", die)
+        with pytest.raises(KeyboardInterrupt):
+            hpd.distill(with_teacher(teacher), out=tmp_path / "run")
+    assert hpd.load_run(tmp_path / "run").distilled.soft_labels is None
+    again = hpd.distill(with_teacher(teacher), out=tmp_path / "run", resume=True)
+    assert again.distilled.soft_labels is not None
+    assert hpd.load_run(tmp_path / "run").distilled.soft_labels is not None
+
+
+def test_a_teacher_that_does_not_fit_is_found_before_the_first_step(teacher, tmp_path):
+    wrong = with_teacher(teacher) | {"data": "digits"}
+    for config, message in (
+        (with_teacher(str(tmp_path)), "holds no teacher"),
+        (wrong, "the teacher is of other images"),
+        (
+            with_teacher(teacher) | {"source": {"kind": "pixel", "steps": 1, "learnt_labels": {}}},
+            "labels that are learnt are not a teacher's",
+        ),
+    ):
+        with pytest.raises(hpd.HpdError, match=message):
+            hpd.distill(config, out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()

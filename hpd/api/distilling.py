@@ -15,6 +15,7 @@ import torch
 from generators import Generator, StoredGenerator
 from hpd.api.accounts import account_of
 from hpd.api.fitting import out_of_memory
+from hpd.api.judges import check_judges, with_labels
 from hpd.api.manifests import manifest_of
 from hpd.api.resuming import GO_ON, check_facts, facts_of, finished_run, is_finished
 from hpd.api.runs import Run
@@ -23,7 +24,6 @@ from hpd.artifacts.costs import LINES, as_cost, seconds_of
 from hpd.artifacts.places import check_can_be_made, writing_to
 from hpd.boundary import public
 from hpd.config import RunSettings, resolve_config
-from hpd.data import ImageSet
 from hpd.device import Processes, open_device
 from hpd.engine import Observer, Outcome, StageReport, StepReport, optimise
 from hpd.engine.cost import Cost
@@ -36,7 +36,6 @@ from hpd.engine.sharing import check_count
 from hpd.engine.snapshot import Snapshot
 from hpd.engine.tracking import Tracking
 from hpd.errors import ConfigError
-from hpd.evaluation import EvaluationSettings
 from hpd.interrupts import Interrupts
 from hpd.locks import held
 from hpd.memory import is_out_of_memory, peak_bytes
@@ -44,7 +43,6 @@ from hpd.objectives import OBJECTIVES
 from hpd.objectives.checked import matches_targets
 from hpd.own_code import own_code_of
 from hpd.rng import Streams
-from hpd.students.teachers import read_teacher
 from hpd.typing import (
     LearnsLabels,
     Objective,
@@ -201,7 +199,7 @@ class _Job:
         self.stage: int | None = None
         with self.cost.line("data"):
             self.images = settings.data.build().train
-        _check_judges(settings.evaluation, self.images)
+        check_judges(settings, self.images)
         self.train, self.held = settings.selection.split(self.images)
         check_count(processes, self.train.num_classes)
 
@@ -235,7 +233,8 @@ class _Job:
         if folder is None:
             selector = self._selector(objective)
             outcome = self._optimise(source, objective, selector, None, None, None)
-            return self._finish(source, objective, outcome, None)
+            run = self._finish(source, objective, outcome, None)
+            return with_labels(run, self.settings, writes=False)
         with ExitStack() as stack:
             hold = held(folder.path, "distil into", lends=holder is not None)
             processes.first(lambda: (holder or stack).enter_context(hold))
@@ -253,7 +252,9 @@ class _Job:
             )
             with interrupts.deferred():
                 outcome = self._optimise(source, objective, selector, keeper, since, folder)
-                return self._finish(source, objective, outcome, folder)
+                run = self._finish(source, objective, outcome, folder)
+                with processes.together():
+                    return with_labels(run, self.settings, writes=processes.is_first)
 
     def _open(self, folder: RunFolder, facts: Mapping[str, Any]) -> Snapshot | None:
         """Make the folder of a new run, or return where the one in it was left."""
@@ -386,14 +387,3 @@ class _Job:
         evaluated = {k: v for k, v in seconds_of(folder.read_cost()).items() if k not in LINES}
         own = self.cost.seconds
         return as_cost(own | evaluated, parts=self.cost.parts, peak_bytes=peak_bytes(self.device))
-
-
-def _check_judges(evaluation: EvaluationSettings, train: ImageSet) -> None:
-    """Check what a set will be judged by, before hours go into it.
-
-    Raises:
-        HpdError: if a student, or the teacher of labels, is not for such images.
-    """
-    evaluation.check_fits(train.image_shape, train.num_classes)
-    if evaluation.teacher is not None:
-        read_teacher(evaluation.teacher).check_fits(train.image_shape, train.classes)

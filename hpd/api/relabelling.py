@@ -54,10 +54,23 @@ def relabel(run: Run | str | Path, teacher: str | Path, *, bits: int = 32) -> Ru
     found = read_teacher(teacher)
     check_teacher(run.data_facts, found)
     if run.folder is None:
-        return replace(run, distilled=_labelled(run, found, width).distilled)
+        return store_labels(run, found, width)
     # from the first look at the set on: nobody evaluates or replaces labels meanwhile
     with held(run.folder, "relabel"), writing_to(run.folder, _MEND):
-        labelled = _labelled(run, found, width)
+        return store_labels(run, found, width)
+
+
+def store_labels(run: Run, teacher: Teacher, bits: Bits, *, writes: bool = True) -> Run:
+    """Return a run with a teacher's labels, written to its folder if it has one.
+
+    Args:
+        run: finished; its folder is held.
+        teacher: for its images.
+        bits: of each probability.
+        writes: whether they are written; of several processes one does.
+    """
+    labelled = _labelled(run, teacher, bits)
+    if run.folder is not None and writes:
         kept = None if labelled.codes is None else labelled.codes.kept
         RunFolder(run.folder).write_soft_labels(labelled.distilled, labelled.about, kept)
     return replace(run, distilled=labelled.distilled)

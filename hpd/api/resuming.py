@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hpd.api.judges import with_labels
 from hpd.api.runs import Run, load_run, stored_config
 from hpd.artifacts import RunFolder, check_free
 from hpd.artifacts.run_folder import CONFIG
@@ -67,7 +68,12 @@ def finished_run(folder: RunFolder, settings: RunSettings, *, resume: bool) -> R
         folder.tidy()
         folder.checkpoints.keep(1)
         folder.checkpoints.tidy()
-    return load_run(folder.path)
+    run = load_run(folder.path)
+    if settings.relabel is None or run.distilled.soft_labels is not None:
+        return run
+    # it was killed between its result and the labels of it
+    with held(folder.path, "relabel"):
+        return with_labels(run, settings, writes=True)
 
 
 def check_config(folder: RunFolder, settings: RunSettings) -> None:
