@@ -154,12 +154,12 @@ def measure(
     return row
 
 
-def copy_speed(moved: int) -> float:
-    """Return the bytes per second, read and written, of a copy on the GPU."""
-    source = torch.empty(moved // 2, dtype=torch.uint8, device="cuda")
+def copy_speed(moved: int, device: str = "cuda") -> float:
+    """Return the bytes per second, read and written, of a copy on a device."""
+    source = torch.empty(moved // 2, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     target.copy_(source)
-    return moved / statistics.median(timed(lambda: target.copy_(source), "cuda") for _ in range(9))
+    return moved / statistics.median(timed(lambda: target.copy_(source), device) for _ in range(9))
 
 
 @tool(__doc__)

@@ -14,11 +14,12 @@ are those between events, and memory is that of its tensors; float32 is IEEE's t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -147,20 +148,25 @@ class Stepper:
         """Return the images of the moment, on the CPU."""
         return self.source.render(every_index(self.source))[0].cpu()
 
-    def step(self) -> dict[str, float]:
-        """Take a step and return the seconds of it and of its parts."""
-        watch, step = Stopwatch(self.device), Step(0, self.steps)
+    def take(self, mark: Callable[[], None] = lambda: None) -> None:
+        """Take a step, and mark the moments between its parts and its end."""
+        step = Step(0, self.steps)
         rendered = Rendered.of(self.source, every_index(self.source))
-        watch.mark()
+        mark()
         matched = self.objective(rendered.images, self.source.labels, step)
-        watch.mark()
+        mark()
         self.optimizer.zero_grad()
         rendered.pull(matched)
         Readings.of(matched, self.groups, "in a benchmark")
         self.optimizer.step()
-        watch.mark()
-        forward, match, backward = watch.seconds()
+        mark()
         self.steps += 1
+
+    def step(self) -> dict[str, float]:
+        """Take a step and return the seconds of it and of its parts."""
+        watch = Stopwatch(self.device)
+        self.take(watch.mark)
+        forward, match, backward = watch.seconds()
         return {
             "seconds_per_step": forward + match + backward,
             "generator_seconds": forward + backward,
@@ -213,19 +219,24 @@ class Server:
             return None
         try:
             answer = self._pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             self._process.join()
             answer = RunError("its process ended", got=f"exit code {self._process.exitcode}")
         if isinstance(answer, RunError):
             self.problem, answer = str(answer), None
         return answer
 
+    def _ask(self, question: str | None) -> Any:
+        """Return the answer to a question; None where there is none any more."""
+        # of one that has ended, hearing it says so
+        with contextlib.suppress(OSError):
+            self._pipe.send(question)
+        return self._hear()
+
     def step(self) -> None:
         """Take a step."""
-        if self.problem is None:
-            self._pipe.send("step")
-            taken = self._hear()
-            self._steps += [] if taken is None else [taken]
+        taken = None if self.problem is not None else self._ask("step")
+        self._steps += [] if taken is None else [taken]
 
     def end(self, first: Tensor | None) -> dict[str, Any]:
         """End it, and return medians, peak memory and deviation, or why there are none.
@@ -233,9 +244,7 @@ class Server:
         Args:
             first: images to compare with.
         """
-        if self.problem is None:
-            self._pipe.send(None)
-        peak = self._hear()
+        peak = None if self.problem is not None else self._ask(None)
         self._process.join()
         if self.problem is not None or self.images is None:
             return {"failed": self.problem}

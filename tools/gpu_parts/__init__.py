@@ -1,0 +1,1 @@
+"""The parts of `gpu_check.py`: what each measures, what runs it, and what is kept of it."""
