@@ -167,10 +167,16 @@ class _Course:
             self.source.load_state(since.source)
             self.ended_with = render_all(self.source)
 
-    def finish(self, report: StageReport, lowest: float) -> None:
-        """Take in a stage whose best state the source is in; `lowest` is the score so far."""
+    def finish(self, report: StageReport, lowest: float, images: Tensor) -> None:
+        """Take in a stage and its best images, in whose state the source is.
+
+        Args:
+            report: of the stage.
+            lowest: score so far.
+            images: [N, C, H, W], on the CPU.
+        """
         self.reports.append(report)
-        self.ended_with, self.lowest = render_all(self.source), lowest
+        self.ended_with, self.lowest = images, lowest
         best = self.reports[self.best_stage].score
         if _outdoes(report, best, lowest):
             self.best_stage, self.images = report.index, self.ended_with
@@ -255,7 +261,7 @@ class _StageRun:
         self.best.state = self.share.whole(self.best.state)
         self.share.give_back()
         with course.processes.together():
-            last = render_all(source).to(source.labels.device)
+            last = self._rendered().to(source.labels.device)
             check_finite(last, f"the images after stage {self.stage.name!r}", DIVERGED)
         score = self._score(last)
         self.best.offer(source, score, self.steps, clearly=self.skipped)
@@ -264,11 +270,16 @@ class _StageRun:
         best, measured = self.best, tuple(self.measured)
         stage = replace(self.stage, steps=self.steps)
         report = StageReport(stage, self.index, best.step, best.score, measured, self.skipped)
-        course.finish(report, best.lowest)
+        course.finish(report, best.lowest, self._rendered())
         with course.processes.together():
             course.observer.on_stage(report)
         with course.cost.line("checkpoints"):
             course.keeper.after_stage(self._snapshot)
+
+    def _rendered(self) -> Tensor:
+        """Return all images of the source on the CPU, those of before if nothing is optimised."""
+        unchanged = not self.groups and not self.stage.final
+        return self.course.ended_with.clone() if unchanged else render_all(self.course.source)
 
     def _step(self, step: Step) -> bool:
         """Score if it is time, match, and take one step of the optimiser.
