@@ -208,10 +208,14 @@ class Server:
         self._process = context.Process(target=serve, args=(theirs, work, way, device), daemon=True)
         self._process.start()
         theirs.close()
+        self.images: Tensor | None = None
+        self._steps: list[dict[str, float]] = []
+
+    def get_ready(self) -> None:
+        """Wait for its images, and for its first step, which compiles."""
         images = self._hear()
         self.images = None if images is None else torch.from_numpy(images)
         self._hear()
-        self._steps: list[dict[str, float]] = []
 
     def _hear(self) -> Any:
         """Return the next answer; None where there is none any more."""
@@ -266,6 +270,8 @@ def measure(
         those of the first way that has any; `failed` in their place says why there are none.
     """
     servers = {name: Server(work, way, device) for name, way in named.items()}
+    for server in servers.values():
+        server.get_ready()
     for _ in range(repeats):
         for server in servers.values():
             server.step()

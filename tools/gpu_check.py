@@ -1,6 +1,6 @@
 """Say in ten minutes what of hpd works on a GPU, how exactly and how fast.
 
-    python tools/gpu_check.py --out gpu-check
+    python tools/gpu_check.py --out runs/gpu-check
 
 Each part runs in a process of its own with a limit of time, so that one that fails, crashes, hangs
 or runs out of memory ends no other. What was found is kept in check.json in the folder, part by
@@ -67,7 +67,7 @@ def check(record: Record, names: list[str], device: str, out: Path, end: float) 
 
 @tool(__doc__)
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("gpu-check"),
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/gpu-check"),
     show_default=True, help="Folder of check.json, of the page and of what is built.",
 )  # fmt: skip
 @click.option(

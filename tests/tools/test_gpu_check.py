@@ -143,6 +143,14 @@ def test_a_part_is_as_good_as_its_worst_row():
         "machine": {"verdict": "bad", "rows": rows, "seconds": 2.0, "peak": {"gpu_bytes": 2**21}}
     }
     assert reason_of(found["machine"]) == "1 of 1 bad: a: wrong"
+    steps_of = {
+        "what": "native",
+        "verdict": "told",
+        "says": "",
+        "figures": {"peak_bytes": 3 * 2**20},
+    }
+    found["steps-dm"] = {"verdict": "told", "rows": [steps_of], "device": "cuda"}
+    assert "| steps-dm | told | 0.0 | 3 |" in page({}, PARTS, found)
     lines = table(PARTS, found).splitlines()
     assert lines[1].split()[:4] == ["machine", "bad", "2.0", "2"] and len(lines) == len(PARTS) + 1
     assert "| machine | bad | 2.0 | 2 |  | 1 of 1 bad: a: wrong |" in page({}, PARTS, found)

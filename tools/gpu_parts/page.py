@@ -42,10 +42,16 @@ def _line(name: str, own: Mapping[str, Any] | None) -> str:
 
 
 def _memory(own: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the peaks of the GPU's tensors and of the process, in mebibytes."""
     peak = own.get("peak", {})
-    sizes = (peak.get(name) for name in ("gpu_bytes", "process_bytes"))
-    gpu, host = ("" if size is None else f"{size / _MEBIBYTE:,.0f}" for size in sizes)
-    return gpu, host
+    gpu = [peak["gpu_bytes"]] if "gpu_bytes" in peak else []
+    if own.get("device") == "cuda":
+        # of processes that the part started, each by itself
+        gpu += [row["figures"].get("peak_bytes", 0) for row in own["rows"]]
+    host = peak.get("process_bytes")
+    sizes = (max(gpu, default=0) or None, host)
+    there, here = ("" if size is None else f"{size / _MEBIBYTE:,.0f}" for size in sizes)
+    return there, here
 
 
 def page(

@@ -13,7 +13,7 @@ from gpu_parts.waits import objectives, work_of
 _FLOAT32 = {"precision": "float32", "compile": False}
 WAYS = {
     "reference": Way("reference", _FLOAT32),
-    "native": Way("auto", _FLOAT32),
+    "native": Way("native", _FLOAT32),
     "native, tf32": Way("auto", _FLOAT32, "tf32"),
     "native, compiled student": Way("auto", _FLOAT32 | {"compile": True}),
     "native, bfloat16": Way("auto", _FLOAT32 | {"precision": "bfloat16"}),
