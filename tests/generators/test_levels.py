@@ -120,5 +120,5 @@ def test_bad_calls_are_refused(network, ws):
     if classes:
         with pytest.raises(ShapeError, match="labels out of range"):
             network.map(z, torch.tensor([0, classes]))
-    with pytest.raises(ConfigError, match="power of two|a multiple of 8"):
+    with pytest.raises(ConfigError, match=r"power of two|a multiple of 8"):
         FAMILIES.parse({"kind": network.spec.family, "resolution": 12})
