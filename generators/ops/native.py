@@ -169,7 +169,9 @@ def _look(device_type: DeviceType, mode: str) -> Status:
         library, problem = opened, None
     elif isinstance(opened, OpsError):
         problem = opened
-    compiler = nvrtc.available() if device_type == "cuda" and problem is not None else None
+    compiler = None
+    if device_type == "cuda" and problem is not None and torch.cuda.is_available():
+        compiler = nvrtc.available()
     path: Literal["native", "reference", "none"] = "native"
     reason = "built" if library else "not built yet: on first use, or now by 'hpd ops build'"
     if compiler is not None and library is None:

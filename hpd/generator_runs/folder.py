@@ -129,14 +129,14 @@ class TrainingFolder:
             return
         self._tidy(self.state)
         # what was logged after the state will be logged again
-        lines = log.read_text().splitlines() if log.is_file() else []
+        lines = log.read_text("utf-8").splitlines() if log.is_file() else []
         kept = [line for line in lines if _images_in(line) <= trainer.images_seen]
         write_bytes(log, "".join(f"{line}\n" for line in kept).encode())
 
     def log(self, line: Mapping[str, float]) -> None:
         """Append one line to the metrics."""
         if self.writes:
-            with (self.path / _METRICS).open("a") as file:
+            with (self.path / _METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
     def add(self, trainer: Trainer, point: Point, *, final: bool = False) -> None:

@@ -23,7 +23,6 @@ from hpd.data import ImageSet
 from hpd.errors import ConfigError
 from hpd.host import send
 from hpd.objectives.base import ADD_ONS, AddOnSettings, ObjectiveSettings, Stateless
-from hpd.objectives.classes import of_classes
 from hpd.objectives.matching import MatchingSettings, RealSide
 from hpd.rng import Streams
 from hpd.students import STUDENTS, Student, StudentSettings
@@ -162,7 +161,7 @@ class MutualInformation(Stateless):
         real, settings = self._real, self._settings
         student = real.student(step).requires_grad_(False)
         augment = real.augmentation(step)
-        batch, classes = self._joint_batch(labels, step)
+        batch, classes = self._joint_batch(step, labels.device)
         with torch.no_grad():
             targets = self._features(student, batch, augment)
         leaf = images.detach().requires_grad_()
@@ -178,12 +177,12 @@ class MutualInformation(Stateless):
         bound = information_bound(scores[-1].detach(), positives)
         return Matched(loss.detach(), image_grad, {"bound": bound})
 
-    def _joint_batch(self, labels: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-        """Return normalised real images [M, C, H, W] of the classes of a step, and labels [M]."""
-        present = of_classes(labels, at_once=None)[0].labels
-        batch, counts = self._real.batches(present, step)
-        classes = torch.tensor(present).repeat_interleave(torch.tensor(counts))
-        return batch, send(classes, labels.device)
+    def _joint_batch(self, step: Step, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return normalised real images of all classes [M, C, H, W] and their labels [M]."""
+        every = range(self._real.train.num_classes)
+        batch, counts = self._real.batches(every, step)
+        classes = torch.arange(len(every)).repeat_interleave(torch.tensor(counts))
+        return batch, send(classes, device)
 
     def _features(
         self, student: Student, images: Tensor, augment: Augmentation | None

@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from hpd.host import computes_on_host
 from hpd.memory import free_bytes
 
 # kernels of a GPU count the values of a tensor in 31 bits
@@ -66,9 +65,8 @@ class Footprint:
         """Return how many images an accelerator takes at once.
 
         Args:
-            device: whose free memory counts.
+            device: whose free memory counts; no CPU, which takes what fits its caches.
             copies: of the outputs that are kept: 1 for one derivative, more for two.
         """
-        assert not computes_on_host(device), "a CPU takes what fits its caches"
         kept = self.values * copies * _FLOAT_BYTES
         return max(1, min(int(_SHARE * free_bytes(device)) // kept, _MOST_VALUES // self.largest))

@@ -327,6 +327,7 @@ class TestCudaWithoutNvcc:
 
     @pytest.fixture(autouse=True)
     def bare(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(native, "_OPENED", {})
         monkeypatch.setattr(native, "_CHOSEN", {})
         monkeypatch.setattr(native, "build", self.fail)
