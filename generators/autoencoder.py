@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import Self
@@ -53,6 +54,10 @@ class Convolution(nn.Module):
         return functional.conv2d(x, self.weight, self.bias, self.stride, padding)
 
 
+MOST_STAGES, MOST_BLOCKS, MOST_CHANNELS, MOST_PIXELS = 12, 64, 2**14, 2**14
+"""Of what settings say: beyond them a file is none of an autoencoder."""
+
+
 @dataclass(frozen=True)
 class Part:
     """What leads from one level of a decoder to the next.
@@ -88,7 +93,13 @@ class LatentSpace:
 
 
 class AutoencoderSettings(FamilySettings):
-    """Constructor arguments of an autoencoder; a subclass has `resolution` and `channels`."""
+    """Constructor arguments that all autoencoders have."""
+
+    resolution: int = Field(
+        128, ge=1, le=MOST_PIXELS, description="of images, in pixels; any that the factor divides"
+    )
+    channels: int = Field(3, ge=1, le=MOST_CHANNELS, description="of images")
+    latent_channels: int = Field(4, ge=1, le=MOST_CHANNELS)
 
     @property
     def space(self) -> LatentSpace:

@@ -15,6 +15,9 @@ from torch.nn import functional
 from typing_extensions import Self
 
 from generators.autoencoder import (
+    MOST_BLOCKS,
+    MOST_CHANNELS,
+    MOST_STAGES,
     Autoencoder,
     AutoencoderSettings,
     Convolution,
@@ -24,7 +27,6 @@ from generators.autoencoder import (
 from generators.base import FAMILIES
 from hpd.errors import ConfigError
 
-_MOST_STAGES, _MOST_BLOCKS, _MOST_CHANNELS, _MOST_PIXELS = 12, 64, 2**14, 2**14
 _EPSILON = 1e-6
 _MID_BLOCKS = 2
 
@@ -33,19 +35,14 @@ _MID_BLOCKS = 2
 class KLAutoencoderSettings(AutoencoderSettings):
     """Constructor arguments of an autoencoder of latent diffusion."""
 
-    resolution: int = Field(
-        128, ge=1, le=_MOST_PIXELS, description="of images, in pixels; any that the factor divides"
-    )
-    channels: int = Field(3, ge=1, le=_MOST_CHANNELS, description="of images")
-    latent_channels: int = Field(4, ge=1, le=_MOST_CHANNELS)
     widths: list[int] = Field(
         default_factory=lambda: [128, 256, 512, 512],
         min_length=1,
-        max_length=_MOST_STAGES,
+        max_length=MOST_STAGES,
         description="channels from pixels to latents; the size halves between two",
     )
-    blocks: int = Field(2, ge=1, le=_MOST_BLOCKS, description="of the encoder, at each size")
-    groups: int = Field(32, ge=1, le=_MOST_CHANNELS, description="of the group norms")
+    blocks: int = Field(2, ge=1, le=MOST_BLOCKS, description="of the encoder, at each size")
+    groups: int = Field(32, ge=1, le=MOST_CHANNELS, description="of the group norms")
     attention: bool = Field(True, description="attention between the blocks at the smallest size")
     quantised: bool = Field(True, description="convolutions of one pixel around the latents")
     encoder: bool = Field(True, description="whether there is one")
@@ -56,11 +53,11 @@ class KLAutoencoderSettings(AutoencoderSettings):
     def _sizes_fit(self) -> Self:
         self.check_resolution(self.resolution)
         for width in self.widths:
-            if not 1 <= width <= _MOST_CHANNELS or width % self.groups:
+            if not 1 <= width <= MOST_CHANNELS or width % self.groups:
                 raise ConfigError(
                     f"widths in {self.section()} is not valid",
                     got=width,
-                    expected=f"multiples of {self.groups} groups, at most {_MOST_CHANNELS}",
+                    expected=f"multiples of {self.groups} groups, at most {MOST_CHANNELS}",
                     option="widths",
                 )
         return self

@@ -14,6 +14,9 @@ from torch.nn import functional
 from typing_extensions import Self
 
 from generators.autoencoder import (
+    MOST_BLOCKS,
+    MOST_CHANNELS,
+    MOST_STAGES,
     Autoencoder,
     AutoencoderSettings,
     Convolution,
@@ -24,7 +27,6 @@ from generators.base import FAMILIES
 from hpd.errors import ConfigError
 from hpd.registry import Settings
 
-_MOST_STAGES, _MOST_BLOCKS, _MOST_CHANNELS, _MOST_PIXELS = 12, 64, 2**14, 2**14
 # the latents of the decoder: those beyond are outliers of a diffusion model
 _LIMIT = 3.0
 _NORM_GROUPS, _WIDENING = 4, 4
@@ -33,8 +35,8 @@ _NORM_GROUPS, _WIDENING = 4, 4
 class TinyStageSettings(Settings):
     """The blocks of one size."""
 
-    width: int = Field(64, ge=_NORM_GROUPS, le=_MOST_CHANNELS, description="channels")
-    blocks: int = Field(3, ge=1, le=_MOST_BLOCKS, description="residual blocks")
+    width: int = Field(64, ge=_NORM_GROUPS, le=MOST_CHANNELS, description="channels")
+    blocks: int = Field(3, ge=1, le=MOST_BLOCKS, description="residual blocks")
     pooled: bool = Field(False, description="whether they begin with a group norm over all places")
 
 
@@ -46,26 +48,21 @@ def _stages(*blocks: int) -> list[TinyStageSettings]:
 class TinyAutoencoderSettings(AutoencoderSettings):
     """Constructor arguments of a tiny autoencoder."""
 
-    resolution: int = Field(
-        128, ge=1, le=_MOST_PIXELS, description="of images, in pixels; any that the factor divides"
-    )
-    channels: int = Field(3, ge=1, le=_MOST_CHANNELS, description="of images")
-    latent_channels: int = Field(4, ge=1, le=_MOST_CHANNELS)
     stages: list[TinyStageSettings] = Field(
         default_factory=lambda: _stages(3, 3, 3, 1),
         min_length=1,
-        max_length=_MOST_STAGES,
+        max_length=MOST_STAGES,
         description="of the decoder, from latents to pixels; the size doubles between two",
     )
     encoder_stages: list[TinyStageSettings] | None = Field(
         default_factory=lambda: _stages(1, 3, 3, 3),
         min_length=1,
-        max_length=_MOST_STAGES,
+        max_length=MOST_STAGES,
         description="of the encoder, from pixels to latents; null for a decoder alone",
     )
     encoder_stem: list[int] = Field(
         default_factory=list,
-        max_length=_MOST_STAGES,
+        max_length=MOST_STAGES,
         description="channels of convolutions before its first stage, each halves the size",
     )
     clamped: bool = Field(True, description="whether the decoder takes 3 tanh(x / 3) of latents")

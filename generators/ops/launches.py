@@ -23,6 +23,7 @@ from generators.ops.plans import (
     ResamplePlan,
     set_pairs,
 )
+from generators.ops.schema import memory_format_of
 from hpd.errors import OpsError
 
 ACTIVATE, RECORD, DERIVATIVE = 0, 1, 2
@@ -101,11 +102,6 @@ def _at(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def _format_of(x: Tensor) -> torch.memory_format:
-    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last and not x.is_contiguous() else torch.contiguous_format
-
-
 @dataclass(frozen=True)
 class _Filtering:
     """A problem of filtered leaky ReLU; pairs are y, x."""
@@ -141,7 +137,7 @@ class Operations:
     ) -> Tensor:  # fmt: skip
         """See `schema`."""
         y = self._resampled(x.contiguous(), kernel, (up, down), pad, size, gain, flip=flip)
-        return y.contiguous(memory_format=_format_of(x))
+        return y.contiguous(memory_format=memory_format_of(x))
 
     def _resampled(
         self, x: Tensor, kernel: Tensor, rates: tuple[int, int], pad: Sequence[int],
@@ -212,7 +208,7 @@ class Operations:
         y = self._in_tiles(dense, offsets, before, after, f, record)
         if y is None:
             y = self._in_steps(dense, offsets, before, after, f, record)
-        return y.contiguous(memory_format=_format_of(x))
+        return y.contiguous(memory_format=memory_format_of(x))
 
     def _in_tiles(
         self, x: Tensor, offsets: Tensor | None, first: Tensor, second: Tensor, f: _Filtering,
@@ -284,7 +280,7 @@ class Operations:
         self, grad: Tensor | None, given: Tensor, bias: Tensor | None, scale: float, slope: float,
         clamp: float | None, *, of_result: bool,
     ) -> Tensor:  # fmt: skip
-        layout = _format_of(given)
+        layout = memory_format_of(given)
         x, offsets = given.contiguous(memory_format=layout), _offsets_of(given, bias)
         along = None if grad is None else grad.contiguous(memory_format=layout)
         y = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)

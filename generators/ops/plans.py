@@ -19,6 +19,15 @@ def _ceil(value: int, step: int) -> int:
     return -(-value // step)
 
 
+class _Tiled(Structure):
+    """A problem that is shared out in tiles of planes."""
+
+    @property
+    def blocks(self) -> int:
+        """Number of tiles."""
+        return int(self.planes * self.tiles[0] * self.tiles[1])
+
+
 class FilteredTensors(Structure):
     """Where the tensors of filtered leaky ReLU lie."""
 
@@ -28,7 +37,7 @@ class FilteredTensors(Structure):
     )  # fmt: skip
 
 
-class FilteredPlan(Structure):
+class FilteredPlan(_Tiled):
     """One problem of filtered leaky ReLU; pairs are y, x."""
 
     _fields_ = (
@@ -39,11 +48,6 @@ class FilteredPlan(Structure):
         ("tile", _PAIR), ("tiles", _PAIR), ("raised_tile", _PAIR), ("source_tile", _PAIR),
         ("pitch_a", c_int), ("pitch_b", c_int), ("floats_a", c_int), ("floats_b", c_int),
     )  # fmt: skip
-
-    @property
-    def blocks(self) -> int:
-        """Number of tiles."""
-        return int(self.planes * self.tiles[0] * self.tiles[1])
 
     @property
     def shared_floats(self) -> int:
@@ -77,7 +81,7 @@ class FilteredPlan(Structure):
         self.floats_b = self.pitch_b * self.raised_tile[0]
 
 
-class ResamplePlan(Structure):
+class ResamplePlan(_Tiled):
     """One problem of upfirdn2d; pairs are y, x."""
 
     _fields_ = (
@@ -85,11 +89,6 @@ class ResamplePlan(Structure):
         ("up", c_int), ("down", c_int), ("separable", c_bool), ("flip", c_bool), ("gain", c_float),
         ("tile", _PAIR), ("tiles", _PAIR), ("source_tile", _PAIR),
     )  # fmt: skip
-
-    @property
-    def blocks(self) -> int:
-        """Number of tiles."""
-        return int(self.planes * self.tiles[0] * self.tiles[1])
 
     @property
     def shared_floats(self) -> int:

@@ -104,7 +104,7 @@ torch.library.define(
 )
 
 
-def _memory_format(x: Tensor) -> torch.memory_format:
+def memory_format_of(x: Tensor) -> torch.memory_format:
     """Return that of results: channels-last for x that is so and nothing else."""
     last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last and not x.is_contiguous() else torch.contiguous_format
@@ -113,7 +113,7 @@ def _memory_format(x: Tensor) -> torch.memory_format:
 def empty_image(x: Tensor, height: int, width: int) -> Tensor:
     """Return what the kernels allocate for [N, C, height, width]."""
     shape = (x.shape[0], x.shape[1], height, width)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_memory_format(x))
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
 
 
 def sum_dtype(x: Tensor) -> torch.dtype:
@@ -124,7 +124,7 @@ def sum_dtype(x: Tensor) -> torch.dtype:
 def _bias_act_shape(
     x: Tensor, bias: Tensor | None, scale: float, slope: float, clamp: float | None
 ) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=_memory_format(x))
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
 
 
 def _bias_act_slope_shape(

@@ -41,6 +41,11 @@ def digest_images(
     return digest.hexdigest()
 
 
+def unit_of(pixels: Tensor) -> Tensor:
+    """Return bytes as numbers in [0, 1], of torch's default dtype, where they are."""
+    return pixels.to(torch.get_default_dtype()).div_(255)
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """Images with labels: some rows of a store, or all of them.
@@ -131,7 +136,7 @@ class ImageSet:
         pixels = self.pixels(indices)
         if device is not None:
             pixels = pixels.to(device)
-        return pixels.to(torch.get_default_dtype()).div_(255)
+        return unit_of(pixels)
 
     def normalised(
         self, indices: Tensor | slice = _ALL, device: torch.device | None = None

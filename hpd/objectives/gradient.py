@@ -236,7 +236,7 @@ class GradientMatching:
         at_once = real.classes_at_once(student, per_class, _COPIES)
         for part in of_classes(labels, own, at_once):
             # batches of one size go through together
-            alone = not part.even or len({len(real.train.by_class[c]) for c in part.labels}) > 1
+            alone = not (part.even and real.even(part.labels))
             parts = of_classes(labels, mask_of(part, labels)) if alone else [part]
             for some in parts:
                 chosen = tuple(one[some.where] for one in given)

@@ -197,6 +197,11 @@ class RealSide:
             for label in labels
         ]
 
+    def even(self, labels: Sequence[int]) -> bool:
+        """Return whether a step takes equally many real images of some classes."""
+        counts = {len(self.train.by_class[label]) for label in labels}
+        return len({min(count, self._settings.real_batch) for count in counts}) == 1
+
     def classes_at_once(self, student: Student, counts: int, copies: int) -> int | None:
         """Return how many classes go through a student together; None: all.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hpd.data import ImageSet
+from hpd.data.images import unit_of
 from hpd.host import computes_on_host, send
 from hpd.memory import free_bytes
 
@@ -43,8 +44,7 @@ class RealRows:
             pixels = send(self._read(indices), self._device)
         else:
             pixels = self._resident.index_select(0, send(indices, self._device))
-        unit = pixels.to(torch.get_default_dtype()).div_(255)
-        return self._train.normalisation.apply_(unit)
+        return self._train.normalisation.apply_(unit_of(pixels))
 
     @property
     def reads_ahead(self) -> bool:

@@ -21,7 +21,7 @@ from hpd.errors import RunError
 from hpd.registry import Only
 from hpd.rng import Streams
 from hpd.sources.base import ChunkedSettings
-from hpd.sources.batches import draw_batch
+from hpd.sources.batches import Batches
 from hpd.sources.hmn_budget import Account
 from hpd.sources.hmn_decoders import DECODERS, ConvDecoderSettings, Decoder, DecoderSettings
 from hpd.sources.hmn_generator import GeneratorDecoder
@@ -176,8 +176,8 @@ class HmnSource:
             labels: of these images [n], all of each class.
             step: of the run.
         """
-        rng = self._streams.generator("batch", step.stage, step.index)
-        return draw_batch(labels, self.account.num_classes, self.settled.batch_images, rng)
+        batches = Batches(self.settled.batch_images, self.account.num_classes, self._streams)
+        return batches.of(labels, step)
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return images in [0, 1] (nominally) and their pullback."""

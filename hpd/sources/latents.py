@@ -28,7 +28,7 @@ from hpd.progress import told
 from hpd.registry import Only
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, ChunkedSettings
-from hpd.sources.batches import draw_batch
+from hpd.sources.batches import Batches
 from hpd.sources.class_matching import GeneratorClasses, match_classes
 from hpd.sources.coded import GENERATOR, StorageSettings
 from hpd.sources.gan import check_fit, prior_of, ready
@@ -274,7 +274,7 @@ class LatentSource:
         self._settings = settings
         self.latents, self.labels = self._leaf(latents), labels
         self._known, self._num_classes = known, num_classes
-        self._streams = streams
+        self._batches = Batches(settings.batch_images, num_classes, streams)
         for weight in self._weights.values():
             weight.requires_grad_(settings.learn_generator)
 
@@ -348,8 +348,7 @@ class LatentSource:
 
     def batch(self, step: Step) -> Tensor:
         """Return random images of this step, as many of every class; see `DrawsBatches`."""
-        rng = self._streams.generator("batch", step.stage, step.index)
-        return draw_batch(self.labels, self._num_classes, self._settings.batch_images, rng)
+        return self._batches.of(self.labels, step)
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return images in [0, 1] (nominally) and their pullback."""

@@ -21,7 +21,7 @@ from hpd.errors import ConfigError, RunError
 from hpd.registry import Only
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, ChunkedSettings
-from hpd.sources.batches import draw_batch
+from hpd.sources.batches import Batches
 from hpd.sources.rendering import render_in_chunks
 from hpd.sources.rows import as_leaf, rows_of
 from hpd.typing import ParameterGroup, Pullback, Source, Stage, State, Step
@@ -197,7 +197,8 @@ class LinearBasesSource:
         self._size = train.image_shape[1:]
         self._num_classes = train.num_classes
         self._normalisation: Normalisation = train.normalisation
-        self._settings, self._streams = settings, streams
+        self._settings = settings
+        self._batches = Batches(settings.batch_images, train.num_classes, streams)
 
     @property
     def stored_floats(self) -> int:
@@ -252,8 +253,7 @@ class LinearBasesSource:
 
     def batch(self, step: Step) -> Tensor:
         """Return random images of this step, as many of every class; see `DrawsBatches`."""
-        rng = self._streams.generator("batch", step.stage, step.index)
-        return draw_batch(self.labels, self._num_classes, self._settings.batch_images, rng)
+        return self._batches.of(self.labels, step)
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return images in [0, 1] (nominally) and their pullback."""

@@ -38,7 +38,7 @@ def vector_size(layout: Layout) -> int:
 
 def flatten(student: nn.Module) -> Tensor:
     """Return a copy of all parameters as one vector [P], in layout order, without gradient."""
-    return torch.cat([value.detach().flatten() for value in student.parameters()])
+    return _joined([*student.parameters()])
 
 
 def unflatten(vector: Tensor, layout: Layout) -> dict[str, Tensor]:

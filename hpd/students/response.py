@@ -49,6 +49,7 @@ class Response:
         with torch.device("meta"):
             template = make().eval().requires_grad_(False)
         self._template = template
+        self._room: dict[tuple[tuple[int, ...], torch.device, int], int] = {}
         self._compiled = compiled
         self._stackable = stackable(template) and not compiled and dtype != torch.bfloat16
         self._stack: StudentStack | None = None
@@ -120,9 +121,15 @@ class Response:
         return [one.to(images.dtype) for one in found]
 
     def at_once(self, image_shape: Sequence[int], device: torch.device, copies: int = 1) -> int:
-        """Return how many images (C, H, W) an accelerator takes at once; see `Footprint`."""
-        found = Footprint.of(self._template, tuple(image_shape))
-        return found.images_at_once(device, copies)
+        """Return how many images (C, H, W) an accelerator takes at once; see `Footprint`.
+
+        Its memory is looked at once: so a step is parted as the one before it.
+        """
+        asked = (tuple(image_shape), device, copies)
+        if asked not in self._room:
+            found = Footprint.of(self._template, asked[0])
+            self._room[asked] = found.images_at_once(device, copies)
+        return self._room[asked]
 
     def _part_size(self, images: Tensor) -> int:
         if not computes_on_host(images.device):

@@ -5,16 +5,13 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
+from host_kernels import host_kernels
 
 from generators.ops.bias_act import bias_act_reference
 from generators.ops.filtered_lrelu import filtered_lrelu_reference
-from generators.ops.toolchain import CSRC
 from generators.ops.upfirdn2d import upfirdn2d_reference
 
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -24,14 +21,7 @@ ACTIVATE, RECORD, DERIVATIVE = 0, 1, 2
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no g++")
-    library = tmp_path_factory.mktemp("emulated") / "emulated.so"
-    source = Path(__file__).with_name("emulated.cpp")
-    flags = ["-std=c++20", "-O1", "-fPIC", "-shared", "-w", f"-I{CSRC}"]
-    subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
+    return host_kernels(tmp_path_factory.mktemp("emulated"))
 
 
 def at(tensor):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
+from host_kernels import host_kernels
 
 from generators.ops import nvrtc
 from generators.ops.bias_act import bias_act_reference
@@ -23,7 +21,6 @@ from generators.ops.plans import (
     ResamplePlan,
     set_pairs,
 )
-from generators.ops.toolchain import CSRC
 from generators.ops.upfirdn2d import upfirdn2d_reference
 from hpd.errors import OpsError
 
@@ -87,14 +84,7 @@ def test_without_its_package_there_is_none(monkeypatch):
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
     """The kernels, compiled for the host."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no g++")
-    library = tmp_path_factory.mktemp("emulated") / "emulated.so"
-    source = Path(__file__).with_name("emulated.cpp")
-    flags = ["-std=c++20", "-O1", "-fPIC", "-shared", "-w", f"-I{CSRC}"]
-    subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
+    return host_kernels(tmp_path_factory.mktemp("emulated"))
 
 
 class OnHost:
