@@ -27,6 +27,7 @@ class Prior:
         codec: in how many bits z is kept; None: 32.
         seeded: whether a seed of each sample is kept, from which its z is drawn.
         counted: whether the generator is kept with the samples, and is of their budget.
+        generator_codec: in how many bits its weights are kept then; None: 32.
     """
 
     stored: StoredGenerator
@@ -34,6 +35,7 @@ class Prior:
     codec: Codec | None = None
     seeded: bool = False
     counted: bool = False
+    generator_codec: Codec | None = None
 
     @property
     def sample_floats(self) -> int:
@@ -44,6 +46,12 @@ class Prior:
     def generator_floats(self) -> int:
         """Number of the generator's parameters."""
         return self.stored.generator.floats
+
+    @property
+    def generator_bits(self) -> int:
+        """Bits of the generator's parameters, as they are kept."""
+        codec = (self.generator_codec if self.counted else None) or Codec(bits=32)
+        return sum(codec.bits_of(value) for value in self.stored.generator.parameters())
 
     def sample_bits(self, count: int) -> int:
         """Return the bits that so many samples take."""

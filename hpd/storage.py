@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -76,3 +76,20 @@ class Storage:
         if "storage" in row:
             return cls.read(row["storage"])
         return cls(Amount.of(int(row["stored_floats"])))
+
+
+def most_within(fits: Callable[[int], bool], limit: int) -> int:
+    """Return the greatest count that fits, from 0 to a limit.
+
+    Args:
+        fits: whether a count does; where one does not, no greater one may.
+        limit: the greatest that is asked of.
+
+    >>> most_within(lambda count: 7 * count <= 50, 50)
+    7
+    """
+    low, high = 0, limit + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -15,7 +15,7 @@ from hpd.data import Dataset, Images, ImageSet
 from hpd.errors import ConfigError
 from hpd.evaluation.settings import EvaluationSettings, LabelKind
 from hpd.rng import Streams
-from hpd.storage import FLOAT_BITS, PIXEL_BITS, Amount, Storage
+from hpd.storage import FLOAT_BITS, PIXEL_BITS, Amount, Storage, most_within
 from hpd.students import TrainingSettings
 from hpd.students.coresets import SELECTIONS, Selection
 
@@ -187,14 +187,23 @@ def _affordable(
 
 
 def _affordable_samples(given: Materials, settings: EvaluationSettings) -> int:
-    """Return how many samples a class the floats of the set are; at least one."""
+    """Return how many samples a class the bits of the set are; at least one.
+
+    Each is kept as the set keeps its own numbers, and so is a label of it, where there is one.
+    """
     assert given.prior is not None, "asked of a source that has one"
-    labels = given.classes if settings.labels_of_baselines == "soft" else 0
-    kept = given.distilled.storage
-    floats = kept.images.floats + kept.labels.floats
-    if given.prior.counted:
-        floats -= given.prior.generator_floats
-    count = floats // given.classes // (given.prior.sample_floats + labels)
+    prior, kept, classes = given.prior, given.distilled.storage, given.classes
+    label = 0.0
+    if settings.labels_of_baselines == "soft":
+        own = kept.labels
+        label = classes * (own.bits / own.floats if own.floats else FLOAT_BITS)
+    bits = kept.images.bits + kept.labels.bits - (prior.generator_bits if prior.counted else 0)
+
+    def fits(per_class: int) -> bool:
+        count = per_class * classes
+        return prior.sample_bits(count) + count * label <= bits
+
+    count = most_within(fits, max(bits, 0) // classes)
     return max(min(count, settings.prior_limit or count), 1)
 
 
@@ -276,7 +285,7 @@ def of_prior(
 
     count = per_class * train.num_classes
     latents = Amount(count * prior.sample_floats, prior.sample_bits(count))
-    generator = Amount.of(prior.generator_floats, FLOAT_BITS)
+    generator = Amount(prior.generator_floats, prior.generator_bits)
     storage = Storage(latents, generator=generator)
     if prior.counted:
         storage = Storage(latents + generator)

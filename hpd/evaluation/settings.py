@@ -105,14 +105,14 @@ class EvaluationSettings(Settings):
     baselines: list[Baseline] = Field(
         ["random_real"],
         description="real images at the count of the set and at what it stores; prior_samples:"
-        " samples of the source's generator for the floats of their z, which are always there"
+        " samples of the source's generator for the bits of their z, which are always there"
         " where there is one; prior_same_count: as many samples as the set has images",
     )
     prior_limit: int | None = Field(
         None,
         ge=1,
         description="most samples a class in prior_samples, where it takes too long to draw as many"
-        " as the floats buy, or to train on them; null: as many",
+        " as the bits buy, or to train on them; null: as many",
     )
     counts: list[Annotated[int, Field(ge=1)]] = Field(
         [], description="also the first so many distilled images of each class"

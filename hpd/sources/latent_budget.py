@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from generators import Generator
 from hpd.errors import ConfigError
 from hpd.sources.coded import StorageSettings
-from hpd.storage import FLOAT_BITS
+from hpd.storage import FLOAT_BITS, most_within
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,7 @@ class Costs:
                 return self.bits(per_class) <= bits
             return self.floats(per_class) <= floats
 
-        # both only grow: halve the range in which the last one lies
-        low, high = 0, 1 + (floats if bits is None else bits)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        return low
+        return most_within(fits, floats if bits is None else bits)
 
 
 def images_within(costs: Costs, floats: int, bits: int | None, wanted: int | None) -> int:

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Self
 
 from generators import Generator, Prior, StoredGenerator, read_generator
 from generators.prepared import prepare_nothing
 from generators.seeds import z_of_seeds
 from hpd.data import ImageSet
-from hpd.errors import ConfigError, RunError
+from hpd.errors import ConfigError
 from hpd.precision import Precision
 from hpd.progress import told
 from hpd.registry import Only
@@ -30,16 +29,13 @@ from hpd.rng import Streams
 from hpd.sources.base import SOURCES, ChunkedSettings
 from hpd.sources.batches import Batches
 from hpd.sources.class_matching import GeneratorClasses, match_classes
-from hpd.sources.coded import GENERATOR, StorageSettings
+from hpd.sources.coded import StorageSettings
 from hpd.sources.gan import check_fit, prior_of, ready
 from hpd.sources.latent_budget import Costs, images_within, weight_shapes
 from hpd.sources.latent_pools import Pool, Samples
-from hpd.sources.rendering import render_in_chunks
-from hpd.sources.rows import as_leaf, rows_of
+from hpd.sources.latent_source import SPACES, Drawn, LatentPlan, LatentSource, Space
 from hpd.students.teachers import Teacher, read_teacher
-from hpd.typing import ParameterGroup, Pullback, Source, Stage, State, Step
-
-Space = Literal["seed", "z", "w", "ws"]
+from hpd.typing import Source
 
 
 @SOURCES.register("latents")
@@ -53,6 +49,11 @@ class LatentsSettings(ChunkedSettings):
         description="what is stored and optimised: z, before the mapping; w, after it; ws, one w"
         " for each layer; or seed, a number of 32 bits from which z is drawn, which nothing"
         " optimises",
+    )
+    begin: Annotated[Literal["z", "w"] | None, Only("store", "w", "ws")] = Field(
+        None,
+        description="space in which optimisation begins: a stage of `steps` steps there, and in"
+        " each one after it up to that of `store`; null: in that one alone",
     )
     budget_images: int = Field(
         1, ge=1, description="floats to store, as the images a class that would take as many"
@@ -95,7 +96,9 @@ class LatentsSettings(ChunkedSettings):
     batch_images: Annotated[int | None, Field(ge=1)] = Field(
         16, description="most images of a class in one step, drawn at random; null: all"
     )
-    steps: int = Field(100, ge=0, description="of the latents; 0: samples as they are")
+    steps: int = Field(
+        100, ge=0, description="of the latents, in each stage; 0: samples as they are"
+    )
     lr: Annotated[float, Only("store", "z", "w", "ws")] = Field(0.02, gt=0)
     precision: Precision = Field(
         "float32", description="what the generator computes in; auto: bfloat16 where it is fast"
@@ -116,6 +119,24 @@ class LatentsSettings(ChunkedSettings):
                 f"{idle[0]} does nothing where seeds are stored",
                 expected="store z, w or ws, learn_generator, or learnt_labels",
                 option=idle[0],
+            )
+        return self
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """The space of each stage, the last of them that which is stored."""
+        if self.begin is None or self.store == "seed":
+            return (self.store,)
+        first, last = SPACES.index(self.begin), SPACES.index(self.store)
+        return SPACES[first : last + 1]
+
+    @model_validator(mode="after")
+    def _goes_forwards(self) -> Self:
+        if self.begin is not None and len(self.spaces) < 2:
+            raise ConfigError(
+                "optimisation begins before the space that is stored, or says nothing",
+                got=f"begin={self.begin}, store={self.store}",
+                fix="Leave source.begin out.",
             )
         return self
 
@@ -162,8 +183,14 @@ class LatentsSettings(ChunkedSettings):
         known = None
         if None not in matched:
             known = torch.tensor(matched, device=device)
-        latents = _started(generator, seeds, known, labels, self)
-        return LatentSource(stored, latents, labels, known, train.num_classes, self, streams)
+        plan = LatentPlan(
+            self.spaces, self.steps, self.lr, counted=self.count_generator,
+            lr_generator=self.lr_generator if self.learn_generator else None,
+            optimises=self.optimises, psi=self.truncation_psi, chunk=self.chunk_images,
+        )  # fmt: skip
+        drawn = Drawn(_started(generator, seeds, labels, self), labels, known)
+        batches = Batches(self.batch_images, train.num_classes, streams)
+        return LatentSource(stored, drawn, plan, batches)
 
     def _judge(self, train: ImageSet, device: torch.device) -> Teacher | None:
         """Return the teacher that chooses samples, None where all are taken.
@@ -222,7 +249,10 @@ class LatentsSettings(ChunkedSettings):
         prior = prior_of(stored or read_generator(self.generator), train, self.generator_classes)
         if prior is None:
             return None
-        return replace(prior, seeded=self.store == "seed", counted=self.count_generator)
+        return replace(
+            prior, seeded=self.store == "seed", counted=self.count_generator,
+            generator_codec=self.codec.of_generator,
+        )  # fmt: skip
 
 
 def _numbers(generator: Generator, store: Space) -> int:
@@ -232,147 +262,10 @@ def _numbers(generator: Generator, store: Space) -> int:
     return numbers[store]
 
 
-@torch.no_grad()
 def _started(
-    generator: Generator, seeds: Tensor, known: Tensor | None, labels: Tensor,
-    options: LatentsSettings,
-) -> Tensor:  # fmt: skip
-    """Return the latents of samples [N, ...] in the space that is stored."""
+    generator: Generator, seeds: Tensor, labels: Tensor, options: LatentsSettings
+) -> Tensor:
+    """Return the seeds of samples [N], or the z [N, z_dim] that are drawn from them."""
     if options.store == "seed":
         return seeds.to(labels.device)
-    z = z_of_seeds(seeds, generator.spec.z_dim).to(next(generator.parameters()))
-    if options.store == "z":
-        return z
-    own = None if known is None else known[labels].split(options.chunk_images)
-    ws = torch.cat(
-        [
-            generator.map(some, None if own is None else own[i], options.truncation_psi)
-            for i, some in enumerate(z.split(options.chunk_images))
-        ]
-    )
-    return ws if options.store == "ws" else ws[:, 0]
-
-
-class LatentSource:
-    """Images of a generator; the latents that are stored of each are the parameters.
-
-    Args:
-        stored: the generator, frozen, on the device.
-        latents: seeds [N], int64, z [N, z_dim], w [N, D] or ws [N, num_ws, D].
-        labels: class of the data of each [N].
-        known: class of the generator for each class of the data; None: it has none.
-        num_classes: of the data.
-        settings: options.
-        streams: randomness of the batches.
-    """
-
-    def __init__(
-        self, stored: StoredGenerator, latents: Tensor, labels: Tensor, known: Tensor | None,
-        num_classes: int, settings: LatentsSettings, streams: Streams,
-    ) -> None:  # fmt: skip
-        self._stored, self.generator = stored, stored.generator
-        self._settings = settings
-        self.latents, self.labels = self._leaf(latents), labels
-        self._known, self._num_classes = known, num_classes
-        self._batches = Batches(settings.batch_images, num_classes, streams)
-        for weight in self._weights.values():
-            weight.requires_grad_(settings.learn_generator)
-
-    def _leaf(self, latents: Tensor) -> Tensor:
-        # seeds are whole numbers: nothing is optimised
-        return latents if self._settings.store == "seed" else as_leaf(latents)
-
-    @property
-    def _weights(self) -> Mapping[str, nn.Parameter]:
-        """The generator's parameters, where they are of the set."""
-        if not self._settings.count_generator:
-            return {}
-        return {GENERATOR + name: value for name, value in self.generator.named_parameters()}
-
-    @property
-    def stored_floats(self) -> int:
-        """Number of values in the latents, and in the generator where it is of the set."""
-        return sum(value.numel() for value in self.stored.values())
-
-    @property
-    def generator_floats(self) -> int:
-        """Parameters of the generator outside of the set, without which there are no images."""
-        return 0 if self._settings.count_generator else self.generator.floats
-
-    @property
-    def stored(self) -> Mapping[str, Tensor]:
-        """The latents, and the generator where it is of the set; see `Stores`."""
-        return {self._settings.store: self.latents, **self._weights}
-
-    @property
-    def provenance(self) -> Mapping[str, object]:
-        """Name, hash and licence of the generator, and what is stored of an image."""
-        return {"generator": self._stored.facts, "latents": self._settings.store}
-
-    @property
-    def stages(self) -> Sequence[Stage]:
-        """One stage; without steps where nothing is optimised."""
-        options = self._settings
-        return (Stage(options.store, options.steps if options.optimises else 0),)
-
-    def enter(self, stage: int) -> Sequence[ParameterGroup]:
-        """Return the latents."""
-        if stage:
-            raise RunError("latents have a single stage", got=stage, expected=0)
-        return self._groups()
-
-    def _groups(self) -> Sequence[ParameterGroup]:
-        options, groups = self._settings, []
-        if options.store != "seed":
-            groups.append(ParameterGroup(options.store, (self.latents,), options.lr, self.labels))
-        if options.learn_generator:
-            weights = tuple(self._weights.values())
-            groups.append(ParameterGroup("generator", weights, options.lr_generator))
-        return groups
-
-    @property
-    def owned(self) -> Mapping[str, Tensor]:
-        """The latents; see `Shardable`."""
-        return {self._settings.store: self.labels}
-
-    def narrow(self, classes: Tensor) -> Sequence[ParameterGroup]:
-        """Keep the images of some classes; see `Shardable`."""
-        own = rows_of(self.labels, classes)
-        self.labels, self.latents = self.labels[own], self._leaf(self.latents[own])
-        return self._groups()
-
-    def widen(self, state: State, labels: Tensor) -> None:
-        """Be whole again; see `Shardable`."""
-        self.labels, self.latents = labels, self._leaf(state[self._settings.store])
-        self.load_state(state)
-
-    def batch(self, step: Step) -> Tensor:
-        """Return random images of this step, as many of every class; see `DrawsBatches`."""
-        return self._batches.of(self.labels, step)
-
-    def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
-        """Return images in [0, 1] (nominally) and their pullback."""
-        return render_in_chunks(self._decode, indices, self._settings.chunk_images)
-
-    def _decode(self, indices: Tensor) -> Tensor:
-        latents, store = self.latents[indices], self._settings.store
-        if store == "seed":
-            z = z_of_seeds(latents.cpu(), self.generator.spec.z_dim)
-            latents, store = z.to(next(self.generator.parameters())), "z"
-        if store == "z":
-            own = None if self._known is None else self._known[self.labels[indices]]
-            ws = self.generator.mapped(latents, own, self._settings.truncation_psi)
-        else:
-            count = self.generator.spec.num_ws
-            ws = latents if store == "ws" else latents[:, None].expand(-1, count, -1)
-        return (self.generator(ws) + 1) / 2
-
-    def state(self) -> State:
-        """Return clones of what is stored."""
-        return {name: value.detach().clone() for name, value in self.stored.items()}
-
-    @torch.no_grad()
-    def load_state(self, state: State) -> None:
-        """Restore what is stored."""
-        for name, value in self.stored.items():
-            value.copy_(state[name])
+    return z_of_seeds(seeds, generator.spec.z_dim).to(next(generator.parameters()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import torch
@@ -170,9 +171,72 @@ def test_what_does_not_fit_is_refused(build, options, message):
         build(**options)
 
 
-def test_there_is_a_single_stage(build):
-    with pytest.raises(RunError, match="single stage"):
-        build().enter(1)
+@pytest.mark.parametrize(
+    ("begin", "store", "spaces"),
+    [
+        (None, "seed", ["seed"]),
+        (None, "w", ["w"]),
+        ("z", "w", ["z", "w"]),
+        ("z", "ws", ["z", "w", "ws"]),
+        ("w", "ws", ["w", "ws"]),
+    ],
+)
+def test_stages_go_through_the_spaces_up_to_what_is_stored(build, spec, begin, store, spaces):
+    """The images stay what they are from one to the next, and the budget is that of the last."""
+    options = {"store": store, "budget_images": 9}
+    source, alone = build(begin=begin, **options), build(**options)
+    assert source.stored_floats == alone.stored_floats == len(alone.labels) * numbers(spec, store)
+    expected = render_all(alone)
+    for number, (stage, space) in enumerate(zip(source.stages, spaces, strict=True)):
+        assert (stage.name, stage.steps) == (space, 0 if space == "seed" else 100)
+        assert stage.final == (number > 0 and number == len(spaces) - 1)
+        source.enter(number)
+        torch.testing.assert_close(render_all(source), expected)
+        assert source.stored_floats == len(source.labels) * numbers(spec, space)
+    with pytest.raises(RunError, match="no such stage"):
+        source.enter(len(spaces))
+
+
+def test_what_an_earlier_space_came_to_goes_on_in_the_next(build):
+    source = build(store="ws", begin="z", budget_images=9)
+    for number in range(3):
+        (group,) = source.enter(number)
+        before = render_all(source)
+        with torch.no_grad():
+            group.tensors[0].add_(0.5)
+        after = render_all(source)
+        assert not torch.allclose(before, after)
+    # a source that was stopped in the last stage enters it at once
+    again = build(store="ws", begin="z", budget_images=9)
+    again.enter(2)
+    again.load_state(source.state())
+    assert torch.equal(render_all(again), after)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"store": "z", "begin": "z"}, {"store": "w", "begin": "w"}, {"store": "seed", "begin": "z"}],
+)
+def test_a_space_to_begin_in_lies_before_the_one_that_is_stored(build, options):
+    with pytest.raises(ConfigError, match="begin"):
+        build(**options)
+
+
+def test_a_run_through_three_spaces_stores_the_last_and_comes_back(tmp_path):
+    config = {
+        "data": {"kind": "digits", "classes": ["0", "1", "8"]},
+        "source": {"kind": "latents", "generator": "digits16", "steps": 2, "budget_images": 6,
+                   "store": "ws", "begin": "z", "storage": {"bits": 8}},
+        "objective": {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 4},
+        "selection": "last",
+    }  # fmt: skip
+    run = hpd.distill(config, out=tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
+    assert {json.loads(line).get("stage") for line in lines} >= {"z", "w", "ws"}
+    generator = read_generator("digits16").generator.spec
+    each = generator.num_ws * generator.w_dim
+    assert run.distilled.storage.images.floats == len(run.distilled) * each
+    assert torch.equal(hpd.decode(run).images, run.distilled.images)
 
 
 def test_samples_of_the_prior_are_kept_in_the_bits_of_the_set(tmp_path):
@@ -215,6 +279,35 @@ def test_a_set_of_seeds_and_codes_of_labels_comes_back_from_its_folder(tmp_path,
     again = hpd.decode("run")
     assert torch.equal(again.images, run.distilled.images)
     assert torch.equal(again.soft_labels, run.distilled.soft_labels)
+    # samples beside it have labels of the same teacher, which take as many bits each
+    few = ("seeds=1", f"students=[{SMALL_TEACHER['student']}]", "training={steps: 2}",
+           "baselines=[]", "full_training=null", "scores=false")  # fmt: skip
+    for labels in ("hard", "stored"):
+        own = ("protocol=soft", "labels=stored", "teacher=teacher") if labels == "stored" else ()
+        rows = {row.name: row for row in hpd.evaluate("run", *own, *few).rows}
+        count = rows["prior_samples"].images_per_class
+        each = 32 + (3 * kept.labels.bits / kept.labels.floats if labels == "stored" else 0)
+        total = kept.images.bits + kept.labels.bits
+        assert 3 * count * each <= total < 3 * (count + 1) * each
+
+
+@pytest.mark.parametrize("generator_bits", [8, 16, 32])
+def test_samples_beside_a_set_with_its_generator_pay_for_it_in_the_same_bits(
+    tmp_path, generator_bits
+):
+    config = {
+        "data": {"kind": "digits", "classes": ["0", "1", "8"]},
+        "source": {"kind": "latents", "generator": "digits16", "store": "seed", "steps": 0,
+                   "count_generator": True, "images_per_class": 20, "budget_bits": 13_000_000,
+                   "storage": {"bits": 32, "generator_bits": generator_bits}},
+        "objective": {"kind": "distribution", "student": SMALL_STUDENT, "real_batch": 4},
+        "selection": "last",
+        "evaluation": {"seeds": 1, "students": [SMALL_STUDENT], "training": {"steps": 2},
+                       "full_training": None, "baselines": [], "scores": False},
+    }  # fmt: skip
+    rows = {row.name: row for row in hpd.evaluate(hpd.distill(config, out=tmp_path / "r")).rows}
+    assert rows["prior_samples"].storage == rows["distilled"].storage
+    assert rows["prior_samples"].images_per_class == 20
 
 
 def test_a_prior_in_few_bits_draws_from_rounded_z():

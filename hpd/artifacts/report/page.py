@@ -33,7 +33,7 @@ REPORT = "report.html"
 # what an accuracy means only beside
 _BESIDE = {
     "random_real": "trained on as many random real images",
-    "prior_samples": "trained on samples of the generator, for as many floats",
+    "prior_samples": "trained on samples of the generator, for as many bits",
 }
 _TEMPLATES = resources.files("hpd.artifacts.report")
 

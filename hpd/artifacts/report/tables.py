@@ -14,7 +14,7 @@ ROW_MEANINGS = {
     "random_real": "as many real images, drawn anew for each student",
     "random_real_floats": "real images of as many floats",
     "random_real_bits": "real images of as many bits",
-    "prior_samples": "samples of the generator, of as many floats",
+    "prior_samples": "samples of the generator, of as many bits",
     "prior_same_count": "as many samples of the generator",
     "herding": "real images chosen by herding",
     "k_centre": "real images chosen by k-centre",
