@@ -22,6 +22,7 @@ from generators.checkpoints.finite import check_all_finite
 from generators.layers import DenseLayer, DenseStack, initialise_layers, normalise_second_moment
 from generators.ops import bias_act, lowpass_filter, upfirdn2d
 from generators.ops.bias_act import Activation
+from generators.widening import fits_within, widened
 from hpd.checks import check_labels, check_shape
 from hpd.errors import GeneratorError, ShapeError
 from hpd.registry import Settings
@@ -296,6 +297,8 @@ def discriminator_tensors(discriminator: Discriminator) -> dict[str, Tensor]:
 def load_discriminator(discriminator: Discriminator, path: Path) -> None:
     """Give a discriminator the weights in a file, of a training's state or of it alone.
 
+    One with fewer features before 4 px is widened: the discriminator's own fresh weights are added.
+
     Raises:
         GeneratorError: if the file cannot be read, or holds no such discriminator.
     """
@@ -304,9 +307,12 @@ def load_discriminator(discriminator: Discriminator, path: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise GeneratorError(f"cannot read {path}", got=str(error).splitlines()[0]) from None
     own = {n.removeprefix(_PREFIX): v for n, v in found.items() if n.startswith(_PREFIX)}
-    wanted = {name: tuple(value.shape) for name, value in discriminator.state_dict().items()}
-    if {name: tuple(value.shape) for name, value in own.items()} != wanted:
+    fresh = discriminator.state_dict()
+    # at 4 px all features are compared with those of the group, and with the class
+    last = "b4.fc.bias"
+    alike = last in own and own[last].shape == fresh[last].shape
+    if not alike or not fits_within(own, fresh):
         got = f"{len(own)} tensors of one"
         raise GeneratorError(f"{path} holds no discriminator of this shape", got=got)
     check_all_finite(own, str(path))
-    discriminator.load_state_dict({name: value.float() for name, value in own.items()})
+    discriminator.load_state_dict(widened(own, fresh))

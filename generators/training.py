@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,6 +25,7 @@ from generators.draws import Draws
 from generators.sampling import tile
 from generators.store import read_generator
 from generators.stylegan2 import StyleGAN2, StyleGAN2Settings
+from generators.widening import fits_within, widened
 from hpd.data import DATASETS, ImageSet
 from hpd.data.registry import DatasetSettings
 from hpd.device import Processes
@@ -62,7 +62,11 @@ class TrainingSettings(AugmentationSettings):
     mapping_layers: int = Field(2, ge=1, description="between the two")
     channel_base: int = Field(768, ge=1, description="features times resolution, both networks")
     channel_max: int = Field(96, ge=1, description="most features of any layer, both networks")
-    start: str | None = Field(None, description="generator to go on from; none: from scratch")
+    start: str | None = Field(
+        None,
+        description="generator to go on from, of the same shape or with fewer features, to which"
+        " new ones are added; none: from scratch",
+    )
     start_discriminator: Annotated[str | None, Only("start")] = Field(
         None,
         description="file with the discriminator that `start` was trained against: a state of its"
@@ -171,15 +175,15 @@ class Trainer:
             fresh.initialise(self.streams.generator("generator"))
             return fresh
         start = read_generator(s.start).generator
-        if not isinstance(start, StyleGAN2) or start.settings != self.generator_settings:
+        own = self.generator_settings.build(classes)
+        if not isinstance(start, StyleGAN2) or not _narrower(start, own):
             raise ConfigError(
                 "the generator to go on from has another shape",
                 got=f"{s.start}: {getattr(start, 'settings', type(start).__name__)}",
-                expected=str(self.generator_settings),
+                expected=f"{self.generator_settings}, or fewer features",
             )
-        own = copy.deepcopy(start).requires_grad_()
-        # it learns these classes now, whatever it called them before
-        own.spec = replace(own.spec, classes=classes)
+        own.initialise(self.streams.generator("generator"))
+        own.load_state_dict(widened(start.state_dict(), own.state_dict(), _demodulated))
         return own
 
     @property
@@ -340,6 +344,18 @@ class Trainer:
 
     def _optimisers(self) -> dict[str, torch.optim.Adam]:
         return {"generator": self.generator_adam, "discriminator": self.discriminator_adam}
+
+
+def _narrower(start: StyleGAN2, own: StyleGAN2) -> bool:
+    """Return whether a network differs from another by its features alone, none of them more."""
+    features = {"channel_base", "channel_max"}
+    alike = [g.settings.model_dump(exclude=features) for g in (start, own)]
+    return alike[0] == alike[1] and fits_within(start.state_dict(), own.state_dict())
+
+
+def _demodulated(name: str) -> bool:
+    *_, layer, kind = name.split(".")
+    return kind == "weight" and layer.startswith("conv")
 
 
 def _network_shape(part: ImageSet) -> dict[str, int]:

@@ -183,7 +183,8 @@ def test_the_average_starts_from_the_weights_of_a_generator_to_go_on_from(part, 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"channel_max": 8},
+        {"channel_max": 2},
+        {"channel_base": 32},
         {"z_dim": 5},
         {"data": {"kind": "digits", "classes": ["0", "1"]}},
         {"start": "cifar32"},
@@ -282,6 +283,42 @@ def test_a_training_goes_on_with_both_networks(part, tmp_path):
     # a whole state serves as well
     save_file(first.tensors(), file)
     trainer(part, start=str(folder), start_discriminator=str(file))
+
+
+def test_networks_with_fewer_features_go_on_as_wider_ones(part, tmp_path):
+    """They do the same at first, but for the deviation, and every weight that is new learns."""
+    narrow = {"channel_base": 32, "channel_max": 4}
+    first = trainer(part, lr=0.05, **narrow)
+    for _ in range(3):
+        first.step()
+    folder, file = tmp_path / "generator", tmp_path / DISCRIMINATOR
+    save_generator(first.average, first.generator_settings, folder, licence="MIT", provenance={})
+    save_file(first.tensors(), file)
+    given = {"start": str(folder), "start_discriminator": str(file), "start_images": 0}
+    wide = trainer(part, channel_base=64, **given)
+    assert wide.generator.floats > first.generator.floats
+    z, labels = torch.randn(10, 4, generator=torch.Generator().manual_seed(0)), torch.arange(10)
+    with torch.no_grad():
+        images = first.average(first.average.map(z, labels))
+        torch.testing.assert_close(wide.average(wide.average.map(z, labels)), images)
+        judged = zip(
+            first.discriminator.judge(images, labels), wide.discriminator.judge(images, labels),
+            strict=True,
+        )  # fmt: skip
+        for one, two in judged:
+            torch.testing.assert_close(one, two)
+    before = copy.deepcopy(wide.discriminator), copy.deepcopy(wide.generator)
+    for _ in range(3):
+        wide.step()
+    for old, new in zip(before, (wide.discriminator, wide.generator), strict=True):
+        for (name, one), two in zip(old.named_parameters(), new.parameters(), strict=True):
+            # a class that was not drawn, and noise of strength 0, leave theirs as they were
+            kept = "embed" in name or "noise" in name
+            assert kept or bool((one != two).all()), name
+    # at 4 px a discriminator compares all of its features: there they stay as many
+    with pytest.raises(GeneratorError, match="holds no discriminator of this shape"):
+        trainer(part, channel_base=64, channel_max=8, **given)
+    trainer(part, channel_base=64, channel_max=8, start=str(folder))
 
 
 @pytest.mark.parametrize("content", [None, b"broken", "others", "infinite"])
