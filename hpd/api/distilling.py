@@ -300,7 +300,7 @@ class _Job:
                 since=since,
                 processes=self.processes,
                 cost=self.cost,
-                some_classes=None if self.settings.objective.takes_all_classes else some,
+                some_classes=None if self.settings.objective.takes_all(wanted) else some,
             )
 
     def _listeners(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -114,6 +115,12 @@ class DistilledSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @cached_property
+    def by_class(self) -> tuple[Tensor, ...]:
+        """Indices of the images of each class, ascending."""
+        counts = torch.bincount(self.labels, minlength=len(self.classes))
+        return self.labels.argsort(stable=True).split(counts.tolist())
 
     @property
     def images_per_class(self) -> float:

@@ -57,8 +57,7 @@ def worth_looking_at(distilled: DistilledSet) -> DistilledSet:
     if len(distilled) <= _MOST_PICTURES:
         return distilled
     each = -(-_MOST_PICTURES // len(distilled.classes))
-    own = [(distilled.labels == c).nonzero().flatten() for c in range(len(distilled.classes))]
-    return distilled.only(torch.cat([indices[:each] for indices in own]), 0)
+    return distilled.only(torch.cat([own[:each] for own in distilled.by_class]), 0)
 
 
 def write_image_folder(distilled: DistilledSet, folder: Path) -> list[Path]:
@@ -82,10 +81,7 @@ def grid(distilled: DistilledSet, columns: int = 10) -> Image.Image:
         distilled: the set.
         columns: classes side by side.
     """
-    per_class = [
-        (distilled.labels == c).nonzero().flatten()[:_MOST_ROWS].tolist()
-        for c in range(len(distilled.classes))
-    ]
+    per_class = [own[:_MOST_ROWS].tolist() for own in distilled.by_class]
     deepest = max(len(own) for own in per_class)
     columns = min(columns, len(per_class))
     band = _CAPTION_PIXELS + deepest * (_TILE_PIXELS + _GAP_PIXELS) + _GAP_PIXELS

@@ -213,15 +213,14 @@ def first_of(part: DistilledSet, count: int) -> DistilledSet:
     Raises:
         ConfigError: if a class has fewer.
     """
-    own = [(part.labels == c).nonzero().flatten() for c in range(len(part.classes))]
-    fewest = min(len(indices) for indices in own)
+    fewest = min(len(own) for own in part.by_class)
     if count > fewest:
         raise ConfigError(
             "counts in evaluation is not valid",
             got=count,
             expected=f"at most {fewest}, the distilled images of a class",
         )
-    kept = torch.cat([indices[:count] for indices in own])
+    kept = torch.cat([own[:count] for own in part.by_class])
     # what the source stores for them is not known, but never more than their pixels
     floats = min(part.stored_floats, part.images[kept].numel())
     return part.only(kept, floats)

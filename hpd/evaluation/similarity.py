@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ def similarity(
     }
     if distance is not None:
         real = train.unit(which)
-        pairs = _pairs(distilled.labels)
+        pairs = _pairs(distilled.by_class)
         between = _mean(distance, images[pairs[:, 0]], images[pairs[:, 1]]) if len(pairs) else None
         found["lpips"] = {"diversity": between, "nearest_real": _mean(distance, images, real)}
     return found
@@ -62,15 +62,13 @@ def _usual(train: ImageSet) -> float:
     return float(gaps.median())
 
 
-def _pairs(labels: Tensor) -> Tensor:
+def _pairs(by_class: Sequence[Tensor]) -> Tensor:
     """Return pairs of indices of one class [P, 2], at most 200 of each, spread evenly."""
     pairs = [torch.zeros(0, 2, dtype=torch.int64)]
-    for c in labels.unique().tolist():
-        own = (labels == c).nonzero().flatten().tolist()
-        every = torch.tensor(list(itertools.combinations(own, 2)), dtype=torch.int64)
-        if len(every):
-            at = torch.linspace(0, len(every) - 1, min(_MOST_PAIRS, len(every))).long()
-            pairs.append(every[at])
+    for own in by_class:
+        every = torch.combinations(own)
+        at = torch.linspace(0, max(len(every) - 1, 0), min(_MOST_PAIRS, len(every))).long()
+        pairs.append(every[at])
     return torch.cat(pairs)
 
 

@@ -63,6 +63,14 @@ class ObjectiveSettings(BuildsChecked):
         """Whether a step needs the images of all classes."""
         return False
 
+    def takes_all(self, asked: int | None) -> bool:
+        """Return whether a step takes all classes, however many there are.
+
+        Args:
+            asked: how many classes a step should take; None: nobody said.
+        """
+        return self.takes_all_classes
+
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Objective:
         """Return the objective, without what is added to it.
 

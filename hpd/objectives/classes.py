@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,25 +51,38 @@ def of_classes(
     found = _KEPT.get(labels)
     # those of all images are the same at each step
     if found is None or found[:2] != (labels._version, at_once) or not torch.equal(found[2], kept):
-        classes: list[int] = known[kept].unique().tolist()
-        size = max(1, len(classes)) if at_once is None else at_once
-        parts = [
-            _part(classes[i : i + size], known, kept, labels.device)
-            for i in range(0, len(classes), size)
-        ]
+        places = rows_by_class(known, kept)
+        size = max(1, len(places)) if at_once is None else at_once
+        some = [[*places][i : i + size] for i in range(0, len(places), size)]
+        parts = [_part({c: places[c] for c in own}, labels.device) for own in some]
         found = _KEPT[labels] = (labels._version, at_once, kept, parts)
     return found[3]
 
 
-def _part(classes: Sequence[int], known: Tensor, kept: Tensor, device: torch.device) -> OfClasses:
-    found = [((known == c) & kept).nonzero().flatten() for c in classes]
-    counts = tuple(len(one) for one in found)
-    indices = torch.cat(found)
+def rows_by_class(labels: Tensor, kept: Tensor | None = None) -> dict[int, Tensor]:
+    """Return where each class is among labels [N], on the host: ascending, of one sort for all.
+
+    Args:
+        labels: [N].
+        kept: which count [N], bool; None: all.
+
+    >>> rows_by_class(torch.tensor([2, 0, 2]))
+    {0: tensor([1]), 2: tensor([0, 2])}
+    """
+    rows = torch.arange(len(labels)) if kept is None else kept.nonzero().flatten()
+    order = rows[labels[rows].argsort(stable=True)]
+    classes, counts = labels[order].unique_consecutive(return_counts=True)
+    return dict(zip(classes.tolist(), order.split(counts.tolist()), strict=True))
+
+
+def _part(places: Mapping[int, Tensor], device: torch.device) -> OfClasses:
+    counts = tuple(len(one) for one in places.values())
+    indices = torch.cat([*places.values()])
     first, count = int(indices[0]), len(indices)
     where: slice | Tensor = slice(first, first + count)
     if not torch.equal(indices, torch.arange(first, first + count)):
         where = send(indices, device)
-    return OfClasses(tuple(classes), counts, where)
+    return OfClasses(tuple(places), counts, where)
 
 
 def picked(images: Tensor, labels: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:

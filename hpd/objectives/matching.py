@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 from weakref import WeakKeyDictionary
@@ -26,6 +27,10 @@ from hpd.typing import Step
 
 # of each class, for the statistics of batch norms, as in the released DC code
 _CALIBRATION_IMAGES = 16
+# where there are more classes than a step takes all of: as many images as ten classes give
+_MANY_CLASSES, _OF_MANY = 100, 160
+# of images that are in the student together: 256 images of 128 px
+_CALIBRATION_PIXELS = 1 << 22
 
 
 class MatchingSettings(ObjectiveSettings):
@@ -136,20 +141,31 @@ class RealSide:
     def ready(self, student: Student, step: Step) -> Student:
         """Put a student in eval mode, its batch norms with the statistics of real images.
 
-        So no image's gradient depends on the others of its batch, nor on dropout.
+        So no image's gradient depends on the others of its batch, nor on dropout. Statistics are
+        of one batch, or of several where it is large, averaged.
         """
         norms = [m for m in student.modules() if isinstance(m, nn.BatchNorm2d)]
         if norms:
             for norm in norms:
                 norm.reset_running_stats()
-                norm.momentum = None  # the plain average over batches: here, of this one
-            rng = self.streams.generator("batch norm", step.stage, step.index)
-            chosen = self.train.draw_each(_CALIBRATION_IMAGES, rng)
-            images = self._rows.normalised(chosen)
+                norm.momentum = None  # the plain average over batches
             student.train()
             with torch.no_grad(), isolated(self.streams.seed("dropout", step.index), self.device):
-                student(images)
+                for part in self._calibration(step):
+                    student(self._rows.normalised(part))
         return student.eval()
+
+    def _calibration(self, step: Step) -> Sequence[Tensor]:
+        """Return the real images that batch norms see at a step, in parts of about one size."""
+        rng, train = self.streams.generator("batch norm", step.stage, step.index), self.train
+        if train.num_classes <= _MANY_CLASSES:
+            chosen = train.draw_each(_CALIBRATION_IMAGES, rng)
+        else:
+            chosen = torch.randint(len(train), (_OF_MANY,), generator=rng)
+        pixels = len(chosen) * math.prod(train.image_shape[1:])
+        count = -(-pixels // _CALIBRATION_PIXELS)
+        # each part of all classes
+        return [chosen] if count == 1 else [chosen[i::count] for i in range(count)]
 
     def batch(self, label: int, step: Step) -> Tensor:
         """Return this step's normalised real images of one class [n, C, H, W].

@@ -21,13 +21,16 @@ from torch import Tensor
 from hpd.augment import OPERATION_NAMES, Augmentation, OperationName
 from hpd.data import ImageSet
 from hpd.errors import ConfigError
-from hpd.host import send
+from hpd.host import on_host, send
 from hpd.objectives.base import ADD_ONS, AddOnSettings, ObjectiveSettings, Stateless
 from hpd.objectives.matching import MatchingSettings, RealSide
 from hpd.rng import Streams
 from hpd.students import STUDENTS, Student, StudentSettings
 from hpd.students.convnet import ConvNetSettings
 from hpd.typing import Matched, Objective, Step
+
+# of more classes the joint batch has those of a step, and at least so many
+_MANY_CLASSES, _LEAST_CLASSES = 100, 10
 
 
 def similarities(synthetic: Tensor, real: Tensor, temperature: float) -> Tensor:
@@ -143,7 +146,10 @@ class MutualInformationSettings(AddOnSettings):
 
 
 class MutualInformation(Stateless):
-    """The loss of `MutualInformationSettings`, over one joint batch of real images of all classes.
+    """The loss of `MutualInformationSettings`, over one joint batch of real images.
+
+    They are of all classes; where there are more than a hundred, of those of a step, and of others
+    to make them ten.
 
     The real side has no gradient. Both sides go through the same fresh student and the same
     augmentation; the student is not the host's.
@@ -161,7 +167,7 @@ class MutualInformation(Stateless):
         real, settings = self._real, self._settings
         student = real.student(step).requires_grad_(False)
         augment = real.augmentation(step)
-        batch, classes = self._joint_batch(step, labels.device)
+        batch, classes = self._joint_batch(labels, step)
         with torch.no_grad():
             targets = self._features(student, batch, augment)
         leaf = images.detach().requires_grad_()
@@ -177,12 +183,22 @@ class MutualInformation(Stateless):
         bound = information_bound(scores[-1].detach(), positives)
         return Matched(loss.detach(), image_grad, {"bound": bound})
 
-    def _joint_batch(self, step: Step, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return normalised real images of all classes [M, C, H, W] and their labels [M]."""
-        every = range(self._real.train.num_classes)
-        batch, counts = self._real.batches(every, step)
-        classes = torch.arange(len(every)).repeat_interleave(torch.tensor(counts))
-        return batch, send(classes, device)
+    def _joint_batch(self, labels: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        """Return normalised real images [M, C, H, W] of all classes, or of some, and labels [M]."""
+        every = self._classes(on_host(labels), step)
+        batch, counts = self._real.batches(every.tolist(), step)
+        return batch, send(every.repeat_interleave(torch.tensor(counts)), labels.device)
+
+    def _classes(self, labels: Tensor, step: Step) -> Tensor:
+        """Return the classes of the joint batch, ascending: of many those of a step, and others."""
+        every = torch.arange(self._real.train.num_classes)
+        if len(every) <= _MANY_CLASSES:
+            return every
+        rng = self._real.streams.generator("joint classes", step.stage, step.index)
+        order = torch.randperm(len(every), generator=rng)
+        own = labels.unique()
+        others = order[~torch.isin(order, own)][: max(0, _LEAST_CLASSES - len(own))]
+        return torch.cat([own, others]).sort().values
 
     def _features(
         self, student: Student, images: Tensor, augment: Augmentation | None

@@ -23,7 +23,7 @@ from hpd.data import ImageSet
 from hpd.host import on_host, send
 from hpd.objectives.adjustment import AdjustmentSettings, TeacherAdjustment
 from hpd.objectives.base import OBJECTIVES, ObjectiveSettings
-from hpd.objectives.classes import sum_of
+from hpd.objectives.classes import rows_by_class, sum_of
 from hpd.registry import Only
 from hpd.rng import Streams
 from hpd.students.teachers import Teacher, batch_norms, read_teacher
@@ -107,6 +107,9 @@ class RecoverySettings(ObjectiveSettings):
         description="images of each class whose statistics are taken together, with a teacher of"
         " their own; null: all",
     )
+    block_classes: int = Field(
+        100, ge=1, description="most classes of a block; of more, the next are another block"
+    )
     roll: int = Field(4, ge=0, description="pixels by which a block is rolled around, at most")
     augment: list[OperationName] = Field(
         [], description="one of these is drawn per step and block; for larger images"
@@ -114,6 +117,10 @@ class RecoverySettings(ObjectiveSettings):
     adjustment: AdjustmentSettings = Field(
         AdjustmentSettings(), description="of the teacher's weights"
     )
+
+    def takes_all(self, asked: int | None) -> bool:
+        """Whether nobody asked for some: blocks bound the memory, and have nothing in common."""
+        return asked is None
 
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Objective:
         """Return the objective, its teacher read; see `ObjectiveSettings.build`.
@@ -131,8 +138,8 @@ class Recovery:
     """Cross entropy of a teacher and the gap of its norms' statistics, summed over blocks.
 
     A block is the first, second, ... image of every class (`block_images` of them), in the order
-    in which they come. Its images meet in the statistics, so a class alone gets another gradient
-    than one among others.
+    in which they come; of many classes, of `block_classes` of them. Its images meet in the
+    statistics, so a class alone gets another gradient than one among others.
 
     Args:
         teacher: on the device of the images.
@@ -170,7 +177,7 @@ class Recovery:
             self._start = (images.detach().clone(), labels.clone())
         image_grad = torch.zeros_like(images)
         found: dict[str, list[Tensor]] = {}
-        blocks = list(enumerate(blocks_of(labels, self._settings.block_images)))[share]
+        blocks = list(enumerate(self._blocks(labels)))[share]
         for number, chosen in blocks:
             leaf = images[chosen].detach().requires_grad_()
             rng = self._streams.generator("view", step.stage, step.index, number)
@@ -194,6 +201,9 @@ class Recovery:
         if not _same(start, self._start):
             self._adjustment.forget()
         self._start = start
+
+    def _blocks(self, labels: Tensor) -> list[Tensor]:
+        return blocks_of(labels, self._settings.block_images, self._settings.block_classes)
 
     @property
     def _directed_by_start(self) -> bool:
@@ -237,12 +247,15 @@ class Recovery:
         if self._start is None:
             rng = self._streams.generator("real view", block)
             real = self._train.draw_per_class(1, rng)
+            # ordered by class: those of the classes of the block
+            groups = real.split(self._settings.block_classes)
+            real = groups[block % len(groups)]
             device = next(self._teacher.network.parameters()).device
             images = self._train.unit(real, device)
             labels = self._train.labels[real].to(device)
         else:
             images, labels = self._start
-            blocks = blocks_of(labels, self._settings.block_images)
+            blocks = self._blocks(labels)
             chosen = blocks[block % len(blocks)]
             images, labels = images[chosen], labels[chosen]
         view = self._augmented(images, self._streams.generator("adjustment view", block))
@@ -256,23 +269,25 @@ def _same(a: tuple[Tensor, Tensor] | None, b: tuple[Tensor, Tensor] | None) -> b
     return all(torch.equal(own, other.to(own)) for own, other in zip(a, b, strict=True))
 
 
-def blocks_of(labels: Tensor, per_class: int | None) -> list[Tensor]:
-    """Return the indices of each block: of every class the next `per_class` images, or all.
+def blocks_of(labels: Tensor, per_class: int | None, classes: int) -> list[Tensor]:
+    """Return the indices of each block: of some classes the next `per_class` images, or all.
+
+    Blocks of the first images of all classes come first, some classes after others.
 
     Args:
         labels: [N].
-        per_class: None for a single block.
+        per_class: None for all images of a class.
+        classes: most of a block.
     """
-    if per_class is None:
-        return [torch.arange(len(labels), device=labels.device)]
     known = on_host(labels)
-    rank = torch.empty_like(known)
-    for label in known.unique():
-        own = (known == label).nonzero().flatten()
-        rank[own] = torch.arange(len(own))
-    block = rank // per_class
-    chosen = [(block == b).nonzero().flatten() for b in range(int(block.max()) + 1)]
-    return [send(own, labels.device) for own in chosen]
+    order = known.argsort(stable=True)
+    counts = known[order].unique_consecutive(return_counts=True)[1]
+    starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    rank, group = torch.empty_like(known), torch.empty_like(known)
+    rank[order] = (torch.arange(len(order)) - starts) // (per_class or len(order))
+    group[order] = torch.arange(len(counts)).repeat_interleave(counts) // classes
+    block = rank * -(-len(counts) // classes) + group
+    return [send(own, labels.device) for own in rows_by_class(block).values()]
 
 
 @contextmanager

@@ -43,6 +43,8 @@ _LR_GUESS, _CALIBRATION_ROUNDS, _CALIBRATION_EXPERTS = 0.01, 3, 4
 _CALIBRATION = -1000
 # of rate times steps of the expert, below which a student cannot come near
 _LEAST_REACH = 0.1
+# of which a real image is looked at before the first step
+_CHECKED_CLASSES = 100
 _logger = logging.getLogger(__name__)
 
 
@@ -238,12 +240,12 @@ class TrajectoryMatching:
         return Matched(loss.detach(), image_grad, metrics, *label_grads)
 
     def check_first_step(self) -> None:
-        """Take one student step on real images, as many as there are classes.
+        """Take one student step on real images, one of each class, of a hundred at most.
 
         Raises:
             NumericError: if loss or gradient is not finite.
         """
-        chosen = torch.cat([own[:1] for own in self._train.by_class])
+        chosen = torch.cat([own[:1] for own in self._train.by_class[:_CHECKED_CLASSES]])
         images = self._train.unit(chosen, self._device).requires_grad_()
         labels = self._train.labels[chosen].to(self._device)
         span = self._span(Step(0, 0), images)

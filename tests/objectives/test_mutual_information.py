@@ -188,7 +188,7 @@ def test_real_images_carry_more_information_than_noise(build, images, rng):
 
 def test_a_joint_batch_has_all_classes_and_the_order_changes_nothing(build, synthetic):
     add_on = build()._added[0].objective
-    batch, classes = add_on._joint_batch(STEP, CPU)
+    batch, classes = add_on._joint_batch(LABELS, STEP)
     assert batch.shape == (12, 1, 8, 8)
     assert classes.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     straight = add_on(synthetic, LABELS, STEP)

@@ -117,9 +117,9 @@ def test_real_images_have_smaller_gaps_than_noise(make, images, rng):
 
 def test_blocks_take_the_next_images_of_every_class():
     labels = torch.tensor([0, 1, 0, 0, 1, 2])
-    assert [b.tolist() for b in blocks_of(labels, 1)] == [[0, 1, 5], [2, 4], [3]]
-    assert [b.tolist() for b in blocks_of(labels, 2)] == [[0, 1, 2, 4, 5], [3]]
-    assert [b.tolist() for b in blocks_of(labels, None)] == [list(range(6))]
+    assert [b.tolist() for b in blocks_of(labels, 1, 100)] == [[0, 1, 5], [2, 4], [3]]
+    assert [b.tolist() for b in blocks_of(labels, 2, 100)] == [[0, 1, 2, 4, 5], [3]]
+    assert [b.tolist() for b in blocks_of(labels, None, 100)] == [list(range(6))]
 
 
 def test_images_meet_in_their_block_and_nowhere_else(make, synthetic):

@@ -116,7 +116,7 @@ def test_the_teacher_is_asked_about_a_block_at_a_time(make, many, asked):
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_shares_of_the_blocks_make_up_the_whole(way, count, make, many):
     whole = make(**WAYS[way])(many, LABELS, STEP)
-    blocks = blocks_of(LABELS, WAYS[way].get("block_images", 1))
+    blocks = blocks_of(LABELS, WAYS[way].get("block_images", 1), 100)
     total, loss = torch.zeros_like(many), 0.0
     for rank in range(count):
         objective = make(**WAYS[way])

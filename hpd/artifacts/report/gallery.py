@@ -95,7 +95,7 @@ def gallery(distilled: DistilledSet, real: ImageSet | None) -> Gallery:
     classes = [
         ClassTiles(
             name=distilled.classes[label],
-            count=int((distilled.labels == label).sum()),
+            count=len(distilled.by_class[label]),
             tiles=[_tile(n, pixels[i], by_index[i]) for n, i in enumerate(own)],
         )
         for label, own in enumerate(chosen)
@@ -115,10 +115,7 @@ def _choose(distilled: DistilledSet, *, pictures_each: int) -> tuple[list[list[i
     """Return the indices to show of each class to show, and the most of one class."""
     values = distilled.images[0].numel() * pictures_each
     most = max(1, min(_MOST_TILES, _MOST_VALUES // values))
-    by_class = [
-        (distilled.labels == label).nonzero().flatten().tolist()
-        for label in range(len(distilled.classes))
-    ][:most]
+    by_class = [own.tolist() for own in distilled.by_class[:most]]
     per_class = max(1, min(_MOST_PER_CLASS, most // max(1, len(by_class))))
     return [own[:per_class] for own in by_class], per_class
 

@@ -114,11 +114,22 @@ def class_relevant_means(
     sums: Tensor | float = 0.0
     for part, own in zip(images.split(_BATCH), labels.split(_BATCH), strict=True):
         rows = class_relevant_features(student, part.to(own.device), own, weighted=weighted)
-        # a product: index_add_ adds up in another order each time on an accelerator
-        member = F.one_hot(own, num_classes).to(rows.dtype)
-        sums = sums + torch.einsum("nk,nfhw->kfhw", member, rows)
+        if num_classes <= _BATCH:
+            sums = sums + _sums_of(rows, own, num_classes)
+            continue
+        # most classes are not in a batch
+        there, place = own.unique(return_inverse=True)
+        every = rows.new_zeros(num_classes, *rows.shape[1:])
+        sums = sums + every.index_copy(0, there, _sums_of(rows, place, len(there)))
     counts = labels.bincount(minlength=num_classes).clamp(min=1)
     return sums / counts[:, None, None, None]
+
+
+def _sums_of(rows: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Return the sums over the images of each class [K, F, h, w], of rows [N, F, h, w]."""
+    # a product: index_add_ adds up in another order each time on an accelerator
+    member = F.one_hot(labels, num_classes).to(rows.dtype)
+    return torch.einsum("nk,nfhw->kfhw", member, rows)
 
 
 def distance_of_means(real: Tensor, synthetic: Tensor) -> Tensor:
