@@ -26,17 +26,23 @@ if TYPE_CHECKING:
     "--resnet20", type=PATH,
     help="Weights of the ResNet-20 for CIFAR-10, to keep instead of training.",
 )  # fmt: skip
+@click.option(
+    "--weights", type=PATH,
+    help="Weights of torchvision's ResNet-18, to keep instead of training: .pth or safetensors.",
+)  # fmt: skip
 def squeeze(overrides: tuple[str, ...], data: str | None, out: Path, **options: Any) -> None:
     """Train the teacher with batch norm that the objective `recovery` and `hpd relabel` ask.
 
-    KEY=VALUE sets options of student and training, and with `data.` before it those of the data. A
-    training that was interrupted goes on where it stopped.
+    KEY=VALUE sets options of student and training, and with `data.` before it those of the data;
+    with --weights, `mean` and `std` by which images were normalised. A training that was
+    interrupted goes on where it stopped.
 
     \b
     Example:
       hpd squeeze --data digits --out runs/teacher training.epochs=20
       hpd squeeze data=photos data.resolution=32 --out runs/photos-teacher
       hpd squeeze --data '{kind: cifar10, root: data}' --resnet20 FILE --out runs/cifar10-teacher
+      hpd squeeze --data '{kind: folder, root: data, resolution: 224}' --weights FILE --out runs/t
     """
     from rich.console import Console
 

@@ -49,6 +49,20 @@ def imagenet_indices() -> Mapping[str, int]:
     return {wnid: index for index, wnid in enumerate(imagenet_names())}
 
 
+@cache
+def _indices_by_name() -> Mapping[str, int]:
+    return {name: index for index, name in enumerate(imagenet_names().values())}
+
+
+def imagenet_index(name: str) -> int | None:
+    """Return the index of one of the thousand classes by its wnid or its name; None: it is none.
+
+    >>> imagenet_index("n02102040"), imagenet_index("tench"), imagenet_index("7")
+    (217, 0, None)
+    """
+    return imagenet_indices().get(name, _indices_by_name().get(name))
+
+
 def is_wnid(name: str) -> bool:
     """Return whether a text has the form of a wnid, of ImageNet-1k or not.
 

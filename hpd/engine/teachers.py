@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from hpd.data import Dataset
+from hpd.data import Dataset, ImageSet
 from hpd.data.whitening import recipe_of
 from hpd.engine.optimizer import optimizer_state, restore
 from hpd.errors import ConfigError, NumericError, RunError
@@ -19,6 +20,7 @@ from hpd.rng import Streams
 from hpd.students import Student, Taught, accuracy, train_epoch
 from hpd.students.expert_checks import check_images
 from hpd.students.expert_record import sample
+from hpd.students.resnet18_weights import gap_of_first_norm
 from hpd.students.teachers import (
     PARTIAL,
     RECORD,
@@ -37,6 +39,10 @@ from hpd.students.teachers import (
 Report = Callable[[int, float], None]
 """Hears (epochs done, mean training loss) after each epoch."""
 
+# images whose statistics are compared with those that the first norm remembers, and how much they
+# may differ, in deviations and as a ratio
+_LOOKED_AT, _APART, _RATIO = 64, 0.5, 4.0
+_logger = logging.getLogger(__name__)
 _OTHER = "Choose another folder with --out."
 _RESULTS = ("losses", "accuracy_train", "accuracy_test", "weights", "versions")
 
@@ -86,8 +92,16 @@ def squeeze(
         return _train(path, record, dataset, device, report)
 
 
-def keep_published(path: str | Path, teacher: Teacher, dataset: Dataset) -> Teacher:
+def keep_published(
+    path: str | Path, teacher: Teacher, dataset: Dataset, *, device: torch.device
+) -> Teacher:
     """Write a teacher that others trained to a folder, with its accuracy on the test images.
+
+    Args:
+        path: the folder, made if it is not there.
+        teacher: with its weights.
+        dataset: that it is to know.
+        device: where it is asked about the test images.
 
     Raises:
         ConfigError: if it does not fit the data.
@@ -98,12 +112,27 @@ def keep_published(path: str | Path, teacher: Teacher, dataset: Dataset) -> Teac
     open_folder(path)
     if (path / RECORD).is_file():
         return _same(path, teacher.record)
+    _look_at(teacher, dataset.train)
     own = replace(dataset.test, normalisation=teacher.record.normalisation)
-    images = own.seen_on(torch.device("cpu"))
-    found = {"accuracy_test": accuracy(teacher.network, images, dataset.test.labels)}
-    teacher = Teacher(teacher.network, teacher.record.model_copy(update=found))
+    asked = teacher.to(device).network
+    share = accuracy(asked, own.seen_on(device), dataset.test.labels.to(device))
+    record = teacher.record.model_copy(update={"accuracy_test": share})
+    teacher = Teacher(teacher.network.to("cpu"), record)
     write_teacher(path, teacher)
     return teacher
+
+
+def _look_at(teacher: Teacher, train: ImageSet) -> None:
+    """Say where real images look to a teacher otherwise than those that it was trained on."""
+    some = torch.linspace(0, len(train) - 1, min(_LOOKED_AT, len(train))).long()
+    apart, ratio = gap_of_first_norm(teacher, train.at(some))
+    if apart > _APART or not 1 / _RATIO < ratio < _RATIO:
+        _logger.warning(
+            "the images look to the teacher otherwise than those it was trained on: at its first"
+            " norm means are %.2g deviations apart, variances are %.2g of those it remembers. Are"
+            " these the mean and std that its images were normalised by?",
+            apart, ratio,
+        )  # fmt: skip
 
 
 def open_folder(path: Path) -> None:
@@ -127,6 +156,8 @@ def _same(path: Path, record: TeacherRecord) -> Teacher:
     teacher = read_teacher(path)
     there, wanted = (r.model_dump(mode="json") for r in (teacher.record, record))
     keys = [k for k in wanted if k not in _RESULTS and there[k] != wanted[k]]
+    # of one that is to be trained they are not known yet
+    keys += [k for k in ("weights",) if wanted[k] and there[k] != wanted[k]]
     if keys:
         raise RunError(
             f"{path} holds a teacher of another {keys[0].replace('_', ' ')}",

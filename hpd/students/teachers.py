@@ -124,7 +124,7 @@ class TeacherRecord(Settings):
             training=settings.training,
             seed=seed,
             images_sha256=train.sha256,
-            versions=_versions(),
+            versions=versions_here(),
         )
 
     @property
@@ -270,7 +270,7 @@ def published_resnet20(path: Path) -> Teacher:
         classes=_CIFAR10,
         mean=NORMALISATION.mean,
         std=NORMALISATION.std,
-        versions=_versions(),
+        versions=versions_here(),
         weights=digest_network(network),
     )
     return Teacher(network, record)
@@ -331,5 +331,6 @@ def _below(tensors: State, prefix: str) -> State:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _versions() -> dict[str, str]:
+def versions_here() -> dict[str, str]:
+    """Return the versions of hpd and torch."""
     return {"hpd": version("hpd"), "torch": str(torch.__version__)}
