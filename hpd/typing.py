@@ -196,6 +196,33 @@ class StoresBits(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage of a source takes.
+
+    Args:
+        rendering: a measure of the time for images, which means something beside other stages.
+        state_bytes: of what is optimised in it.
+    """
+
+    rendering: float
+    state_bytes: int
+
+
+@runtime_checkable
+class TellsCosts(Protocol):
+    """A source whose stages do not all take the same."""
+
+    def stage_costs(self) -> Sequence[StageCost] | None:
+        """Return what each stage takes; None: nobody knows. It takes about as long as one image."""
+        ...
+
+
+def stage_costs_of(source: Source) -> Sequence[StageCost] | None:
+    """Return what each stage of a source takes; None where it does not tell."""
+    return source.stage_costs() if isinstance(source, TellsCosts) else None
+
+
 @runtime_checkable
 class DrawsBatches(Protocol):
     """A source of more images than a step takes: it says which ones are rendered."""

@@ -28,6 +28,7 @@ from hpd.device import Processes, open_device
 from hpd.engine import Observer, Outcome, StageReport, StepReport, optimise
 from hpd.engine.cost import Cost
 from hpd.engine.estimate import Estimate, Estimator, Work
+from hpd.engine.forecast import Forecast
 from hpd.engine.keeper import RunKeeper, last_snapshot
 from hpd.engine.observer import Listeners
 from hpd.engine.recorder import Recorder
@@ -285,9 +286,11 @@ class _Job:
         self.stage = 0 if since is None else len(since.reports)
         wanted, streams = self.settings.classes_per_step, self.streams.fork("steps")
         some = SomeClasses(wanted, self.processes.count, streams)
+        chosen = None if self.settings.objective.takes_all(wanted) else some
         with ExitStack() as stack:
             with self.processes.together():
-                listeners = self._listeners(source, work, folder, stack)
+                ahead = Forecast(source, chosen, work.stages, folder is not None)
+                listeners = self._listeners(ahead, work, folder, stack)
             return optimise(
                 source,
                 objective,
@@ -300,21 +303,21 @@ class _Job:
                 since=since,
                 processes=self.processes,
                 cost=self.cost,
-                some_classes=None if self.settings.objective.takes_all(wanted) else some,
+                some_classes=chosen,
             )
 
     def _listeners(
-        self, source: Source, work: Work, folder: RunFolder | None, stack: ExitStack
+        self, ahead: Forecast, work: Work, folder: RunFolder | None, stack: ExitStack
     ) -> Sequence[Observer]:
         """Return who hears of the run besides this job: in the first process only."""
         if not self.processes.is_first:
             return []
-        stages = source.stages
+        floats, stages = ahead.source.stored_floats, ahead.source.stages
         done = sum(stage.steps for stage in stages) - work.steps
         self.on_setup(stages, done)
         # of this part of the run: what those before it took is over
         prepared = time.perf_counter() - self.started
-        estimator = Estimator(source.stored_floats, work, self.device, self.on_estimate, prepared)
+        estimator = Estimator(floats, work, self.device, self.on_estimate, prepared, ahead)
         if folder is None:
             return [*self.observers, estimator]
         config = self.settings.model_dump(mode="json")

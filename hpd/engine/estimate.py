@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from hpd.engine.forecast import Ahead, Forecast
 from hpd.engine.observer import StageReport, StepReport
 from hpd.engine.snapshot import Snapshot
 from hpd.memory import as_text, peak_bytes
@@ -24,11 +25,13 @@ class Work:
         steps: optimiser steps.
         scores: of the set, for the selection.
         curves: losses on fixed draws.
+        stages: steps of each stage.
     """
 
     steps: int
     scores: int
     curves: int = 0
+    stages: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def left(
@@ -40,15 +43,16 @@ class Work:
         >>> Work.left([Stage("a", 25), Stage("b", 0)], 10, None, 20)
         Work(steps=25, scores=5, curves=4)
         """
-        steps = scores = curves = 0
+        scores = curves = 0
+        left = [0] * len(stages)
         for index, stage in enumerate(stages):
             if since is not None and index < len(since.reports):
                 continue
             done = since.steps if since is not None and index == since.stage else 0
-            steps += stage.steps - done
+            left[index] = stage.steps - done
             scores += _times(stage.steps, done, select_every)
             curves += _times(stage.steps, done, curve_every) if curve_every else 0
-        return cls(steps, scores, curves)
+        return cls(sum(left), scores, curves, tuple(left))
 
 
 def _times(steps: int, done: int, every: int) -> int:
@@ -64,18 +68,20 @@ def _times(steps: int, done: int, every: int) -> int:
 class Estimate:
     """What a run takes.
 
-    Later stages of a generator run fewer of its layers, and a stage that starts with the images of
-    the one before it knows their score, so the total is the most it may take.
+    A stage that starts with the images of the one before it knows their score, so the total is the
+    most it may take.
 
     Args:
         stored_floats: that the distilled set counts for.
-        memory_bytes: in use at most, so far; None where that is not known.
+        memory_bytes: in use at most; None where that is not known.
         step_seconds: of one step.
         score_seconds: of one score; None where none was taken yet.
         work: what there was to do.
         curve_seconds: of one loss on fixed draws; None where none was taken yet.
         prepared_seconds: what it took up to the first step: reading data, the source's start, and
             what objective and selection need.
+        ahead: what is to come, where stages differ and the source can tell; None: all steps are
+            alike.
     """
 
     stored_floats: int
@@ -85,10 +91,13 @@ class Estimate:
     work: Work
     curve_seconds: float | None = None
     prepared_seconds: float = 0.0
+    ahead: Ahead | None = None
 
     @property
     def steps_seconds(self) -> float:
         """Time of all steps."""
+        if self.ahead is not None:
+            return self.ahead.seconds
         return self.work.steps * self.step_seconds
 
     @property
@@ -138,15 +147,18 @@ class Estimator:
         device: where the run computes.
         tell: hears the estimate.
         prepared_seconds: see `Estimate`.
+        forecast: measures what stages take beside each other; None: nothing does.
     """
 
     def __init__(
         self, stored_floats: int, work: Work, device: torch.device,
         tell: Callable[[Estimate], None], prepared_seconds: float = 0.0,
+        forecast: Forecast | None = None,
     ) -> None:  # fmt: skip
         self._stored_floats, self._work = stored_floats, work
         self._device, self._tell = device, tell
-        self._prepared_seconds = prepared_seconds
+        self._prepared_seconds, self._forecast = prepared_seconds, forecast
+        self._before = peak_bytes(device)
         self._seen = 0
         self._score_seconds: float | None = None
         self._curve_seconds: float | None = None
@@ -159,12 +171,18 @@ class Estimator:
         if self._seen <= 2 and report.fixed_loss is not None:
             self._curve_seconds = report.curve_seconds
         if self._seen == min(2, self._work.steps):
-            self._tell(
-                Estimate(
-                    self._stored_floats, peak_bytes(self._device), report.seconds,
-                    self._score_seconds, self._work, self._curve_seconds, self._prepared_seconds,
-                )
-            )  # fmt: skip
+            self._tell(self._estimate(report))
+
+    def _estimate(self, report: StepReport) -> Estimate:
+        ahead, memory = None, peak_bytes(self._device)
+        if self._forecast is not None:
+            ahead = self._forecast.of(report.step, report.seconds)
+        if ahead is not None and memory is not None and self._before is not None:
+            memory = ahead.memory_bytes(memory, self._before)
+        return Estimate(
+            self._stored_floats, memory, report.seconds, self._score_seconds, self._work,
+            self._curve_seconds, self._prepared_seconds, ahead,
+        )  # fmt: skip
 
     def on_stage(self, report: StageReport) -> None:
         """Hear of a stage."""

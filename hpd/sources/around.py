@@ -14,9 +14,11 @@ from hpd.typing import (
     Shardable,
     Source,
     Stage,
+    StageCost,
     State,
     Step,
     generator_floats_of,
+    stage_costs_of,
     stored_of,
 )
 
@@ -55,6 +57,10 @@ class Around:
     def stages(self) -> Sequence[Stage]:
         """The stages of the source inside."""
         return self.inner.stages
+
+    def stage_costs(self) -> Sequence[StageCost] | None:
+        """Return what each stage of the source inside takes; see `TellsCosts`."""
+        return stage_costs_of(self.inner)
 
     def enter(self, stage: int) -> Sequence[ParameterGroup]:
         """Enter the stage of the source inside."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +18,7 @@ from hpd.rng import Streams
 from hpd.sources.batches import Batches
 from hpd.sources.rendering import render_in_chunks
 from hpd.sources.rows import as_leaf, rows_of
-from hpd.typing import ParameterGroup, Pullback, Stage, State, Step
+from hpd.typing import ParameterGroup, Pullback, Stage, StageCost, State, Step
 
 _FLOAT_GUARD = "The learning rate of the level before is probably too high."
 _WEIGHT = "generator."
@@ -208,6 +210,24 @@ class GanSource:
     def _decode(self, indices: Tensor) -> Tensor:
         images = self.generator.images(self._features_of(indices), self.ws[indices], self.level)
         return (images + 1) / 2
+
+    @torch.no_grad()
+    def stage_costs(self) -> Sequence[StageCost]:
+        """Time the layers after each level on an image; see `TellsCosts`."""
+        spec, first = self.generator.spec, self.labels.new_zeros(1, dtype=torch.int64)
+        state, ws = self._features_of(first), self.ws[first]
+        seconds = [0.0] * (spec.last_level + 1)
+        for level in range(self.level, spec.last_level):
+            started = time.perf_counter()
+            state = self.generator.advance(state, ws, level, level + 1)
+            # a device is waited for
+            float(state[0].flatten()[0])
+            seconds[level] = time.perf_counter() - started
+        floats = [ws.numel() + sum(map(math.prod, level.shapes)) for level in spec.levels]
+        each = len(self.labels) * self.ws.element_size()
+        return [
+            StageCost(sum(seconds[plan.level :]), each * floats[plan.level]) for plan in self._plan
+        ]
 
     def state(self) -> State:
         """Return clones of ws, the features of the current level, and weights that are learnt."""
