@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from hpd.data.classes import shown_names
 from hpd.data.layouts.files import file_at
+from hpd.data.layouts.npz_arrays import Array, load_arrays
 from hpd.data.layouts.parts import Labelled, listing_of_labelled
 from hpd.data.layouts.scanning import shown
 from hpd.data.listing import ArrayEntry, FileEntry, Listing
 from hpd.data.picture_sets import PictureSetSettings
 from hpd.data.registry import DATASETS
 from hpd.errors import DataError
-
-Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
 _TRAIN = (("train_images", "train_labels"), ("x_train", "y_train"))
 _TEST = (
@@ -28,8 +25,6 @@ _TEST = (
 _WHOLE = (("images", "labels"), ("x", "y"), ("data", "labels"))
 _CLASS_NAMES = ("classes", "class_names", "label_names")
 _CHANNELS = (1, 3, 4)
-# bytes, and how many times smaller an honest array of that size may be in the file
-_LARGE, _DENSEST = 2**28, 200
 
 
 @DATASETS.register("npz")
@@ -66,42 +61,9 @@ _Pair = tuple[Array, list[int]]
 
 
 def _load(path: str) -> dict[str, Array]:
-    """Return the arrays of a file; objects in it, which are code to run, are refused."""
-    arrays: dict[str, Array] = {}
-    name = ""
+    """Return the arrays of a file, of those names that are known; see `load_arrays`."""
     known = {name for pairs in (_TRAIN, _TEST, _WHOLE) for pair in pairs for name in pair}
-    known |= set(_CLASS_NAMES)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{shown(path)} is not a .npz", got="a single array")
-            _check_sizes(path, [] if file.zip is None else file.zip.infolist())
-            for name in file.files:
-                value = file[name] if name in known else np.empty(0)
-                if not isinstance(value, np.ndarray):
-                    raise ValueError("no array, but a file of another kind")
-                arrays[name] = value
-    except DataError:
-        raise
-    # the readers of zips and headers end in whatever the bytes of a broken file lead to; in a
-    # MemoryError where a header says a size out of all reason
-    except Exception as error:
-        at = f", array {name!r}" if name else ""
-        fix = "Objects are refused: save plain arrays." if "pickle" in str(error) else ""
-        raise DataError(f"cannot read {shown(path)}{at}", got=str(error)[:200], fix=fix) from None
-    return arrays
-
-
-def _check_sizes(path: str, members: Sequence[zipfile.ZipInfo]) -> None:
-    """Refuse what unpacks to far more than it is: pictures do not, and a trap does."""
-    for member in members:
-        if member.file_size > _LARGE and member.file_size > _DENSEST * member.compress_size:
-            raise DataError(
-                f"{shown(path)} holds an array that unpacks to far more than it is",
-                got=f"{member.filename[:50]!a}: {member.file_size:,} bytes from"
-                f" {member.compress_size:,}",
-                fix="Save it by numpy.savez, which does not compress.",
-            )
+    return load_arrays(path, known | set(_CLASS_NAMES))
 
 
 def _parts(path: str, arrays: Mapping[str, Array]) -> tuple[_Pair, _Pair | None, list[str]]:
