@@ -28,8 +28,9 @@ class DatasetSettings(Settings):
     )
     zca: Literal["none"] | ZcaKind = Field(
         "none",
-        description="whether students see images whose pixels are decorrelated: standardised, as"
-        " MTT does it, or per_image, as KIP, FRePo and RFAD do",
+        description="whether students see images whose pixels are decorrelated: standardised, by"
+        " channel; pixels, as they are, which is what MTT's code does; or per_image, of unit norm, as"
+        " KIP and FRePo do",
     )
 
     def __init_subclass__(cls, **options: Any) -> None:

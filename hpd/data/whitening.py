@@ -1,8 +1,8 @@
 """ZCA: images whose pixels are decorrelated, as students of KIP, FRePo, RFAD and MTT see them.
 
 Sources: Krizhevsky, Learning multiple layers of features from tiny images, 2009, appendix; Nguyen
-et al., NeurIPS 2021 (KIP), for ``per_image``; Cazenavette et al., CVPR 2022 (MTT), for
-``standardised``.
+et al., NeurIPS 2021 (KIP), for ``per_image``; Cazenavette et al., CVPR 2022 (MTT), whose code
+whitens ``pixels``; Loo et al., NeurIPS 2022 (RFAD), whose code for CIFAR-10 is ``standardised``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from hpd.memory import as_text
 from hpd.progress import told
 from hpd.seals import digest_json
 
-ZcaKind = Literal["standardised", "per_image"]
+ZcaKind = Literal["standardised", "pixels", "per_image"]
 
-# what is added to the variances: to those of standardised pixels, or as a share of their mean
+# what is added to the variances: as a share of their mean where they are of images of unit norm
 _RIDGE = 0.1
 # values of an image: the matrix of 48 px in colour takes 190 MB
 _MOST_VALUES = 48 * 48 * 3
@@ -46,11 +46,12 @@ class Zca(Normalisation):
 
     - ``standardised``: ``W ((x - mean) / std - m)``, m the mean of that over the training images,
       e = 0.1;
+    - ``pixels``: ``W (x - m)``, likewise;
     - ``per_image``: ``W (x - mean(x)) / ||x - mean(x)||``, mean and norm over the image's own
       values, e a tenth of the mean variance.
 
     Args:
-        kind: which of the two.
+        kind: which of these.
         sha256: of the recipe: kind and training images.
         matrix: W [d, d]; None in a set that was read, where the data are not at hand.
         inverse: of W.
@@ -87,12 +88,14 @@ class Zca(Normalisation):
         flat = (normalised.flatten(1) @ inverse + shift).view_as(normalised)
         if self.kind == "standardised":
             return super().undo(flat)
-        return flat * self.length + self.level
+        return flat if self.kind == "pixels" else flat * self.length + self.level
 
     def _prepared(self, images: Tensor) -> Tensor:
         """Return what the matrix is applied to, [N, d]."""
         if self.kind == "standardised":
             return super().apply(images).flatten(1)
+        if self.kind == "pixels":
+            return images.flatten(1)
         return _of_unit_norm(images.flatten(1))
 
     def _ready(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,7 +18,7 @@ from hpd.data.whitening import Zca, measure, recipe_of, whitened
 from hpd.errors import ConfigError, DataError, RunError
 from hpd.students.expert_record import default_folder
 
-KINDS = ("standardised", "per_image")
+KINDS = ("standardised", "pixels", "per_image")
 DATA = {"kind": "digits", "classes": ["0", "1", "8"]}
 CONFIG = {
     "data": {**DATA, "zca": "standardised"}, "device": "cpu",
@@ -56,6 +56,8 @@ def prepared(part, kind):
             mean, std = (torch.tensor(v).double() for v in (part.normalisation.mean,
                                                             part.normalisation.std))  # fmt: skip
             rows.append(((image - mean[:, None, None]) / std[:, None, None]).flatten())
+        elif kind == "pixels":
+            rows.append(image.flatten())
         else:
             flat = image.flatten() - image.mean()
             rows.append(flat / flat.norm())
@@ -68,9 +70,9 @@ def test_it_is_the_formula(kind, colour, monkeypatch):
     monkeypatch.setattr(whitening, "_CHUNK_IMAGES", 7)
     seen = whitened(colour, kind).train.normalisation
     flat = prepared(colour.train, kind)
-    mean = flat.mean(0) if kind == "standardised" else torch.zeros(60).double()
+    mean = torch.zeros(60).double() if kind == "per_image" else flat.mean(0)
     covariance = sum(torch.outer(row, row) for row in flat) / 40 - torch.outer(mean, mean)
-    ridge = 0.1 if kind == "standardised" else 0.1 * float(covariance.trace()) / 60
+    ridge = 0.1 * float(covariance.trace()) / 60 if kind == "per_image" else 0.1
     left, values, _ = torch.linalg.svd(covariance + ridge * torch.eye(60).double())
     root = left @ torch.diag(values.rsqrt()) @ left.t()
     got = seen.apply(colour.train.unit())
