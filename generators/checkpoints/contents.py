@@ -40,11 +40,13 @@ class Contents:
         tensors: reads a tensor when it is asked for; as stored, on the CPU.
         modules: reads an official module with its options when it is called.
         parts: the submodules of each of `modules`; empty for one that is damaged.
+        numbers: plain numbers beside the tensors.
     """
 
     tensors: Mapping[str, Tensor]
     modules: Mapping[str, Callable[[], ModuleRecord]] = field(default_factory=dict)
     parts: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 @contextmanager
@@ -158,13 +160,16 @@ def _contents(reader: NetworkReader, root: object) -> Contents:
     tensors: dict[str, Callable[[], Tensor]] = {}
     modules: dict[str, Callable[[], ModuleRecord]] = {}
     parts: dict[str, frozenset[str]] = {}
+    numbers: dict[str, float] = {}
     for name, node in _places(reader, root):
         if is_tensor(node):
             tensors[name] = partial(reader.tensor, node)
         elif _is_official(node):
             modules[name] = partial(reader.module, node)
             parts[name] = reader.parts(node)
-    return Contents(_Lazy(tensors), modules, parts)
+        elif type(node) in (int, float):
+            numbers[name] = node  # type: ignore[assignment]
+    return Contents(_Lazy(tensors), modules, parts, numbers)
 
 
 def _is_official(node: object) -> bool:

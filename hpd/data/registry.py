@@ -29,8 +29,8 @@ class DatasetSettings(Settings):
     zca: Literal["none"] | ZcaKind = Field(
         "none",
         description="whether students see images whose pixels are decorrelated: standardised, by"
-        " channel; pixels, as they are, which is what MTT's code does; or per_image, of unit norm, as"
-        " KIP and FRePo do",
+        " channel; pixels, as they are, which MTT's code does; or per_image, of unit norm, as KIP"
+        " and FRePo do",
     )
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -136,19 +136,19 @@ def _shrunk(pixels: Tensor, factor: int) -> Tensor:
     return F.avg_pool2d(pixels.float(), factor).round().to(torch.uint8)
 
 
-def parts_of(images: Tensor, factor: int) -> Tensor:
+def parts_of(images: Tensor, factor: int, size: tuple[int, int] | None = None) -> Tensor:
     """Return the parts of images, enlarged bilinearly to the size of the whole.
 
     Args:
         images: [N, C, H, W]; `factor` divides H and W.
         factor: parts along each side.
+        size: (H, W) of what is returned; None: that of the images.
 
     Returns:
         [N * factor^2, C, H, W]: the parts of the first image row by row, then of the second.
     """
-    size = images.shape[2:]
     parts = rearrange(images, "n c (i h) (j w) -> (n i j) c h w", i=factor, j=factor)
-    return F.interpolate(parts, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(parts, size=size or images.shape[2:], mode="bilinear", align_corners=False)
 
 
 class MultiFormationSource(Around):

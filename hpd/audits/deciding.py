@@ -1,0 +1,181 @@
+"""Deciding between readings: by the score, by values, by convention, or not at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from hpd.audits.findings import OPTIONS, WORDS, Finding
+from hpd.audits.readings import Given, Tried, contrast_gap
+from hpd.audits.scoring import Lead, Probe, above_chance, lead_of
+from hpd.audits.stored import Stored
+from hpd.errors import DataError
+
+# readings whose contrasts differ by less than this factor are not told apart by it
+_CONTRASTS_APART = 1.5
+_QUESTIONS = ("values", "axes", "channels", "factor")
+
+
+class Judge:
+    """Decides question by question.
+
+    Args:
+        stored: the set.
+        given: what the user says.
+        probe: what predicted training images.
+        margin: standard errors by which a reading must lose to be out.
+    """
+
+    def __init__(self, stored: Stored, given: Given, probe: Probe, margin: float) -> None:
+        self._stored, self._given, self._probe, self._margin = stored, given, probe, margin
+        self.warnings: list[str] = []
+
+    def settle(self, every: Sequence[Tried]) -> tuple[Tried, list[Finding]]:
+        """Return the reading that fits, and what was found out."""
+        left = [one for one in every if not one.ruled_out]
+        if not left:
+            raise DataError(
+                "the values of the set are of no kind that is known",
+                got="; ".join(f"{one.reading.words}: {one.ruled_out}" for one in every[:3]),
+                fix=f"Say what they are by {OPTIONS['values']}.",
+            )
+        exact = [one for one in left if one.exact]
+        self._check_fits(exact or left)
+        findings = []
+        for question in _QUESTIONS:
+            answers = {one.reading.answer(question) for one in left}
+            # a set of one kind, of which nothing else was ever plausible
+            if question != "values" and len(answers) == 1 and not self._was_said(question):
+                continue
+            finding = self._settled(question, left)
+            findings.append(finding)
+            left = [one for one in left if one.reading.answer(question) == finding.answer]
+        return max(left, key=lambda one: one.score), findings
+
+    def _was_said(self, question: str) -> bool:
+        said = {"axes": self._given.axes, "channels": self._given.channels}
+        said["factor"] = self._given.factor or self._stored.factor  # type: ignore[assignment]
+        return said.get(question) is not None
+
+    def _check_fits(self, left: Sequence[Tried]) -> None:
+        """Check that something tells readings apart where there are several.
+
+        Raises:
+            DataError: if the best is no better than guessing.
+        """
+        best = max(left, key=lambda one: one.score)
+        lead = above_chance(best.right, self._probe.chance)
+        if lead.is_clear(self._margin):
+            return
+        said = (
+            f"{best.score:.1f} % of {len(self._probe):,} training images are predicted,"
+            f" {100 * self._probe.chance:.1f} % by guessing"
+        )
+        if len(left) == 1:
+            self.warnings.append(f"the set teaches a regression next to nothing: {said}")
+            return
+        raise DataError(
+            "no reading of the set fits the data", got=said,
+            fix=f"If they are of these data, say what it is: {self._open(left)}.",
+        )  # fmt: skip
+
+    def _open(self, left: Sequence[Tried]) -> str:
+        asked = _QUESTIONS
+        open_ = [q for q in asked if len({one.reading.answer(q) for one in left}) > 1]
+        return ", ".join(OPTIONS[question] for question in open_)
+
+    def _settled(self, question: str, left: Sequence[Tried]) -> Finding:
+        """Return the answer to a question, and by how much the next one loses."""
+        answers: dict[str, Tried] = {}
+        for one in sorted(left, key=lambda one: -one.score):
+            answers.setdefault(one.reading.answer(question), one)
+        best, *others = answers.values()
+        if not others:
+            return self._only(question, best)
+        said = str(self._stored.factor) if question == "factor" else ""
+        exact = {a: one for a, one in answers.items() if one.exact}
+        if question == "values" and 0 < len(exact) < len(answers):
+            # by chance no other scale makes whole bytes of all values
+            chosen = max(exact.values(), key=lambda one: one.score)
+            return self._told(question, chosen, answers, "values", "all values are whole 255ths")
+        if said in answers:
+            return self._told(question, answers[said], answers, "file", "its name says so")
+        tied = [one for one in others if not self._lead(best, one).is_clear(self._margin)]
+        if not tied:
+            return self._told(question, best, answers, "score", "")
+        return self._tie(question, [best, *tied], answers)
+
+    def _tie(
+        self, question: str, tied: Sequence[Tried], answers: Mapping[str, Tried]
+    ) -> Finding:  # fmt: skip
+        """Decide between readings that predict equally well: by contrast, or by convention."""
+        if question == "values":
+            near = sorted(tied, key=contrast_gap)
+            if contrast_gap(near[1]) - contrast_gap(near[0]) > math.log(_CONTRASTS_APART):
+                why = f"the contrast is {near[0].contrast:.2f} times that of real images"
+                return self._told(question, near[0], answers, "values", why)
+            near = [
+                one
+                for one in near
+                if contrast_gap(one) - contrast_gap(near[0]) <= math.log(_CONTRASTS_APART)
+            ]
+            tied = near
+        names = {one.reading.answer(question): one for one in tied}
+        known = next((name for name in self._convention(question) if name in names), None)
+        if known is not None:
+            why = f"too close to call by the score; files of {self._stored.layout} have it so"
+            return self._told(question, names[known], answers, "convention", why)
+        best, *others = sorted(tied, key=lambda one: -one.score)
+        behind = [f"{o.reading.answer(question)} behind by {self._lead(best, o)}" for o in others]
+        raise DataError(
+            f"{WORDS[question]} is too close to call",
+            got=f"{best.reading.answer(question)} {best.score:.1f} %, {', '.join(behind)} points",
+            expected=f"a lead of {self._margin:g} standard errors",
+            fix=f"Say it by {OPTIONS[question]}.",
+        )
+
+    def _convention(self, question: str) -> list[str]:
+        if question == "channels":
+            return ["rgb"]
+        return list(self._stored.convention) if question == "values" else []
+
+    def _lead(self, one: Tried, other: Tried) -> Lead:
+        return lead_of(one.right, other.right)
+
+    def _only(self, question: str, one: Tried) -> Finding:
+        """Return what was never in doubt."""
+        answer = one.reading.answer(question)
+        by = "shape" if question == "axes" else "values"
+        if question == "factor" or (question == "values" and self._stored.said is not None):
+            by = "file"
+        given = {"values": self._given.range or self._given.zca, "axes": self._given.axes,
+                 "channels": self._given.channels, "factor": self._given.factor}  # fmt: skip
+        if given[question] not in (None, "none"):
+            by = "option"
+        return Finding(question, answer, by, f"{self._named(question, one)}", one.score)
+
+    def _named(self, question: str, one: Tried) -> str:
+        return one.reading.space.words if question == "values" else one.reading.answer(question)
+
+    def _told(
+        self, question: str, chosen: Tried, answers: Mapping[str, Tried], by: str, why: str
+    ) -> Finding:
+        """Return a finding, with the answer that loses by least."""
+        answer = chosen.reading.answer(question)
+        rest = [one for name, one in answers.items() if name != answer]
+        runner = max(rest, key=lambda one: one.score)
+        lead = self._lead(chosen, runner)
+        other = runner.reading.answer(question)
+        if Lead(-lead.points, lead.error).is_clear(self._margin):
+            self.warnings.append(
+                f"{WORDS[question]}: {answer} is taken ({why}), but {other} fits better by"
+                f" {Lead(-lead.points, lead.error)} points; {OPTIONS[question]} decides"
+            )
+        says = (
+            f"{self._named(question, chosen)}{f' ({why})' if why else ''}: {chosen.score:.1f} % of"
+            f" {len(self._probe):,} training images are predicted; the next, {other}, loses"
+            f" {lead} points"
+        )
+        return Finding(
+            question, answer, by, says, chosen.score, other, lead.points, lead.error
+        )  # fmt: skip
