@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from generators import GENERATORS
     from hpd.api import (
         Run,
+        audit,
         check,
         compare,
         continual,
@@ -56,6 +57,7 @@ _HOMES = {
     "HpdError": "hpd.errors",
     "Run": "hpd.api",
     "RunSettings": "hpd.config",
+    "audit": "hpd.api",
     "check": "hpd.api",
     "compare": "hpd.api",
     "continual": "hpd.api",
@@ -93,6 +95,7 @@ __all__ = [
     "HpdError",
     "Run",
     "RunSettings",
+    "audit",
     "check",
     "compare",
     "continual",

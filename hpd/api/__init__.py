@@ -1,5 +1,6 @@
 """The Python API: what the command line does, as functions."""
 
+from hpd.api.auditing import audit
 from hpd.api.checking import check
 from hpd.api.comparing import compare
 from hpd.api.continual import continual
@@ -22,6 +23,7 @@ from hpd.api.training_generators import train_generator
 
 __all__ = [
     "Run",
+    "audit",
     "check",
     "compare",
     "continual",

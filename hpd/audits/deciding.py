@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from hpd.audits.findings import OPTIONS, WORDS, Finding
-from hpd.audits.readings import Given, Tried, contrast_gap
+from hpd.audits.readings import Given, Tried
 from hpd.audits.scoring import Lead, Probe, above_chance, lead_of
 from hpd.audits.stored import Stored
 from hpd.errors import DataError
 
-# readings whose contrasts differ by less than this factor are not told apart by it
-_CONTRASTS_APART = 1.5
+# readings whose pictures are unlike real ones to within this are not told apart by it: half again
+# the contrast, or as much of a deviation in brightness
+_APART = 0.4
 _QUESTIONS = ("values", "axes", "channels", "factor")
 
 
@@ -22,12 +22,16 @@ class Judge:
     Args:
         stored: the set.
         given: what the user says.
+        convention: names of what values mean in files of the layout, the likeliest first.
         probe: what predicted training images.
         margin: standard errors by which a reading must lose to be out.
     """
 
-    def __init__(self, stored: Stored, given: Given, probe: Probe, margin: float) -> None:
+    def __init__(
+        self, stored: Stored, given: Given, convention: Sequence[str], probe: Probe, margin: float
+    ) -> None:
         self._stored, self._given, self._probe, self._margin = stored, given, probe, margin
+        self._conventions = {"values": convention, "channels": ("rgb",)}
         self.warnings: list[str] = []
 
     def settle(self, every: Sequence[Tried]) -> tuple[Tried, list[Finding]]:
@@ -110,18 +114,18 @@ class Judge:
     ) -> Finding:  # fmt: skip
         """Decide between readings that predict equally well: by contrast, or by convention."""
         if question == "values":
-            near = sorted(tied, key=contrast_gap)
-            if contrast_gap(near[1]) - contrast_gap(near[0]) > math.log(_CONTRASTS_APART):
-                why = f"the contrast is {near[0].contrast:.2f} times that of real images"
+            near = sorted(tied, key=lambda one: one.unlikeness)
+            apart = [one.unlikeness - near[0].unlikeness > _APART for one in near]
+            if apart[1]:
+                why = (
+                    "too close to call by the score; its pictures are most like real ones, with"
+                    f" {near[0].contrast:.2f} times their contrast"
+                )
                 return self._told(question, near[0], answers, "values", why)
-            near = [
-                one
-                for one in near
-                if contrast_gap(one) - contrast_gap(near[0]) <= math.log(_CONTRASTS_APART)
-            ]
-            tied = near
+            tied = [one for one, far in zip(near, apart, strict=True) if not far]
         names = {one.reading.answer(question): one for one in tied}
-        known = next((name for name in self._convention(question) if name in names), None)
+        convention = self._conventions.get(question, ())
+        known = next((name for name in convention if name in names), None)
         if known is not None:
             why = f"too close to call by the score; files of {self._stored.layout} have it so"
             return self._told(question, names[known], answers, "convention", why)
@@ -133,11 +137,6 @@ class Judge:
             expected=f"a lead of {self._margin:g} standard errors",
             fix=f"Say it by {OPTIONS[question]}.",
         )
-
-    def _convention(self, question: str) -> list[str]:
-        if question == "channels":
-            return ["rgb"]
-        return list(self._stored.convention) if question == "values" else []
 
     def _lead(self, one: Tried, other: Tried) -> Lead:
         return lead_of(one.right, other.right)

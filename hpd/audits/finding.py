@@ -69,7 +69,8 @@ def find_out(
     every = list(
         tried(stored, told.classes, orders, views, probe, asked, streams.generator("images"))
     )
-    judge = Judge(stored, given, probe, settings.margin)
+    convention = views.expanded(stored.convention)
+    judge = Judge(stored, given, convention, probe, settings.margin)
     orderer = Orderer(probe, settings.margin, train.classes)
     best, findings = judge.settle(every)
     order, placed = orderer.order(best, orders, by)

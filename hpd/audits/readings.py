@@ -146,6 +146,7 @@ class Tried:
         ruled_out: why its values cannot be what it says; empty: they can.
         exact: whether its pictures are whole bytes.
         contrast: that of its pictures, as a share of that of real ones.
+        offset: mean of its pictures less that of real ones, in deviations of the latter.
         predicted: class of the set for each training image [M]; None where it was ruled out.
         rights: which training images are right, by the order of the classes.
     """
@@ -154,8 +155,17 @@ class Tried:
     ruled_out: str = ""
     exact: bool = False
     contrast: float = 1.0
+    offset: float = 0.0
     predicted: Tensor | None = None
     rights: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def unlikeness(self) -> float:
+        """How far contrast and brightness are from those of real pictures; 0: not at all.
+
+        ``|log(contrast)| + |offset|``.
+        """
+        return abs(math.log(max(self.contrast, 1e-12))) + abs(self.offset)
 
     @property
     def order(self) -> str:
@@ -179,6 +189,7 @@ class Tried:
         return {
             "values": own.space.name, "axes": own.axes, "channels": own.channels,
             "factor": own.factor, "contrast": round(self.contrast, 4),
+            "offset": round(self.offset, 4),
             "ruled_out": self.ruled_out or None, **scored,
         }  # fmt: skip
 
@@ -267,13 +278,15 @@ def tried(
     plain = views.plain.train
     chosen = probe.some_of(classes, rng)
     values, own = stored.values[chosen], classes[chosen]
-    usual = contrast_of(plain.unit(slice(0, _IMAGES_FOR_CONTRAST)))
+    real = plain.unit(slice(0, _IMAGES_FOR_CONTRAST))
+    usual, mean, deviation = contrast_of(real), float(real.mean()), float(real.std())
     for reading in asked:
         pictures = reading.space.pictures(reading.values(values, plain.image_shape))
         ratio = contrast_of(pictures) / max(usual, 1e-12)
+        offset = (float(pictures.mean()) - mean) / max(deviation, 1e-12)
         why = "" if len(asked) == 1 else _ruled_out(reading, pictures, ratio)
         if why:
-            yield Tried(reading, why, contrast=ratio)
+            yield Tried(reading, why, contrast=ratio, offset=offset)
             continue
         train = views[reading.space.view].train
         found = probe.predictions(
@@ -284,7 +297,7 @@ def tried(
         rights = {name: order[predicted] == probe.labels for name, order in orders.items()}
         rights[FOUND] = found_right(predicted, probe.labels, plain.num_classes)
         exact = not reading.space.is_whitened and are_whole_bytes(pictures)
-        yield Tried(reading, "", exact, ratio, predicted, rights)
+        yield Tried(reading, "", exact, ratio, offset, predicted, rights)
 
 
 def _ruled_out(reading: Reading, pictures: Tensor, ratio: float) -> str:
@@ -295,8 +308,3 @@ def _ruled_out(reading: Reading, pictures: Tensor, ratio: float) -> str:
     if not 1 / _CONTRAST < ratio < _CONTRAST:
         return f"the contrast would be {ratio:.2g} times that of real images"
     return ""
-
-
-def contrast_gap(one: Tried) -> float:
-    """Return how far the contrast of a reading's pictures is from that of real ones, as a log."""
-    return abs(math.log(max(one.contrast, 1e-12)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -35,10 +35,14 @@ RANGES: Mapping[str, tuple[float, float]] = {
 """Black and half of white's way up, as mean and deviation: 0 to 1, 0 to 255, -1 to 1."""
 DATA = "data"
 """What mean and deviation of the training images are called."""
+OF_DATA_SET = "dc"
+"""In a convention: constants that the code of DC, and what builds on it, has for a data set."""
 ZCA_KINDS: tuple[ZcaKind, ...] = get_args(ZcaKind)
 
-# constants so near to those of the data are theirs; so far, they are of other data
-_SAME, _OTHER = 0.004, 0.03
+# constants so near to those of the data are theirs
+_SAME = 0.004
+# so far, they are of other data; that one number is near by chance is likelier than of three
+_OTHER_GREY, _OTHER_COLOUR = 0.01, 0.03
 # as in `hpd.data.whitening`
 _LARGEST_ZCA = 48 * 48 * 3
 
@@ -146,9 +150,15 @@ class Views:
         """
         own = self.plain.train.normalisation
         fits = [name for name, known in KNOWN.items() if len(known.mean) == len(own.mean)]
-        near = [n for n in fits if n == "imagenet" or _gap(KNOWN[n].mean, own.mean) < _OTHER]
+        other = _OTHER_GREY if len(own.mean) == 1 else _OTHER_COLOUR
+        near = [n for n in fits if n == "imagenet" or _gap(KNOWN[n].mean, own.mean) < other]
         near = [n for n in near if not _is_same(KNOWN[n], own)]
         return sorted(near, key=lambda n: _gap(KNOWN[n].mean, own.mean))
+
+    def expanded(self, convention: Sequence[str]) -> list[str]:
+        """Return a convention in which the constants of the data set have their names."""
+        own = [*self.own_constants(), DATA]
+        return [n for name in convention for n in (own if name == OF_DATA_SET else [name])]
 
 
 def _seen(dataset: Dataset, normalisation: Normalisation) -> Dataset:

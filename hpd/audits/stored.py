@@ -172,7 +172,7 @@ def axes_of(values: Tensor, shape: tuple[int, int, int], where: str) -> tuple[Ax
     if last:
         return ("channels last",)
     if own == (math.prod(shape),):
-        return ("channels first", "channels last")[: 1 if channels == 1 else 2]
+        return ("channels first",) if channels == 1 else ("channels first", "channels last")
     raise ShapeError(
         f"the images of {where} are not of the shape of the data",
         got=list(values.shape),

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from hpd.allocator import keep_freed_memory
+from hpd.cli.audit import audit
 from hpd.cli.check import check
 from hpd.cli.compare import compare
 from hpd.cli.configs import configs
@@ -32,8 +33,8 @@ from hpd.cli.theory import theory
 from hpd.errors import HpdError, cut, one_line
 
 _COMMANDS: tuple[click.Command, ...] = (
-    check, compare, configs, continual, data, distill, evaluate, experts, export, generator, ops,
-    options, prune, relabel, report, sample, squeeze, theory,
+    audit, check, compare, configs, continual, data, distill, evaluate, experts, export, generator,
+    ops, options, prune, relabel, report, sample, squeeze, theory,
 )  # fmt: skip
 
 

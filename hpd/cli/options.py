@@ -61,6 +61,7 @@ def options(name: str, as_json: bool) -> None:
 
 def _roots() -> dict[str, tuple[str, Place]]:
     """Return what first names are of, and where they lead: groups of a run, and other commands."""
+    from hpd.audits import AuditSettings
     from hpd.config import RunSettings
     from hpd.courses.settings import ContinualSettings
     from hpd.evaluation.generators import ScoreSettings
@@ -73,9 +74,9 @@ def _roots() -> dict[str, tuple[str, Place]]:
     from hpd.students.teachers import SqueezeSettings
 
     others: dict[str, type[Settings]] = {
-        "continual": ContinualSettings, "experts": ExpertSettings, "prune": PruningSettings,
-        "sample": SamplingSettings, "generator score": ScoreSettings, "squeeze": SqueezeSettings,
-        "generator train": GeneratorRunSettings,
+        "audit": AuditSettings, "continual": ContinualSettings, "experts": ExpertSettings,
+        "prune": PruningSettings, "sample": SamplingSettings, "generator score": ScoreSettings,
+        "squeeze": SqueezeSettings, "generator train": GeneratorRunSettings,
     }  # fmt: skip
     roots = {name: ("distill", place) for name, place in places_of(RunSettings).items()}
     # named by the last word of their command

@@ -65,7 +65,7 @@ class Materials:
 
     Args:
         distilled: the set to judge.
-        initial: what its source gave before the first step.
+        initial: what its source gave before the first step; None: nobody knows.
         dataset: real images.
         prior: the generator behind the source; None without one.
         embed: the features by which herding and k-centre choose; asked only for these.
@@ -73,7 +73,7 @@ class Materials:
     """
 
     distilled: DistilledSet
-    initial: DistilledSet
+    initial: DistilledSet | None
     dataset: Dataset
     prior: Prior | None
     embed: Embedding
@@ -96,7 +96,8 @@ def contenders(given: Materials, settings: EvaluationSettings) -> list[Contender
     own = of_relabelled if settings.labels == "stored" else of_set
     found = [own("distilled", distilled, small)]
     found += [own(f"distilled_{n}", first_of(distilled, n), small) for n in settings.counts]
-    found.append(of_set("initial", given.initial, small))
+    if given.initial is not None:
+        found.append(of_set("initial", given.initial, small))
     for name in settings.baselines_of(prior=given.prior is not None):
         found += _baselines(name, given, settings)
     kind = settings.labels_of_baselines

@@ -40,7 +40,7 @@ Report = Callable[[str, int, int], None]
 
 def evaluate_sets(
     distilled: DistilledSet,
-    initial: DistilledSet,
+    initial: DistilledSet | None,
     dataset: Dataset,
     settings: EvaluationSettings,
     *,
@@ -57,7 +57,7 @@ def evaluate_sets(
 
     Args:
         distilled: the set to judge.
-        initial: what its source gave before the first step.
+        initial: what its source gave before the first step; None: nobody knows.
         dataset: real images; the test part is used here and nowhere else.
         settings: the protocol.
         device: where to train.
@@ -73,7 +73,8 @@ def evaluate_sets(
     """
     bench = Bench(dataset, settings, device, streams)
     seen = dataset.train.normalisation
-    distilled, initial = distilled.seen_as(seen), initial.seen_as(seen)
+    distilled = distilled.seen_as(seen)
+    initial = None if initial is None else initial.seen_as(seen)
 
     def embed(images: Images) -> Tensor:
         teacher = bench.teacher(settings.students[0])

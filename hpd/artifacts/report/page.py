@@ -30,8 +30,7 @@ from hpd.storage import Storage
 from hpd.yaml_text import parse_yaml
 
 REPORT = "report.html"
-# what an accuracy means only beside
-_BESIDE = {
+BESIDE = {
     "random_real": "trained on as many random real images",
     "prior_samples": "trained on samples of the generator, for as many bits",
 }
@@ -78,7 +77,8 @@ def render_report(folder: RunFolder, real: ImageSet | None = None, *, note: str 
     data = str(config.get("data", {}).get("kind", "data"))
     seconds = cost.get("seconds") or sum(stage.seconds for stage in stages)
     best = _group(folder, manifest, "best_stage")
-    return _render(
+    return render(
+        "report.html.j2",
         title=f"{_place_of(config['data']) or data}, distilled",
         description=str(config.get("description") or _described(config)),
         distilled=distilled,
@@ -92,7 +92,7 @@ def render_report(folder: RunFolder, real: ImageSet | None = None, *, note: str 
         card=_parsed(folder, EVALUATION, lambda text: card_section(parse_json(text))),
         parts=[part.name for part in fields(Storage)],
         distilled_row=next((row for row in rows if row.name == "distilled"), None),
-        beside=[(row, _BESIDE[row.name]) for row in rows if row.name in _BESIDE],
+        beside=[(row, BESIDE[row.name]) for row in rows if row.name in BESIDE],
         charts=[c for c in (loss_chart(stages), score_chart(stages)) if c is not None],
         best=best,
         stages=stage_rows(stages),
@@ -109,7 +109,13 @@ def render_report(folder: RunFolder, real: ImageSet | None = None, *, note: str 
     )
 
 
-def _render(**values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """Return a page as HTML: one file, whose only script is the report's own.
+
+    Args:
+        template: name of a file beside this one.
+        values: what stands in it; foreign text is escaped.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (_TEMPLATES / name).read_text("utf-8")),
         # class names, descriptions and configurations are foreign text
@@ -120,7 +126,7 @@ def _render(**values: Any) -> str:
     )
     script = (_TEMPLATES / "report.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(template).render(
         script=Markup(script),
         # the browser runs this script and no other, whatever a name in the page may hold
         script_hash=f"sha256-{digest}",

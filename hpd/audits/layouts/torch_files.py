@@ -21,12 +21,10 @@ import torch
 from torch import Tensor
 
 from generators.checkpoints.contents import Contents, open_contents
+from hpd.audits.spaces import OF_DATA_SET
 from hpd.audits.stored import Stored, Wanted, as_numbers, storage_of
 from hpd.data.layouts.scanning import shown
 from hpd.errors import DataError, GeneratorError
-
-DC_CONSTANTS = "dc"
-"""The convention of the code of DC and what builds on it: its constants of the data."""
 
 _FACTOR = re.compile(r"factor_?(\d)(?!\d)")
 _PAIR = re.compile(r"images_(.+)\.pt")
@@ -107,7 +105,7 @@ def _meant(path: Path, pairs: Sequence[tuple[Path, Path]]) -> tuple[Path, Path]:
 
 
 def _mtt_convention(name: str) -> tuple[str, ...]:
-    return ("unit",) if _UNDONE in name else ("cifar10", DC_CONSTANTS, "zca pixels")
+    return ("unit",) if _UNDONE in name else ("cifar10", OF_DATA_SET, "zca pixels")
 
 
 def _pairs(path: Path) -> list[tuple[Path, Path]]:
@@ -155,7 +153,7 @@ def read_res(path: Path, wanted: Wanted) -> Stored:
         index = _chosen(numbers, wanted.index, file)
         images, labels = (contents.tensors[f"data.{index}.{part}"] for part in (0, 1))
     notes = (f"set {index} of {len(numbers)}",) if len(numbers) > 1 else ()
-    return _of_pair("res", (file,), images, labels, convention=(DC_CONSTANTS,), notes=notes)
+    return _of_pair("res", (file,), images, labels, convention=(OF_DATA_SET,), notes=notes)
 
 
 def _experiments(names: Mapping[str, Tensor]) -> list[int]:
@@ -166,7 +164,7 @@ def _experiments(names: Mapping[str, Tensor]) -> list[int]:
 def _chosen(numbers: Sequence[int], index: int | None, file: Path) -> int:
     if index is None and len(numbers) == 1:
         return numbers[0]
-    if index not in numbers:
+    if index is None or index not in numbers:
         raise DataError(
             f"{shown(file)} holds {len(numbers)} sets",
             got="none that was chosen" if index is None else f"index {index}",
@@ -211,7 +209,7 @@ def read_pair(path: Path, wanted: Wanted) -> Stored:
     images_at, labels_at = folder / "images.pt", folder / "labels.pt"
     return _of_pair(
         "ddranking", (images_at, labels_at), only_tensor(images_at), only_tensor(labels_at),
-        convention=(DC_CONSTANTS,),
+        convention=(OF_DATA_SET,),
     )  # fmt: skip
 
 
