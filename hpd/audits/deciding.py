@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from hpd.audits.findings import OPTIONS, WORDS, Finding
 from hpd.audits.readings import Given, Tried
-from hpd.audits.scoring import Lead, Probe, above_chance, lead_of
+from hpd.audits.scoring import Lead, Probe, above_chance, lead_beside
 from hpd.audits.stored import Stored
 from hpd.errors import DataError
 
@@ -36,7 +36,7 @@ class Judge:
 
     def settle(self, every: Sequence[Tried]) -> tuple[Tried, list[Finding]]:
         """Return the reading that fits, and what was found out."""
-        left = [one for one in every if not one.ruled_out]
+        left = [one for one in every if one.predicted is not None]
         if not left:
             raise DataError(
                 "the values of the set are of no kind that is known",
@@ -54,7 +54,33 @@ class Judge:
             finding = self._settled(question, left)
             findings.append(finding)
             left = [one for one in left if one.reading.answer(question) == finding.answer]
-        return max(left, key=lambda one: one.score), findings
+        return max(left, key=lambda one: one.gain), findings
+
+    def doubt(self, taken: Tried, others: Sequence[Tried]) -> None:
+        """Warn where what a file or the user says does not go with the values.
+
+        Args:
+            taken: the reading.
+            others: readings that were not asked for.
+        """
+        option, words = OPTIONS["values"], taken.reading.words
+        if taken.ruled_out:
+            self.warnings.append(f"{words} is taken as was said, but {taken.ruled_out}")
+        fits = [one for one in others if one.predicted is not None]
+        exact = [one for one in fits if one.exact]
+        if exact and not taken.exact and not taken.reading.space.is_whitened:
+            better = exact[0].reading.words
+            self.warnings.append(
+                f"{words} is taken as was said, but by {better} all values are whole 255ths:"
+                f" {option}"
+            )
+        best = max(fits, key=lambda one: one.gain, default=taken)
+        lead = self._lead(best, taken)
+        if lead.is_clear(self._margin):
+            self.warnings.append(
+                f"{words} is taken as was said, but {best.reading.words} fits better by {lead}"
+                f" points: {option}"
+            )
 
     def _was_said(self, question: str) -> bool:
         said = {"axes": self._given.axes, "channels": self._given.channels}
@@ -67,7 +93,7 @@ class Judge:
         Raises:
             DataError: if the best is no better than guessing.
         """
-        best = max(left, key=lambda one: one.score)
+        best = max(left, key=lambda one: one.gain)
         lead = above_chance(best.right, self._probe.chance)
         if lead.is_clear(self._margin):
             return
@@ -91,7 +117,7 @@ class Judge:
     def _settled(self, question: str, left: Sequence[Tried]) -> Finding:
         """Return the answer to a question, and by how much the next one loses."""
         answers: dict[str, Tried] = {}
-        for one in sorted(left, key=lambda one: -one.score):
+        for one in sorted(left, key=lambda one: -one.gain):
             answers.setdefault(one.reading.answer(question), one)
         best, *others = answers.values()
         if not others:
@@ -100,7 +126,7 @@ class Judge:
         exact = {a: one for a, one in answers.items() if one.exact}
         if question == "values" and 0 < len(exact) < len(answers):
             # by chance no other scale makes whole bytes of all values
-            chosen = max(exact.values(), key=lambda one: one.score)
+            chosen = max(exact.values(), key=lambda one: one.gain)
             return self._told(question, chosen, answers, "values", "all values are whole 255ths")
         if said in answers:
             return self._told(question, answers[said], answers, "file", "its name says so")
@@ -129,7 +155,7 @@ class Judge:
         if known is not None:
             why = f"too close to call by the score; files of {self._stored.layout} have it so"
             return self._told(question, names[known], answers, "convention", why)
-        best, *others = sorted(tied, key=lambda one: -one.score)
+        best, *others = sorted(tied, key=lambda one: -one.gain)
         behind = [f"{o.reading.answer(question)} behind by {self._lead(best, o)}" for o in others]
         raise DataError(
             f"{WORDS[question]} is too close to call",
@@ -139,7 +165,7 @@ class Judge:
         )
 
     def _lead(self, one: Tried, other: Tried) -> Lead:
-        return lead_of(one.right, other.right)
+        return lead_beside(one.beside, other.beside)
 
     def _only(self, question: str, one: Tried) -> Finding:
         """Return what was never in doubt."""
@@ -162,18 +188,18 @@ class Judge:
         """Return a finding, with the answer that loses by least."""
         answer = chosen.reading.answer(question)
         rest = [one for name, one in answers.items() if name != answer]
-        runner = max(rest, key=lambda one: one.score)
+        runner = max(rest, key=lambda one: one.gain)
         lead = self._lead(chosen, runner)
         other = runner.reading.answer(question)
-        if Lead(-lead.points, lead.error).is_clear(self._margin):
+        if lead.reversed.is_clear(self._margin):
             self.warnings.append(
                 f"{WORDS[question]}: {answer} is taken ({why}), but {other} fits better by"
-                f" {Lead(-lead.points, lead.error)} points; {OPTIONS[question]} decides"
+                f" {lead.reversed} points; {OPTIONS[question]} decides"
             )
         says = (
             f"{self._named(question, chosen)}{f' ({why})' if why else ''}: {chosen.score:.1f} % of"
-            f" {len(self._probe):,} training images are predicted; the next, {other}, loses"
-            f" {lead} points"
+            f" {len(self._probe):,} training images are predicted,"
+            f" {chosen.score - chosen.gain:.1f} % from as many random ones; {lead.loses(other)}"
         )
         return Finding(
             question, answer, by, says, chosen.score, other, lead.points, lead.error

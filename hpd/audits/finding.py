@@ -12,7 +12,7 @@ from hpd.audits.deciding import Judge
 from hpd.audits.findings import Finding
 from hpd.audits.labels import ReadLabels, read_label_batches, read_labels, says_no_more
 from hpd.audits.ordering import Orderer, plausible_orders
-from hpd.audits.readings import Given, Reading, Tried, readings, tried
+from hpd.audits.readings import Given, Reading, Tried, doubts, readings, tried
 from hpd.audits.scoring import FindSettings, Probe
 from hpd.audits.spaces import Views
 from hpd.audits.stored import Stored
@@ -66,17 +66,24 @@ def find_out(
     orders, by = plausible_orders(stored, train.classes, given)
     asked = readings(stored, views, given)
     probe = Probe(train, settings, streams)
+    fixed = len({one.space.name for one in asked}) == 1
     every = list(
-        tried(stored, told.classes, orders, views, probe, asked, streams.generator("images"))
-    )
+        tried(
+            stored, told.classes, orders, views, probe, asked, streams.generator("images"),
+            is_said=fixed,
+        )
+    )  # fmt: skip
     convention = views.expanded(stored.convention)
     judge = Judge(stored, given, convention, probe, settings.margin)
     orderer = Orderer(probe, settings.margin, train.classes)
     best, findings = judge.settle(every)
     order, placed = orderer.order(best, orders, by)
+    others = doubts(stored, views, given, asked) if fixed else []
+    every += tried(stored, told.classes, orders, views, probe, others, streams.generator("images"))
+    judge.doubt(best, every[len(asked) :])
     findings += [placed, _of_labels(told)]
     probabilities, notes = _probabilities(stored, told, train.num_classes, given)
-    ranked = sorted(every, key=lambda t: math.inf if t.ruled_out else -t.score)
+    ranked = sorted(every, key=lambda t: math.inf if t.predicted is None else -t.gain)
     return Found(
         best.reading, order[told.classes],
         None if probabilities is None else _reordered(probabilities, order),

@@ -29,7 +29,7 @@ class Finding:
         says: that, in a sentence.
         score: percent of the training images that the reading has right; None without any.
         next: the answer that fits next best; None: there was no other.
-        loses: by how many points it loses.
+        loses: by how many points it loses, each beside as many random images seen likewise.
         error: the standard error of that.
     """
 

@@ -25,7 +25,12 @@ from hpd.errors import DataError
 
 # shares of what a set gets right above chance, that another order of the classes adds
 _ANOTHER_ORDER, _DOUBTFUL_ORDER = 0.5, 0.1
-_OTHER_ORDERS = {FOUND: "the one that fits best of all", ALPHABETICAL: "the alphabetical"}
+_OTHER_ORDERS = {
+    FOUND: "the order that fits best of all",
+    ALPHABETICAL: "the alphabetical one",
+    BY_DATA: "that of the data",
+    BY_NAME: "that of their names",
+}
 
 
 def plausible_orders(
@@ -44,7 +49,8 @@ def plausible_orders(
     if stored.names is not None:
         named = order_of_names(stored.names, classes, stored.where)
         # labels that no image has may have no name
-        return {BY_NAME: torch.cat([named, named.new_zeros(len(classes) - len(named))])}, "names"
+        rest = [c for c in range(len(classes)) if c not in set(named.tolist())]
+        return {BY_NAME: torch.cat([named, torch.tensor(rest, dtype=torch.int64)])}, "names"
     found = {BY_DATA: own, ALPHABETICAL: alphabetical_order(classes)}
     if torch.equal(found[BY_DATA], found[ALPHABETICAL]):
         del found[ALPHABETICAL]
@@ -107,7 +113,7 @@ class Orderer:
         score = percent(best.rights[name])
         says = (
             f"that of {'their ' if name == BY_NAME else 'the '}{name}{why}: {score:.1f} % are"
-            f" predicted; the next, {_OTHER_ORDERS.get(runner, runner)}, loses {lead} points"
+            f" predicted; {lead.loses(_OTHER_ORDERS.get(runner, runner))}"
         )
         told = by or ("convention" if why else "score")
         finding = Finding("order", name, told, says, score, runner, lead.points, lead.error)
@@ -119,8 +125,8 @@ class Orderer:
         lead = lead_of(best.rights[FOUND], best.rights[runner])
         says = (
             f"the labels are of {self._list(found)}, in this order:"
-            f" {percent(best.rights[FOUND]):.1f} % are predicted; that of the {runner} loses"
-            f" {lead} points"
+            f" {percent(best.rights[FOUND]):.1f} % are predicted;"
+            f" {lead.loses(_OTHER_ORDERS.get(runner, runner))}"
         )
         return Finding(
             "order", FOUND, by, says, percent(best.rights[FOUND]), runner, lead.points, lead.error

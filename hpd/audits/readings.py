@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hpd.audits.labels import LabelMeaning
 from hpd.audits.orders import FOUND, found_right
-from hpd.audits.scoring import Probe, percent
+from hpd.audits.scoring import Beside, Probe, percent
 from hpd.audits.spaces import (
     DATA,
     RANGES,
@@ -26,6 +26,8 @@ from hpd.audits.spaces import (
     contrast_of,
     looks_centred,
     share_outside,
+    spectral_gap,
+    spectrum_of,
 )
 from hpd.audits.stored import Axes, Stored, arranged, axes_of
 from hpd.errors import ConfigError
@@ -143,11 +145,13 @@ class Tried:
 
     Args:
         reading: it.
-        ruled_out: why its values cannot be what it says; empty: they can.
+        ruled_out: why its values do not look like what it says; empty: they do.
         exact: whether its pictures are whole bytes.
         contrast: that of its pictures, as a share of that of real ones.
         offset: mean of its pictures less that of real ones, in deviations of the latter.
-        predicted: class of the set for each training image [M]; None where it was ruled out.
+        spectrum: how unlike that of its pictures is to that of real ones; see `spectral_gap`.
+        usual: which training images are right from as many random ones, seen likewise [D, M].
+        predicted: class of the set for each training image [M]; None where it was not tried.
         rights: which training images are right, by the order of the classes.
     """
 
@@ -156,16 +160,18 @@ class Tried:
     exact: bool = False
     contrast: float = 1.0
     offset: float = 0.0
+    spectrum: float = 0.0
+    usual: Tensor | None = None
     predicted: Tensor | None = None
     rights: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def unlikeness(self) -> float:
-        """How far contrast and brightness are from those of real pictures; 0: not at all.
+        """How far its pictures are from real ones in contrast, brightness and spectrum; 0: not.
 
-        ``|log(contrast)| + |offset|``.
+        ``|log(contrast)| + |offset| + spectrum``.
         """
-        return abs(math.log(max(self.contrast, 1e-12))) + abs(self.offset)
+        return abs(math.log(max(self.contrast, 1e-12))) + abs(self.offset) + self.spectrum
 
     @property
     def order(self) -> str:
@@ -178,6 +184,17 @@ class Tried:
         return self.rights[self.order]
 
     @property
+    def beside(self) -> Beside:
+        """What is right, beside what is from random images."""
+        assert self.usual is not None, "of a reading that was tried"
+        return Beside(self.right, self.usual)
+
+    @property
+    def gain(self) -> float:
+        """Percent that are right, less that from as many random training images."""
+        return percent(self.right) - percent(self.beside.usual)
+
+    @property
     def score(self) -> float:
         """Percent of the training images that are right."""
         return percent(self.right)
@@ -185,13 +202,23 @@ class Tried:
     def as_json(self) -> dict[str, Any]:
         """Return it for `audit.json`."""
         own = self.reading
-        scored = {} if self.ruled_out else {"score": round(self.score, 2), "order": self.order}
+        scored: dict[str, Any] = {}
+        if self.predicted is not None:
+            scored = {"score": round(self.score, 2), "gain": round(self.gain, 2)}
+            scored["order"] = self.order
         return {
             "values": own.space.name, "axes": own.axes, "channels": own.channels,
             "factor": own.factor, "contrast": round(self.contrast, 4),
-            "offset": round(self.offset, 4),
+            "offset": round(self.offset, 4), "spectrum": round(self.spectrum, 4),
             "ruled_out": self.ruled_out or None, **scored,
         }  # fmt: skip
+
+
+def doubts(stored: Stored, views: Views, given: Given, asked: Sequence[Reading]) -> list[Reading]:
+    """Return readings besides those that a file or the user leaves, to try what these say."""
+    others = readings(replace(stored, said=None), views, replace(given, range=None, zca=None,
+                      axes=None, channels=None))  # fmt: skip
+    return [one for one in others if one.words not in {own.words for own in asked}]
 
 
 def readings(stored: Stored, views: Views, given: Given) -> list[Reading]:
@@ -263,6 +290,8 @@ def tried(
     probe: Probe,
     asked: Sequence[Reading],
     rng: torch.Generator,
+    *,
+    is_said: bool = False,
 ) -> Iterator[Tried]:
     """Try readings, one after the other.
 
@@ -272,21 +301,25 @@ def tried(
         orders: class of the data of each of them, by name.
         views: how students may see images.
         probe: what predicts training images.
-        asked: the readings; a single one is not ruled out, as there is nothing to choose.
+        asked: the readings.
         rng: which images of a large set are taken.
+        is_said: whether a file or the user says that it is one of these: it is tried even where its
+            values look like something else.
     """
     plain = views.plain.train
     chosen = probe.some_of(classes, rng)
     values, own = stored.values[chosen], classes[chosen]
     real = plain.unit(slice(0, _IMAGES_FOR_CONTRAST))
     usual, mean, deviation = contrast_of(real), float(real.mean()), float(real.std())
+    known = spectrum_of(real)
     for reading in asked:
         pictures = reading.space.pictures(reading.values(values, plain.image_shape))
         ratio = contrast_of(pictures) / max(usual, 1e-12)
         offset = (float(pictures.mean()) - mean) / max(deviation, 1e-12)
-        why = "" if len(asked) == 1 else _ruled_out(reading, pictures, ratio)
-        if why:
-            yield Tried(reading, why, contrast=ratio, offset=offset)
+        gap = spectral_gap(spectrum_of(pictures), known)
+        why = _ruled_out(reading, pictures, ratio)
+        if why and not is_said:
+            yield Tried(reading, why, contrast=ratio, offset=offset, spectrum=gap)
             continue
         train = views[reading.space.view].train
         found = probe.predictions(
@@ -297,7 +330,8 @@ def tried(
         rights = {name: order[predicted] == probe.labels for name, order in orders.items()}
         rights[FOUND] = found_right(predicted, probe.labels, plain.num_classes)
         exact = not reading.space.is_whitened and are_whole_bytes(pictures)
-        yield Tried(reading, "", exact, ratio, offset, predicted, rights)
+        beside = probe.usual(len(own) * reading.factor**2, reading.space.view, train)
+        yield Tried(reading, why, exact, ratio, offset, gap, beside, predicted, rights)
 
 
 def _ruled_out(reading: Reading, pictures: Tensor, ratio: float) -> str:

@@ -22,6 +22,8 @@ _BATCH = 128
 # larger images are averaged down to this: which reading fits shows at any size
 _SIDE = 32
 _BIAS = 0.1
+# of random training images: the lead over a single one would be one over its luck
+_DRAWS = 4
 
 
 class FindSettings(Settings):
@@ -45,6 +47,9 @@ class Probe:
     width (Loo et al., NeurIPS 2022); less the mean of P over the training images, as a regression
     from few images leans to some class. Test images are never seen.
 
+    Some data are predicted more easily from images as they are, others from whitened ones. So a
+    reading is judged by its lead over as many random training images, seen likewise.
+
     Args:
         train: training images.
         settings: how many, and by what networks.
@@ -54,7 +59,10 @@ class Probe:
     def __init__(self, train: ImageSet, settings: FindSettings, streams: Streams) -> None:
         per_class = max(1, settings.rows // train.num_classes)
         self._rows = train.draw_each(per_class, streams.generator("rows"))
-        self._train, self._settings = train, settings
+        rest = torch.ones(len(train), dtype=torch.bool)
+        rest[self._rows] = False
+        self._rest = rest.nonzero().flatten()
+        self._train, self._settings, self._streams = train, settings, streams
         self.labels = train.labels[self._rows]
         channels, height, width = train.image_shape
         self._shape = (channels, min(height, _SIDE), min(width, _SIDE))
@@ -63,6 +71,7 @@ class Probe:
             for i in range(settings.networks)
         ]
         self._real: dict[str, Tensor] = {}
+        self._usual: dict[tuple[str, int], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -104,6 +113,28 @@ class Probe:
         own = self._features(seen).double()
         found = ridge_predictions(self._real[view].double(), own, targets, self._settings.ridge)
         return found - found.mean(dim=0)
+
+    def usual(self, count: int, view: str, train: ImageSet) -> Tensor:
+        """Return which training images are right from as many random ones, draw by draw [D, M].
+
+        Args:
+            count: images that they are predicted from.
+            view: name of how students see them.
+            train: the training images, seen so.
+        """
+        key = (view, count)
+        if key not in self._usual:
+            each = max(1, round(count / train.num_classes))
+            shares = []
+            for i in range(_DRAWS):
+                some = self._train.at(self._rest)
+                chosen = self._rest[some.draw_each(each, self._streams.generator("real", i))]
+                found = self.predictions(
+                    train.normalised(chosen), train.labels[chosen], train.num_classes, view, train
+                )
+                shares.append(found.argmax(dim=1) == self.labels)
+            self._usual[key] = torch.stack(shares)
+        return self._usual[key]
 
     def _features(self, images: Tensor) -> Tensor:
         small = F.adaptive_avg_pool2d(images.float(), self._shape[1:])
@@ -148,8 +179,32 @@ class Lead:
         """Return whether it is ahead by so many standard errors."""
         return self.points > margin * self.error
 
+    @property
+    def reversed(self) -> Lead:
+        """The lead of the other."""
+        return Lead(-self.points, self.error)
+
+    def loses(self, other: str) -> str:
+        """Return in words how the other stands."""
+        if self.points < 0:
+            return f"{other} is ahead by {self.reversed} points"
+        return f"the next, {other}, loses {self} points"
+
     def __str__(self) -> str:
         return f"{self.points:.1f} \u00b1 {self.error:.1f}"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a reading has right, beside random images.
+
+    Args:
+        right: which training images are right [M].
+        usual: which are right from as many random ones, seen likewise, draw by draw [D, M].
+    """
+
+    right: Tensor
+    usual: Tensor
 
 
 def lead_of(one: Tensor, other: Tensor) -> Lead:
@@ -165,6 +220,21 @@ def lead_of(one: Tensor, other: Tensor) -> Lead:
     gaps = one.double() - other.double()
     error = float(gaps.std(unbiased=False)) / math.sqrt(len(gaps))
     return Lead(100 * float(gaps.mean()), 100 * error)
+
+
+def lead_beside(one: Beside, other: Beside) -> Lead:
+    """Return the lead of one reading over another, each beside random images seen likewise.
+
+    Args:
+        one: which images it has right, and which random ones have, draw by draw.
+        other: the same of the other, of the same draws.
+    """
+    gains = [own.right.double() - own.usual.double() for own in (one, other)]
+    # [D, M]: of each draw, image by image
+    gaps = gains[0] - gains[1]
+    rows, draws = gaps.mean(dim=0), gaps.mean(dim=1)
+    error = float(rows.var(unbiased=False)) / len(rows) + float(draws.var()) / len(draws)
+    return Lead(100 * float(gaps.mean()), 100 * math.sqrt(error))
 
 
 def above_chance(right: Tensor, chance: float) -> Lead:

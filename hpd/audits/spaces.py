@@ -33,7 +33,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "unit": (0.0, 1.0), "bytes": (0.0, 1 / 255), "symmetric": (0.5, 0.5),
 }  # fmt: skip
 """Black and half of white's way up, as mean and deviation: 0 to 1, 0 to 255, -1 to 1."""
-DATA = "data"
+BYTES, DATA = "bytes", "data"
 """What mean and deviation of the training images are called."""
 OF_DATA_SET = "dc"
 """In a convention: constants that the code of DC, and what builds on it, has for a data set."""
@@ -43,6 +43,11 @@ ZCA_KINDS: tuple[ZcaKind, ...] = get_args(ZcaKind)
 _SAME = 0.004
 # so far, they are of other data; that one number is near by chance is likelier than of three
 _OTHER_GREY, _OTHER_COLOUR = 0.01, 0.03
+# light, red less blue, green apart from both: each of length 1
+_OPPONENTS = (
+    (3**-0.5, 3**-0.5, 3**-0.5), (2**-0.5, 0.0, -(2**-0.5)), (6**-0.5, -2 * 6**-0.5, 6**-0.5),
+)  # fmt: skip
+_FAINT = 1e-9
 # as in `hpd.data.whitening`
 _LARGEST_ZCA = 48 * 48 * 3
 
@@ -69,6 +74,9 @@ class Space:
 
     def pictures(self, values: Tensor) -> Tensor:
         """Return pictures [N, C, H, W], in [0, 1] nominally."""
+        if self.name == BYTES:
+            # as bytes of real images are, to the bit
+            return values.float().div_(255) if values.dtype != torch.float32 else values / 255
         return self.normalisation.undo(values.float())
 
     @property
@@ -194,6 +202,41 @@ def contrast_of(pictures: Tensor) -> float:
         pictures: [N, C, H, W].
     """
     return float(pictures.float().var(dim=(2, 3), unbiased=False).mean().sqrt())
+
+
+def spectrum_of(pictures: Tensor) -> Tensor:
+    """Return the power of pictures by octave of frequency, of light and of each difference of it.
+
+    The logarithm of the mean power of ``k <= |f| < 2 k`` cycles an image, k = 1, 2, 4, ...: natural
+    images have most of it at low frequencies and in light, whitened ones alike at all.
+
+    Args:
+        pictures: [N, C, H, W].
+
+    Returns:
+        [C, octaves]; of colour: light, red less blue, and green apart from both.
+    """
+    images = pictures.float()
+    if images.shape[1] == len(_OPPONENTS):
+        images = torch.einsum("dc,nchw->ndhw", torch.tensor(_OPPONENTS), images)
+    power = torch.fft.fft2(images).abs().square().mean(dim=0)
+    height, width = images.shape[2:]
+    down, across = (torch.fft.fftfreq(side) * side for side in (height, width))
+    radius = (down[:, None].square() + across.square()).sqrt()
+    first = [2**i for i in range(min(height, width).bit_length() - 1)]
+    octaves = [power[:, (radius >= k) & (radius < 2 * k)].mean(dim=1) for k in first]
+    return (torch.stack(octaves, dim=1) + _FAINT).log()
+
+
+def spectral_gap(one: Tensor, other: Tensor) -> float:
+    """Return how unlike two spectra are in shape: the mean deviation of their difference.
+
+    Args:
+        one: from `spectrum_of`.
+        other: likewise.
+    """
+    gap = one - other
+    return float((gap - gap.mean()).abs().mean())
 
 
 def share_outside(pictures: Tensor, margin: float) -> float:

@@ -44,9 +44,11 @@ def opened(path: Path) -> Iterator[Contents]:
         with open_contents(path) as contents:
             yield contents
     except GeneratorError as error:
+        # what to do about a file that should hold a generator is no help here
+        helps = "attack" in error.fix or "anew" in error.fix
         raise DataError(
-            f"cannot read {shown(path)}: {error.problem}",
-            got=error.got, expected=error.expected, fix=error.fix,
+            f"cannot read {shown(path)}: {error.problem}", got=error.got,
+            expected="tensors as torch.save writes them", fix=error.fix if helps else "",
         ) from None  # fmt: skip
 
 
