@@ -17,11 +17,11 @@ from hpd.evaluation import EvaluationSettings, evaluate_sets
 from hpd.rng import Streams
 
 EVALUATION = {
-    "students": [{"kind": "convnet", "width": 8}], "seeds": 1,
-    "training": {"steps": 25, "lr": 0.05}, "scores": False, "full_training": None,
+    "students": [{"kind": "convnet", "width": 8, "depth": 2}], "seeds": 1,
+    "training": {"steps": 40, "lr": 0.1}, "scores": False, "full_training": None,
 }  # fmt: skip
 OVERRIDES = (
-    "students=[{kind: convnet, width: 8}]", "seeds=1", "training={steps: 25, lr: 0.05}",
+    "students=[{kind: convnet, width: 8, depth: 2}]", "seeds=1", "training={steps: 40, lr: 0.1}",
     "scores=false", "find.rows=240", "find.width=24",
 )  # fmt: skip
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hpd.audits.findings import OPTIONS, WORDS, Finding
+from hpd.audits.orders import FOUND, luck_of
 from hpd.audits.readings import Given, Tried
 from hpd.audits.scoring import Lead, Probe, above_chance, lead_beside
 from hpd.audits.stored import Stored
@@ -13,6 +14,11 @@ from hpd.errors import DataError
 # readings whose pictures are unlike real ones to within this are not told apart by it: half again
 # the contrast, or as much of a deviation in brightness
 _APART = 0.4
+# of orders of the classes in which as many images may be right by luck
+_LUCK = 0.05
+# of the lead of random images over guessing, what a set needs whose classes are in a found order,
+# and one of fewer classes than so many
+_OF_REAL, _OF_REAL_IN_ORDER, _FEW = 0.75, 0.5, 6
 _QUESTIONS = ("values", "axes", "channels", "factor")
 
 
@@ -33,6 +39,7 @@ class Judge:
         self._stored, self._given, self._probe, self._margin = stored, given, probe, margin
         self._conventions = {"values": convention, "channels": ("rgb",)}
         self.warnings: list[str] = []
+        self._out: dict[str, str] = {}
 
     def settle(self, every: Sequence[Tried]) -> tuple[Tried, list[Finding]]:
         """Return the reading that fits, and what was found out."""
@@ -43,6 +50,8 @@ class Judge:
                 got="; ".join(f"{one.reading.words}: {one.ruled_out}" for one in every[:3]),
                 fix=f"Say what they are by {OPTIONS['values']}.",
             )
+        out = [one for one in every if one.predicted is None]
+        self._out = {one.reading.answer("values"): one.ruled_out for one in out}
         exact = [one for one in left if one.exact]
         self._check_fits(exact or left)
         findings = []
@@ -94,8 +103,7 @@ class Judge:
             DataError: if the best is no better than guessing.
         """
         best = max(left, key=lambda one: one.gain)
-        lead = above_chance(best.right, self._probe.chance)
-        if lead.is_clear(self._margin):
+        if self._goes_with(best, left):
             return
         said = (
             f"{best.score:.1f} % of {len(self._probe):,} training images are predicted,"
@@ -108,6 +116,22 @@ class Judge:
             "no reading of the set fits the data", got=said,
             fix=f"If they are of these data, say what it is: {self._open(left)}.",
         )  # fmt: skip
+
+    def _goes_with(self, best: Tried, left: Sequence[Tried]) -> bool:
+        """Return whether the best reading predicts more than luck would.
+
+        Where there are few classes, or their order was only found, it has to come near to what
+        random training images predict: of few orders one is often right by luck.
+        """
+        lead = above_chance(best.right, self._probe.chance)
+        if not lead.is_clear(self._margin):
+            return False
+        count = round(1 / self._probe.chance)
+        if best.order == FOUND or count < _FEW:
+            needed = _OF_REAL if best.order == FOUND else _OF_REAL_IN_ORDER
+            return lead.points > needed * (best.score - best.gain - 100 * self._probe.chance)
+        predicted = [one.predicted for one in left if one.predicted is not None]
+        return luck_of(predicted, self._probe.labels, count, best.score / 100) <= _LUCK
 
     def _open(self, left: Sequence[Tried]) -> str:
         asked = _QUESTIONS
@@ -177,7 +201,11 @@ class Judge:
                  "channels": self._given.channels, "factor": self._given.factor}  # fmt: skip
         if given[question] not in (None, "none"):
             by = "option"
-        return Finding(question, answer, by, f"{self._named(question, one)}", one.score)
+        says = self._named(question, one)
+        if question == "values" and self._out:
+            said = "; ".join(f"{name}: {why}" for name, why in self._out.items())
+            says = f"{says}; others are ruled out by their values ({said})"
+        return Finding(question, answer, by, says, one.score)
 
     def _named(self, question: str, one: Tried) -> str:
         return one.reading.space.words if question == "values" else one.reading.answer(question)

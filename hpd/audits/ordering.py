@@ -25,6 +25,8 @@ from hpd.errors import DataError
 
 # shares of what a set gets right above chance, that another order of the classes adds
 _ANOTHER_ORDER, _DOUBTFUL_ORDER = 0.5, 0.1
+# and of what random training images get right above it, that it comes to
+_OF_REAL = 0.75
 _OTHER_ORDERS = {
     FOUND: "the order that fits best of all",
     ALPHABETICAL: "the alphabetical one",
@@ -82,13 +84,14 @@ class Orderer:
         gain = lead_of(best.rights[FOUND], best.rights[ranked[0]])
         excess = percent(best.rights[FOUND]) - 100 * self._probe.chance
         share = gain.points / excess if gain.is_clear(self._margin) and excess > 0 else 0.0
+        usual = best.score - best.gain - 100 * self._probe.chance
         if share > _DOUBTFUL_ORDER:
             if by is not None:
                 self.warnings.append(
                     f"the classes as told by {by} lose {gain} points to another order:"
                     f" {self._list(found)}"
                 )
-            elif share > _ANOTHER_ORDER:
+            elif share > _ANOTHER_ORDER and excess > _OF_REAL * usual:
                 return found, self._found(best, found, "score")
             else:
                 raise DataError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Sequence
 
@@ -11,6 +13,7 @@ from torch import Tensor
 from hpd.data.classes import plain_name, shown_names
 from hpd.errors import ConfigError, DataError
 
+_ORDERS = 500
 BY_DATA, BY_NAME, ALPHABETICAL, FOUND = "data", "names", "alphabetical", "found"
 
 
@@ -106,3 +109,31 @@ def found_right(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         order = assigned(predicted[seen], labels[seen], num_classes)
         right[~seen] = order[predicted[~seen]] == labels[~seen]
     return right
+
+
+def luck_of(predicted: Sequence[Tensor], labels: Tensor, num_classes: int, best: float) -> float:
+    """Return how often classes in a random order come to as much, by the best of several readings.
+
+    What a set of noise predicts goes with the classes of the data, too: all images of a class get
+    the same answer. So a few classes are right by luck more often than images by themselves would.
+
+    Args:
+        predicted: class of the set for each real image [M], by each reading.
+        labels: class of each [M].
+        num_classes: K.
+        best: share that the best reading has right, in the order that is meant.
+
+    Returns:
+        a share of all orders, of few classes, or of 500 random ones.
+    """
+    counts = torch.zeros(len(predicted), num_classes, num_classes)
+    for own, guesses in zip(counts, predicted, strict=True):
+        own.index_put_((guesses, labels), torch.ones(len(labels)), accumulate=True)
+    rng = torch.Generator().manual_seed(0)
+    if math.factorial(num_classes) <= _ORDERS:
+        orders = torch.tensor(list(itertools.permutations(range(num_classes))))
+    else:
+        orders = torch.stack([torch.randperm(num_classes, generator=rng) for _ in range(_ORDERS)])
+    # [R, orders]: what each reading has right in each order
+    right = counts[:, torch.arange(num_classes), orders].sum(dim=2) / len(labels)
+    return float((right.amax(dim=0) >= best - 1e-6).double().mean())
