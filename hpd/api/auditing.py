@@ -112,13 +112,7 @@ def audit(
     for line in found.warnings:
         _logger.warning("%s", line)
     distilled = as_set(stored, found, views)
-    about = {
-        "seed": seed,
-        "device": str(open_device(device)),
-        "float32": "ieee",
-        "versions": {**{n: version(n) for n in ("hpd", "torch")}, "python": python_version()},
-        "data": EvaluationData.of(views.plain).as_json(),
-    }
+    about = _about(views.plain, seed, device)
     evaluations = []
     for protocol in protocols(distilled, settings.evaluation):
         judged = judge(
@@ -132,6 +126,17 @@ def audit(
         return made
     made.write(Path(out).expanduser(), train)
     return replace(made, folder=Path(out).expanduser())
+
+
+def _about(dataset: Dataset, seed: int, device: str) -> dict[str, Any]:
+    """Return what makes the numbers of an evaluation, as far as its settings do not say."""
+    return {
+        "seed": seed,
+        "device": str(open_device(device)),
+        "float32": "ieee",
+        "versions": {**{n: version(n) for n in ("hpd", "torch")}, "python": python_version()},
+        "data": EvaluationData.of(dataset).as_json(),
+    }
 
 
 def _settings(overrides: Sequence[str]) -> AuditSettings:
