@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from generators.alias_free_plan import AliasFreeSettings, LayerSettings
 from generators.base import Generator, GeneratorSpec, Level, LevelState
 from generators.layers import DenseLayer, initialise_layers
-from generators.ops import filtered_lrelu
+from generators.ops import filtered_lrelu, scale_planes
 from generators.prepared import Prepares
 
 
@@ -51,9 +51,11 @@ def modulated_convolution(
     gain from running magnitudes.
     """
     if not demodulate:
-        return convolve_scaled(x, weight.to(x.dtype), styles * input_gain)
+        return convolve(scale_planes(x, styles * input_gain), weight.to(x.dtype))
     unit, energies = normalised_weight(weight)
-    return convolve_demodulated(x, unit.to(x.dtype), styles, energies, input_gain)
+    styles, norms = demodulated(styles, energies)
+    y = convolve(scale_planes(x, styles * input_gain), unit.to(x.dtype))
+    return scale_planes(y, norms)
 
 
 def normalised_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,22 +64,17 @@ def normalised_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     return unit, unit.square().sum(dim=(2, 3)).t()
 
 
-def convolve_scaled(x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
-    """Convolve [N, I, H, W], scaled by [N, I], with a weight of its dtype; all borders stay."""
-    scaled = x * scales.to(x.dtype).unflatten(1, (-1, 1, 1))
-    return F.conv2d(scaled, weight, padding=weight.shape[-1] - 1)
+def convolve(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve [N, I, H, W] with a weight [O, I, k, k] of its dtype; all borders stay."""
+    return F.conv2d(x, weight, padding=weight.shape[-1] - 1)
 
 
-def convolve_demodulated(
-    x: Tensor, unit: Tensor, styles: Tensor, energies: Tensor, input_gain: Tensor
-) -> Tensor:
-    """Return `modulated_convolution` with what `normalised_weight` gave, in the dtype of x."""
+def demodulated(styles: Tensor, energies: Tensor) -> tuple[Tensor, Tensor]:
+    """Return styles [N, I] with a mean square of 1, and d of `modulated_convolution` [N, O]."""
     # the official code takes this mean over the batch too; the division by the norm cancels
     # it up to the 1e-8, and one mean per image keeps the images of a batch independent
     styles = styles * styles.square().mean(dim=1, keepdim=True).rsqrt()
-    y = convolve_scaled(x, unit, styles * input_gain)
-    energy = styles.square() @ energies
-    return y * (energy + 1e-8).rsqrt().to(x.dtype).unflatten(1, (-1, 1, 1))
+    return styles, (styles.square() @ energies + 1e-8).rsqrt()
 
 
 class TransformLayer(DenseLayer):
@@ -164,6 +161,17 @@ class SynthesisInput(nn.Module):
         return F.conv2d(waves * amplitudes[:, :, None, None], mixing[:, :, None, None])
 
 
+class Modulation(NamedTuple):
+    """A layer's weight for images of a dtype, and what a w does to it.
+
+    Styles, times the gain, scale what is convolved, [N, I], and norms what comes of it, [N, O].
+    """
+
+    weight: Tensor
+    styles: Tensor
+    norms: Tensor | None
+
+
 class SynthesisLayer(Prepares):
     """Modulated convolution, then filtered leaky ReLU (or, to colours, a bias alone)."""
 
@@ -188,21 +196,32 @@ class SynthesisLayer(Prepares):
         self.weight.normal_(generator=rng)
         self.bias.zero_()
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Map [N, I, in_size, in_size] and w [N, D] to [N, O, out_size, out_size]."""
+    def modulation(self, w: Tensor, dtype: torch.dtype) -> Modulation:
+        """Return what w [N, D] does to images of a dtype."""
         layer = self.layer
         styles = self.affine(w)
-        if layer.to_rgb:
-            styles = styles / math.sqrt(layer.in_channels * layer.kernel_size**2)
         gain = self.prepared("gain", self.magnitude_ema, self.magnitude_ema.rsqrt)
         if layer.to_rgb:
-            weight = self.prepared("cast", self.weight, lambda: self.weight.to(x.dtype), x.dtype)
-            x = convolve_scaled(x, weight, styles * gain)
-        else:
-            unit, energies = self.prepared("unit", self.weight, self._unit(x.dtype), x.dtype)
-            x = convolve_demodulated(x, unit, styles, energies, gain)
+            styles = styles / math.sqrt(layer.in_channels * layer.kernel_size**2)
+            weight = self.prepared("cast", self.weight, lambda: self.weight.to(dtype), dtype)
+            return Modulation(weight, styles * gain, None)
+        unit, energies = self.prepared("unit", self.weight, self._unit(dtype), dtype)
+        styles, norms = demodulated(styles, energies)
+        return Modulation(unit, styles * gain, norms)
+
+    def forward(self, x: Tensor, given: Modulation, following: Tensor | None) -> Tensor:
+        """Map [N, I, in_size, in_size] to [N, O, out_size, out_size].
+
+        Args:
+            x: what the convolution takes, styles and all.
+            given: of the w of this layer.
+            following: styles of the layer that takes the result, [N, O], with which it is
+                multiplied; None for none.
+        """
+        layer = self.layer
         return filtered_lrelu(
-            x, self.bias, up_kernel=self.up_filter, down_kernel=self.down_filter,
+            convolve(x, given.weight), self.bias, before=given.norms, after=following,
+            up_kernel=self.up_filter, down_kernel=self.down_filter,
             up=layer.up, down=layer.down, padding=layer.padding,
             gain=1.0 if layer.to_rgb else math.sqrt(2), slope=1.0 if layer.to_rgb else 0.2,
             clamp=layer.conv_clamp,
@@ -229,16 +248,34 @@ class SynthesisNetwork(nn.Module):
         for layer in layers:
             self.add_module(layer.name, SynthesisLayer(layer, w_dim))
 
-    def run_layer(
-        self, state: LevelState, ws: Sequence[Tensor], index: int, dtype: torch.dtype | None
-    ) -> LevelState:
-        """Run layer `index` on the state before it, in `dtype`; the first makes its own input.
+    def layer(self, index: int) -> SynthesisLayer:
+        """Return layer `index`."""
+        layer = self.get_submodule(self.layers[index].name)
+        assert isinstance(layer, SynthesisLayer)
+        return layer
 
-        `ws` has a w [N, D] for each layer.
+    def run_layers(
+        self, state: LevelState, ws: Sequence[Tensor], start: int, stop: int,
+        dtype: torch.dtype | None,
+    ) -> LevelState:  # fmt: skip
+        """Run layers `start` to `stop` on the state before them; the first makes its own input.
+
+        Features are computed in `dtype`. What a layer gives is multiplied with the styles of the
+        next one where it is made, which is the same as where it is taken. `ws` has a w [N, D] for
+        each layer.
         """
-        x = self.input(ws[0]) if index == 0 else state[0]
-        x = self.get_submodule(self.layers[index].name)(x.to(dtype=dtype), ws[index + 1])
-        return (x.to(ws[0].dtype) * self.output_scale if index == len(self.layers) - 1 else x,)
+        if start == stop:
+            return state
+        x = (self.input(ws[0]) if start == 0 else state[0]).to(dtype=dtype)
+        coming = self.layer(start).modulation(ws[start + 1], x.dtype)
+        x = scale_planes(x, coming.styles)
+        for index in range(start, stop):
+            given, following = coming, None
+            if index + 1 < stop:
+                coming = self.layer(index + 1).modulation(ws[index + 2], x.dtype)
+                following = coming.styles
+            x = self.layer(index)(x, given, following)
+        return (x.to(ws[0].dtype) * self.output_scale if stop == len(self.layers) else x,)
 
     def levels(self) -> tuple[Level, ...]:
         """Return every level: W+, the output of each layer, and pixels for the last."""
@@ -281,5 +318,8 @@ class AliasFreeGenerator(Generator):
     def _given(self, ws: Tensor) -> tuple[Tensor, ...]:
         return ws.unbind(dim=1)
 
+    def _run(self, state: LevelState, ws: Sequence[Tensor], start: int, stop: int) -> LevelState:
+        return self.synthesis.run_layers(state, ws, start, stop, self.compute_dtype)
+
     def _next(self, state: LevelState, ws: Sequence[Tensor], level: int) -> LevelState:
-        return self.synthesis.run_layer(state, ws, level, self.compute_dtype)
+        return self._run(state, ws, level, level + 1)

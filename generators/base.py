@@ -83,6 +83,12 @@ class Generator(nn.Module, ABC):
     def _next(self, state: LevelState, ws: Any, level: int) -> LevelState:
         """Run the layer that leads from `level` to ``level + 1``; `ws` is what `_given` gave."""
 
+    def _run(self, state: LevelState, ws: Any, start: int, stop: int) -> LevelState:
+        """Run the layers from one level to another; `ws` is what `_given` gave."""
+        for level in range(start, stop):
+            state = self._next(state, ws, level)
+        return state
+
     def _given(self, ws: Tensor) -> Any:
         """Return ws as layers take it, once for all of them."""
         return ws
@@ -185,9 +191,7 @@ class Generator(nn.Module, ABC):
         got = tuple(tuple(check_tensor(part, "the state").shape[1:]) for part in state)
         if got != expected:
             raise GeneratorError(f"not the state of level {start}", got=got, expected=expected)
-        given = self._given(ws)
-        for level in range(start, stop):
-            state = self._next(state, given, level)
+        state = self._run(state, self._given(ws), start, stop)
         return tuple(part.to(ws.dtype) for part in state)
 
     def images(self, state: LevelState, ws: Tensor, level: int) -> Tensor:

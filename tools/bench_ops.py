@@ -27,7 +27,7 @@ from commands import tool
 from stopwatch import Stopwatch, device_option, wait
 from torch import Tensor
 
-from generators.filters import design_lowpass
+from generators.filters import design_lowpass, design_radial_lowpass
 from generators.ops import bias_act, filtered_lrelu, lowpass_filter, upfirdn2d
 from generators.ops.bias_act import bias_act_reference
 from generators.ops.filtered_lrelu import filtered_lrelu_reference
@@ -78,6 +78,18 @@ def cases(images: int, device: str) -> list[Case]:
                 functools.partial(filtered_lrelu_reference, **options),
             )
         )
+    options = alias_free(52, 2, (9, 8, 9, 8), device)
+    options["down_kernel"] = design_radial_lowpass(
+        12, cutoff=8, width=8, sampling_rate=64
+    ).to(device)  # fmt: skip
+    found.append(
+        Case(
+            "filtered_lrelu matrix down 2",
+            (images, 128, 52, 52),
+            functools.partial(filtered_lrelu, **options),
+            functools.partial(filtered_lrelu_reference, **options),
+        )
+    )
     kernel = lowpass_filter().to(device)
     for size, channels in ((16, 512), (32, 512), (64, 256), (256, 32)):
         for name, options in (

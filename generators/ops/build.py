@@ -277,17 +277,16 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def _ninja_file(recipe: Recipe) -> str:
     """Return the steps from sources to library, for ninja."""
-    compiler, link = _command(recipe.compiler), _command(recipe.link)
-    flags = _command([*recipe.flags, *recipe.includes])
-    objects = [f"{index}.o" for index in range(len(recipe.sources))]
-    lines = [
-        f"rule compile\n  command = {compiler} {flags} -c $in -o $out",
-        f"rule link\n  command = {compiler} $in -o $out {link}",
-        f"build {recipe.library}: link {' '.join(objects)}",
-    ]
-    for out, source in zip(objects, recipe.sources, strict=True):
+    compiler, flags = _command(recipe.compiler), _command([*recipe.flags, *recipe.includes])
+    single = recipe.link is None
+    lines = [f"rule compile\n  command = {compiler} {flags} {'' if single else '-c '}$in -o $out"]
+    made = [recipe.library] if single else [f"{index}.o" for index in range(len(recipe.sources))]
+    for out, source in zip(made, recipe.sources, strict=True):
         path = re.sub(r"([$ :])", r"$\1", str(source))
         lines.append(f"build {out}: compile {path}")
+    if recipe.link is not None:
+        lines.append(f"rule link\n  command = {compiler} $in -o $out {_command(recipe.link)}")
+        lines.append(f"build {recipe.library}: link {' '.join(made)}")
     return "\n".join(lines) + "\n"
 
 

@@ -1,122 +1,118 @@
-"""The operations of `schema` on CUDA where there is no nvcc: kernels that NVRTC compiled.
+"""The operations of `schema` on CUDA: dense tensors in, one launch each where a tile fits.
 
-What csrc/cuda/bindings.cpp is to a library, this is to them: dense tensors in, one launch each
-where a tile fits.
+Images are taken as they lie, planes after planes or channels-last, and results lie alike.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from generators.ops import nvrtc
+from generators.ops import kernels
+from generators.ops.driver import Launch
+from generators.ops.kernels import ACTS, Act, Full, Kernel
 from generators.ops.plans import (
     BiasActPlan,
+    Divider,
     FilteredPlan,
     FilteredTensors,
     RaisedPlan,
-    ResamplePlan,
-    set_pairs,
+    ResampleTensors,
+    TotalsPlan,
 )
-from generators.ops.schema import memory_format_of
+from generators.ops.scaled import scale_planes
+from generators.ops.schema import empty_image, memory_format_of, sum_dtype
+from generators.ops.taps import Filter, filter_of
+from generators.ops.tiles import (
+    THREADS,
+    Filtering,
+    Resampling,
+    Room,
+    plan_filtered,
+    plan_resampled,
+    shared_bytes,
+)
 from hpd.errors import OpsError
 
-ACTIVATE, RECORD, DERIVATIVE = 0, 1, 2
-_ACTS = ("kActivate", "kRecord", "kDerivative")
-_TYPES = {torch.float32: "float", torch.float16: "hpd::Half", torch.bfloat16: "hpd::BFloat16"}
-_THREADS, _MOST_BLOCKS = 256, 1 << 30
-_FACTORS = {(2, 2, 12, 12), (4, 2, 24, 12), (2, 4, 12, 24)}
-_RATES = {(1, 1), (2, 1), (1, 2)}
 
+class Start(Protocol):
+    """What starts kernels."""
 
-@dataclass(frozen=True)
-class Launch:
-    """One start of a kernel.
-
-    Args:
-        kernel: its expression.
-        blocks: of the grid.
-        shared_bytes: of shared memory a block.
-        arguments: structures and numbers of ctypes; tensors must live until it is started.
-    """
-
-    kernel: str
-    blocks: int
-    shared_bytes: int
-    arguments: Sequence[Any]
-
-
-Start = Callable[[Launch, Tensor], None]
-
-
-class OnDevice:
-    """Starts kernels on the current stream of a tensor's device; loads what is not loaded."""
-
-    def __init__(self) -> None:
-        self._functions: dict[tuple[int, str], Any] = {}
+    def room(self, like: Tensor) -> Room:
+        """Return what the device of a tensor has."""
 
     def __call__(self, launch: Launch, like: Tensor) -> None:
-        """Start a kernel.
-
-        Raises:
-            OpsError: if it does not compile, load or start.
-        """
-        from cuda.bindings import driver
-
-        index = like.device.index or 0
-        with torch.cuda.device(index):
-            function = self._function(driver, index, launch.kernel)
-            places = [ctypes.cast(ctypes.pointer(a), ctypes.c_void_p) for a in launch.arguments]
-            array = (ctypes.c_void_p * len(places))(*places)
-            (error,) = driver.cuLaunchKernel(
-                function, min(launch.blocks, _MOST_BLOCKS), 1, 1, _THREADS, 1, 1,
-                launch.shared_bytes, torch.cuda.current_stream(index).cuda_stream,
-                ctypes.addressof(array), 0,
-            )  # fmt: skip
-        _check(error, launch.kernel)
-
-    def _function(self, driver: Any, index: int, kernel: str) -> Any:
-        found = self._functions.get((index, kernel))
-        if found is None:
-            major, minor = torch.cuda.get_device_capability(index)
-            made = nvrtc.compiled([kernel], f"{major}{minor}")
-            error, module = driver.cuModuleLoadData(made.code)
-            _check(error, kernel)
-            error, found = driver.cuModuleGetFunction(module, made.names[kernel].encode())
-            _check(error, kernel)
-            self._functions[index, kernel] = found
-        return found
-
-
-def _check(error: Any, kernel: str) -> None:
-    if int(error):
-        raise OpsError(f"the kernel {kernel} does not run", got=getattr(error, "name", str(error)))
-
-
-def _at(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+        """Start a kernel on the device of a tensor."""
 
 
 @dataclass(frozen=True)
-class _Filtering:
-    """A problem of filtered leaky ReLU; pairs are y, x."""
+class Scales:
+    """What planes are scaled with, each [N, C] or None, beside the bias [C]."""
+
+    bias: Tensor | None = None
+    before: Tensor | None = None
+    after: Tensor | None = None
+
+    def wide(self, x: Tensor) -> Scales:
+        """Return them in the dtype of sums; kernels round them to the dtype of x."""
+        dtype = sum_dtype(x)
+        found = (
+            None if t is None else t.to(dtype).contiguous()
+            for t in (self.bias, self.before, self.after)
+        )  # fmt: skip
+        return Scales(*found)
+
+
+_NO_SCALES = Scales()
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How x becomes a result, by way of a raised plane; pairs are y, x.
+
+    Args:
+        up: factor before the activation.
+        down: factor behind it.
+        pad: zeros in front of x.
+        offset: where the window of the first result starts.
+        raised: height and width of the raised plane.
+        size: of the result.
+        gain: factor on raised values.
+        slope: of negative ones.
+        clamp: their largest magnitude.
+        flip: whether to convolve.
+        act: what is done with raised values.
+    """
 
     up: int
     down: int
     pad: tuple[int, int]
     offset: tuple[int, int]
     raised: tuple[int, int]
-    result: tuple[int, int]
+    size: tuple[int, int]
     gain: float
     slope: float
     clamp: float | None
     flip: bool
-    act: int = ACTIVATE
+    act: Act
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    return int(values[0]), int(values[1])
+
+
+def _dense(x: Tensor) -> Tensor:
+    """Return an image that is dense, as it lies or copied."""
+    return x.contiguous(memory_format=memory_format_of(x))
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 class Operations:
@@ -136,30 +132,28 @@ class Operations:
         size: Sequence[int], gain: float, flip: bool,
     ) -> Tensor:  # fmt: skip
         """See `schema`."""
-        y = self._resampled(x.contiguous(), kernel, (up, down), pad, size, gain, flip=flip)
-        return y.contiguous(memory_format=memory_format_of(x))
+        found = filter_of(kernel)
+        return self._resampled(_dense(x), found, (up, down), _pair(pad), _pair(size), gain, flip)
 
     def _resampled(
-        self, x: Tensor, kernel: Tensor, rates: tuple[int, int], pad: Sequence[int],
-        size: Sequence[int], gain: float, *, flip: bool,
+        self, x: Tensor, taps: Filter, rates: tuple[int, int], pad: tuple[int, int],
+        size: tuple[int, int], gain: float, flip: bool,
     ) -> Tensor:  # fmt: skip
-        taps = kernel.to(torch.float32).contiguous()
-        plan = ResamplePlan(
-            planes=x.shape[0] * x.shape[1], up=rates[0], down=rates[1], separable=taps.ndim == 1,
-            flip=flip, gain=gain,
+        y = empty_image(x, *size)
+        problem = Resampling(
+            shape=(x.shape[0], x.shape[1], x.shape[2], x.shape[3]), last=_is_last(x),
+            value_bytes=x.element_size(), sum_bytes=sum_dtype(x).itemsize, result=size,
+            up=rates[0], down=rates[1], taps=taps.size, full=taps.full, pad=pad, gain=gain,
+            flip=flip,
         )  # fmt: skip
-        counts = taps.shape if taps.ndim == 2 else (taps.shape[0], taps.shape[0])
-        set_pairs(plan, source=x.shape[2:], result=size, taps=counts, pad=pad)
-        if not plan.fit():
+        plan = plan_resampled(problem, self._start.room(x))
+        if plan is None:
             raise OpsError(
-                "upfirdn2d: a filter is too large", got=list(taps.shape), fix="HPD_OPS=reference."
+                "upfirdn2d: a filter is too large", got=list(taps.size), fix="HPD_OPS=reference."
             )
-        y = torch.empty((*x.shape[:2], *size), dtype=x.dtype, device=x.device)
-        up, down = rates if rates in _RATES else (0, 0)
-        self._launch(
-            f"hpd::resample_kernel<{_TYPES[x.dtype]}, {up}, {down}>", plan.blocks,
-            plan.shared_floats, [plan, _at(x), _at(taps), _at(y)], x,
-        )  # fmt: skip
+        tensors = ResampleTensors(_at(x), _at(taps.along), _at(taps.across), _at(y))
+        kernel = kernels.resample(x.dtype, *rates)
+        self._launch(kernel, plan.blocks, shared_bytes(plan, problem.sum_bytes), [plan, tensors], x)
         return y
 
     # ---- filtered leaky ReLU
@@ -170,20 +164,36 @@ class Operations:
         record: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """See `schema`."""
+        return self.filtered_scaled(
+            x, bias, None, None, up_kernel, down_kernel, up, down, padding, gain, slope, clamp,
+            record,
+        )  # fmt: skip
+
+    def filtered_scaled(
+        self, x: Tensor, bias: Tensor | None, before: Tensor | None, after: Tensor | None,
+        up_kernel: Tensor, down_kernel: Tensor, up: int, down: int, padding: Sequence[int],
+        gain: float, slope: float, clamp: float | None, record: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """See `scaled`."""
         left, right, top, bottom = padding
+        filters = filter_of(up_kernel), filter_of(down_kernel)
         sides = ((top, bottom), (left, right))
-        raised = tuple(
-            x.shape[2 + i] * up + sum(sides[i]) - (up_kernel.shape[-i] - 1) for i in range(2)
-        )
-        result = tuple(-(-(raised[i] - (down_kernel.shape[-i] - 1)) // down) for i in range(2))
-        f = _Filtering(
-            up, down, (top, left), (0, 0), (raised[0], raised[1]), (result[0], result[1]),
-            gain * up**2, slope, clamp, True, RECORD if record else ACTIVATE,
+        raised = [x.shape[2 + i] * up + sum(sides[i]) - filters[0].size[i] + 1 for i in range(2)]
+        size = [-(-(raised[i] - filters[1].size[i] + 1) // down) for i in range(2)]
+        f = Pass(
+            up=up, down=down, pad=(top, left), offset=(0, 0), raised=_pair(raised),
+            size=_pair(size), gain=gain * up**2, slope=slope, clamp=clamp, flip=True,
+            act="kRecord" if record else "kActivate",
         )  # fmt: skip
         # zeros: what no output needs is not computed, but must not be random
         shape = (x.shape[0] * x.shape[1], raised[0], -(-raised[1] // 4)) if record else (0,)
         written = torch.zeros(shape, dtype=torch.uint8, device=x.device)
-        return self._filtered(x, bias, up_kernel, down_kernel, f, written), written
+        scales = Scales(bias, before, after)
+        y = self._in_tiles(_dense(x), filters, f, written, scales)
+        if y is None:
+            y = self._in_steps(scale_planes(x, before), filters, f, written, bias)
+            y = scale_planes(y, after).contiguous(memory_format=memory_format_of(x))
+        return y, written
 
     def filtered_mask(
         self, x: Tensor, record: Tensor, first: Tensor, second: Tensor, up: int, down: int,
@@ -191,74 +201,114 @@ class Operations:
         gain: float, slope: float, clamped: bool, flip: bool, sums: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """See `schema`."""
-        f = _Filtering(
-            up, down, (pad[0], pad[1]), (offset[0], offset[1]), (raised[0], raised[1]),
-            (size[0], size[1]), gain, slope, 0.0 if clamped else None, flip, DERIVATIVE,
+        filters = filter_of(first), filter_of(second)
+        f = Pass(
+            up=up, down=down, pad=_pair(pad), offset=_pair(offset), raised=_pair(raised),
+            size=_pair(size), gain=gain, slope=slope, clamp=0.0 if clamped else None, flip=flip,
+            act="kDerivative",
         )  # fmt: skip
-        y = self._filtered(x, None, first, second, f, record)
-        none = torch.empty(0, dtype=torch.float32, device=x.device)
-        return y, y.sum(dim=(2, 3), dtype=torch.float32) if sums else none
-
-    def _filtered(
-        self, x: Tensor, bias: Tensor | None, first: Tensor, second: Tensor, f: _Filtering,
-        record: Tensor,
-    ) -> Tensor:  # fmt: skip
-        dense, offsets = x.contiguous(), _offsets_of(x, bias)
-        before, after = (kernel.to(torch.float32).contiguous() for kernel in (first, second))
-        y = self._in_tiles(dense, offsets, before, after, f, record)
+        y = self._in_tiles(_dense(x), filters, f, record, _NO_SCALES)
         if y is None:
-            y = self._in_steps(dense, offsets, before, after, f, record)
-        return y.contiguous(memory_format=memory_format_of(x))
+            y = self._in_steps(x, filters, f, record, None)
+            y = y.contiguous(memory_format=memory_format_of(x))
+        none = torch.empty(0, dtype=sum_dtype(x), device=x.device)
+        return y, y.sum(dim=(2, 3), dtype=sum_dtype(x)) if sums else none
+
+    def filtered_scaled_grad(
+        self, grad: Tensor, record: Tensor, x: Tensor | None, size: Sequence[int],
+        bias: Tensor | None, before: Tensor | None, after: Tensor | None, up_kernel: Tensor,
+        down_kernel: Tensor, up: int, down: int, padding: Sequence[int], gain: float,
+        slope: float, clamp: float | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """See `scaled`."""
+        left, _, top, _ = padding
+        rising, falling = filter_of(up_kernel), filter_of(down_kernel)
+        raised = (record.shape[1], size[1] * up + sum(padding[:2]) - rising.size[1] + 1)
+        f = Pass(
+            up=down, down=up, pad=(falling.size[0] - 1, falling.size[1] - 1),
+            offset=(top - (rising.size[0] - 1), left - (rising.size[1] - 1)), raised=raised,
+            size=_pair(size), gain=gain * up**2, slope=slope, clamp=clamp, flip=False,
+            act="kDerivative",
+        )  # fmt: skip
+        scales, given = Scales(bias, before, after), _dense(grad)
+        beside = None if x is None else x.contiguous(memory_format=memory_format_of(given))
+        tiles: list[Tensor] = []
+        dx = self._in_tiles(given, (falling, rising), f, record, scales, (beside, tiles))
+        if dx is not None:
+            return dx, self._totals(tiles[0], scales.wide(given), given)
+        dx = self._in_steps(scale_planes(grad, after), (falling, rising), f, record, None)
+        totals = dx.new_zeros((3, *dx.shape[:2]), dtype=sum_dtype(dx))
+        totals[0] = _sum(dx)
+        if x is not None:
+            y, _ = self.filtered_scaled(
+                x, bias, before, None, up_kernel, down_kernel, up, down, padding, gain, slope,
+                clamp, False,
+            )  # fmt: skip
+            totals[1], totals[2] = _sum(dx * x), _sum(grad * y)
+        dx = scale_planes(dx, before).contiguous(memory_format=memory_format_of(grad))
+        return dx, totals
+
+    def _totals(self, tiles: Tensor, wide: Scales, x: Tensor) -> Tensor:
+        """Return [3, N, C] from sums of tiles; see add_totals in csrc/cuda/pointwise.h."""
+        totals = torch.empty((3, *tiles.shape[:2]), dtype=tiles.dtype, device=tiles.device)
+        planes = tiles.shape[0] * tiles.shape[1]
+        plan = TotalsPlan(planes, tiles.shape[1], tiles.shape[2])
+        places = (tiles, wide.bias, wide.before, wide.after, totals)
+        arguments = [plan, *(ctypes.c_void_p(_at(t)) for t in places)]
+        self._launch(kernels.totals(x.dtype), -(-planes // THREADS), 0, arguments, x)
+        return totals
 
     def _in_tiles(
-        self, x: Tensor, offsets: Tensor | None, first: Tensor, second: Tensor, f: _Filtering,
-        record: Tensor,
+        self, x: Tensor, filters: tuple[Filter, Filter], f: Pass, record: Tensor, scales: Scales,
+        beside: tuple[Tensor | None, list[Tensor]] | None = None,
     ) -> Tensor | None:  # fmt: skip
         """Start the fused kernel, or return nothing where no tile or no sign fits it."""
-        if first.ndim != 1 or second.ndim != 1 or f.gain <= 0 or f.slope < 0:
+        first, second = filters
+        if f.gain <= 0 or f.slope < 0:
             return None
-        plan = FilteredPlan(
-            planes=x.shape[0] * x.shape[1], channels=x.shape[1], up=f.up, down=f.down,
-            first_taps=len(first), second_taps=len(second), flip=f.flip, gain=f.gain,
-            slope=f.slope, clamp=f.clamp or 0.0, clamped=f.clamp is not None,
+        problem = Filtering(
+            shape=(x.shape[0], x.shape[1], x.shape[2], x.shape[3]), last=_is_last(x),
+            value_bytes=x.element_size(), sum_bytes=sum_dtype(x).itemsize, raised=f.raised,
+            result=f.size, up=f.up, down=f.down, first=first.size, second=second.size,
+            full=(first.full, second.full), pad=f.pad, offset=f.offset, gain=f.gain,
+            slope=f.slope, clamp=f.clamp, flip=f.flip, sums=beside is not None,
         )  # fmt: skip
-        set_pairs(
-            plan, source=x.shape[2:], raised=f.raised, result=f.result, pad=f.pad, offset=f.offset
-        )
-        if not plan.fit():
+        plan = plan_filtered(problem, self._start.room(x))
+        if plan is None:
             return None
-        y = torch.empty((*x.shape[:2], *f.result), dtype=x.dtype, device=x.device)
-        known = (f.up, f.down, len(first), len(second))
-        filters = ", ".join(map(str, known if known in _FACTORS else (0, 0, 0, 0)))
+        y, wide = empty_image(x, *f.size), scales.wide(x)
         tensors = FilteredTensors(
-            _at(x), _at(offsets), _at(first), _at(second),
-            _at(None if f.act == ACTIVATE else record), _at(y),
+            _at(x), _at(wide.bias), _at(wide.before), _at(wide.after), _at(first.along),
+            _at(first.across), _at(second.along), _at(second.across),
+            None if f.act == "kActivate" else _at(record), _at(y),
         )  # fmt: skip
-        self._launch(
-            f"hpd::filtered_kernel<{_TYPES[x.dtype]}, hpd::Act::{_ACTS[f.act]}, {filters}>",
-            plan.blocks, plan.shared_floats, [plan, tensors], x,
-        )  # fmt: skip
+        if beside is not None:
+            totals = _room_for_totals(plan, y)
+            beside[1].append(totals)
+            tensors.beside, tensors.totals = _at(beside[0]), _at(totals)
+        kernel = kernels.filtered(x.dtype, f.act, problem.factors, _which(problem.full))
+        self._launch(kernel, plan.blocks, shared_bytes(plan, problem.sum_bytes), [plan, tensors], x)
         return y
 
     def _in_steps(
-        self, x: Tensor, offsets: Tensor | None, first: Tensor, second: Tensor, f: _Filtering,
-        record: Tensor,
+        self, x: Tensor, filters: tuple[Filter, Filter], f: Pass, record: Tensor,
+        bias: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        """Do the same through memory, in float32: matrices of taps, long filters, other signs."""
-        wide = x.to(torch.float32)
-        if offsets is not None:
-            wide = wide + offsets.reshape(1, -1, 1, 1)
-        wide = self._resampled(wide, first, (f.up, 1), f.pad, f.raised, 1.0, flip=f.flip)
+        """Do the same through memory, in float32: long filters, and signs that change."""
+        wide = x.contiguous().to(torch.float32)
+        if bias is not None:
+            wide = wide + bias.to(x.dtype).to(torch.float32).reshape(1, -1, 1, 1)
+        wide = self._resampled(wide, filters[0], (f.up, 1), f.pad, f.raised, 1.0, f.flip)
         plan = RaisedPlan(
             planes=wide.shape[0] * wide.shape[1], height=f.raised[0], width=f.raised[1],
             gain=f.gain, slope=f.slope, clamp=f.clamp or 0.0, clamped=f.clamp is not None,
-            act=f.act,
+            act=ACTS.index(f.act),
         )  # fmt: skip
-        blocks = -(-plan.items // _THREADS)
-        kept = _at(None if f.act == ACTIVATE else record)
-        self._launch("hpd::raised_kernel<0>", blocks, 0, [plan, _at(wide), kept], wide)
+        kept = None if f.act == "kActivate" else _at(record)
+        arguments = [plan, ctypes.c_void_p(_at(wide)), ctypes.c_void_p(kept)]
+        self._launch(kernels.RAISED, -(-plan.items // THREADS), 0, arguments, wide)
         pad = (-f.offset[0], -f.offset[1])
-        y = self._resampled(wide, second, (1, f.down), pad, f.result, 1.0, flip=f.flip)
+        y = self._resampled(wide, filters[1], (1, f.down), pad, f.size, 1.0, f.flip)
         return y.to(x.dtype)
 
     # ---- bias with activation
@@ -281,38 +331,63 @@ class Operations:
         clamp: float | None, *, of_result: bool,
     ) -> Tensor:  # fmt: skip
         layout = memory_format_of(given)
-        x, offsets = given.contiguous(memory_format=layout), _offsets_of(given, bias)
+        x = given.contiguous(memory_format=layout)
+        offsets = None if bias is None else bias.to(x.dtype).to(torch.float32).contiguous()
         along = None if grad is None else grad.contiguous(memory_format=layout)
         y = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
-        outer = max(x.shape[0] * x.shape[1], 1)
-        inner = 1 if layout == torch.channels_last else x.numel() // outer
+        channels = max(x.shape[1], 1)
+        inner = 1 if layout == torch.channels_last else x.numel() // max(x.shape[0] * channels, 1)
         plan = BiasActPlan(
-            count=x.numel(), inner=max(inner, 1), channels=max(x.shape[1], 1), rising=scale,
-            falling=scale * slope, clamp=clamp or 0.0, clamped=clamp is not None,
+            count=x.numel(), by_inner=Divider.by(max(inner, 1)), by_channels=Divider.by(channels),
+            rising=scale, falling=scale * slope, clamp=clamp or 0.0, clamped=clamp is not None,
             of_result=of_result,
         )  # fmt: skip
         pack = 16 // x.element_size()
-        places = [t.data_ptr() for t in (along, x, y) if t is not None]
-        packed = ctypes.c_bool(all(place % 16 == 0 for place in places))
-        blocks = -(-(x.numel() // pack + pack) // _THREADS)
-        arguments = [plan, _at(along), _at(x), _at(offsets), _at(y), packed]
-        if x.numel():
-            kernel = f"hpd::bias_act_kernel<{_TYPES[x.dtype]}>"
-            self._launch(kernel, blocks, 0, arguments, x)
+        places = [_at(t) for t in (along, x, offsets, y)]
+        packed = all((place or 0) % 16 == 0 for place in (places[0], places[1], places[3]))
+        arguments = [plan, *map(ctypes.c_void_p, places), ctypes.c_bool(packed)]
+        blocks = -(-(x.numel() // pack + pack) // THREADS) if x.numel() else 0
+        self._launch(kernels.bias_act(x.dtype), blocks, 0, arguments, x)
         return y
 
     def _launch(
-        self, kernel: str, blocks: int, floats: int, arguments: Sequence[Any], like: Tensor
+        self, kernel: Kernel, blocks: int, shared: int, arguments: Sequence[Any], like: Tensor
     ) -> None:
         if blocks:
-            self._start(Launch(kernel, blocks, 4 * floats, arguments), like)
+            self._start(Launch(kernel, blocks, shared, arguments), like)
 
-    def register(self) -> None:
-        """Register the operations for CUDA with torch, where they are looked up."""
-        for name in ("bias_act", "bias_act_slope", "upfirdn2d", "filtered_lrelu", "filtered_mask"):
-            torch.library.impl(f"hpd::{name}", "CUDA", getattr(self, name))
+    def register(self, key: str = "CUDA") -> None:
+        """Register the operations with torch, where they are looked up.
+
+        Args:
+            key: of torch's dispatcher.
+        """
+        for name in OPERATIONS:
+            torch.library.impl(f"hpd::{name}", key, getattr(self, name))
 
 
-def _offsets_of(x: Tensor, bias: Tensor | None) -> Tensor | None:
-    """Return a bias [C] rounded to the dtype of x, as float32."""
-    return None if bias is None else bias.to(x.dtype).to(torch.float32).contiguous()
+OPERATIONS = (
+    "bias_act", "bias_act_slope", "upfirdn2d", "filtered_lrelu", "filtered_mask",
+    "filtered_scaled", "filtered_scaled_grad",
+)  # fmt: skip
+"""What there is for CUDA; the last two are there only."""
+
+
+def _is_last(x: Tensor) -> bool:
+    return memory_format_of(x) == torch.channels_last
+
+
+def _which(full: tuple[bool, bool]) -> Full:
+    names: dict[tuple[bool, bool], Full] = {
+        (False, False): "kNeither", (True, False): "kFirst", (False, True): "kSecond",
+    }  # fmt: skip
+    return names.get(full, "kAsked")
+
+
+def _room_for_totals(plan: FilteredPlan, y: Tensor) -> Tensor:
+    shape = (y.shape[0], y.shape[1], plan.tiles[0] * plan.tiles[1], 3)
+    return torch.empty(shape, dtype=sum_dtype(y), device=y.device)
+
+
+def _sum(x: Tensor) -> Tensor:
+    return x.sum(dim=(2, 3), dtype=sum_dtype(x))

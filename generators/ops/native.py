@@ -9,21 +9,25 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from generators.ops import nvrtc
-from generators.ops.build import FailedBeforeError, build, find_failure, find_library
-from generators.ops.launches import OnDevice, Operations
-from generators.ops.toolchain import DEVICE_TYPES, DeviceType, Recipe, read_recipe
+from generators.ops.build import FailedBeforeError, build
+from generators.ops.driver import Driver, OnDevice
+from generators.ops.kernels import Kernel
+from generators.ops.launches import Operations
+from generators.ops.toolchain import DEVICE_TYPES, DeviceType, read_recipe
 from hpd.errors import OpsError, nearest
 
 VARIABLE = "HPD_OPS"
 MODES = ("auto", "native", "reference")
+
+# how nvcc begins what it makes for several architectures
+_FATBIN, _MAGIC = ".fatbin", bytes.fromhex("50ed55ba")
 
 _logger = logging.getLogger(__name__)
 # by HPD_OPS and type of device, so that a change of the variable counts at once
@@ -102,89 +106,51 @@ def _open(device_type: DeviceType) -> Path | str | OpsError:
     try:
         library = build(read_recipe(device_type))
         load(library)
+        if device_type == "cuda":
+            Operations(OnDevice(Driver.of_system(), partial(_code_of, library))).register()
     except OpsError as error:
         compiler = nvrtc.available() if device_type == "cuda" else None
         if compiler is None:
             return error
-        Operations(OnDevice()).register()
+        try:
+            Operations(OnDevice(Driver.of_system(), nvrtc.code_of)).register()
+        except OpsError as no_driver:
+            return no_driver
         return compiler
     return library
 
 
 def load(library: Path) -> None:
-    """Load a library, which registers its kernels with torch.
+    """Load a library of a CPU, which registers its kernels with torch; look at one of GPUs.
+
+    Code of GPUs is loaded when a kernel of it is first started.
 
     Raises:
         OpsError: if it does not load.
     """
     try:
-        torch.ops.load_library(str(library))
+        if library.suffix != _FATBIN:
+            torch.ops.load_library(str(library))
+        elif _magic_of(library) != _MAGIC:
+            raise OSError(f"{library} is no code of GPUs")
     except (OSError, RuntimeError) as error:
         raise OpsError("native operations do not load", got=error) from None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """What runs on a type of device.
-
-    Args:
-        device_type: ``"cpu"`` or ``"cuda"``.
-        path: what runs; ``"none"`` where ``HPD_OPS=native`` asks for what cannot be had.
-        reason: why, and why not the other.
-        library: the file of the native operations, where there is one.
-        compiler: what builds them here, with its version, where there is one.
-        flags: what it is given.
-    """
-
-    device_type: DeviceType
-    path: Literal["native", "reference", "none"]
-    reason: str
-    library: Path | None = None
-    compiler: str | None = None
-    flags: tuple[str, ...] = ()
+def _magic_of(library: Path) -> bytes:
+    with library.open("rb") as file:
+        return file.read(len(_MAGIC))
 
 
-def status() -> list[Status]:
-    """Say for each type of device what runs there; nothing is built or loaded for that.
-
-    Raises:
-        OpsError: if ``HPD_OPS`` is unknown.
-    """
-    mode = requested_mode()
-    return [_look(device_type, mode) for device_type in DEVICE_TYPES]
+@cache
+def _content(library: Path) -> bytes:
+    return library.read_bytes()
 
 
-def _look(device_type: DeviceType, mode: str) -> Status:
-    recipe: Recipe | None = None
-    library: Path | None = None
-    problem: OpsError | None = None
-    try:
-        recipe = read_recipe(device_type)
-        library = find_library(recipe)
-        problem = None if library else find_failure(recipe)
-    except OpsError as error:
-        problem = error
-    opened = _OPENED.get(device_type)
-    if isinstance(opened, Path):
-        library, problem = opened, None
-    elif isinstance(opened, OpsError):
-        problem = opened
-    compiler = None
-    if device_type == "cuda" and problem is not None and torch.cuda.is_available():
-        compiler = nvrtc.available()
-    path: Literal["native", "reference", "none"] = "native"
-    reason = "built" if library else "not built yet: on first use, or now by 'hpd ops build'"
-    if compiler is not None and library is None:
-        reason = f"each kernel on first use, by {compiler}: {problem}"
-    elif problem is not None:
-        path, reason = "none" if mode == "native" else "reference", str(problem)
-    if mode == "reference":
-        path, reason = "reference", f"{VARIABLE}=reference"
-    return Status(
-        device_type=device_type,
-        path=path,
-        reason=reason,
-        library=library,
-        compiler=recipe.version if recipe else compiler,
-        flags=recipe.flags if recipe else (),
-    )
+def _code_of(library: Path, kernel: Kernel, index: int) -> tuple[str, bytes]:
+    return str(library), _content(library)
+
+
+def opened(device_type: DeviceType) -> Path | str | OpsError | None:
+    """Return what this process runs: a library, a compiler, or why neither; None: not tried yet."""
+    return _OPENED.get(device_type)

@@ -9,33 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
+import torch
+
 from generators.ops.build import cache_folder
+from generators.ops.kernels import Kernel
 from generators.ops.toolchain import CSRC
 from hpd.errors import OpsError
 from hpd.files import write_bytes, write_json
 
-_HEADERS = ("number.h", "cuda/filtered.h", "cuda/resample.h", "cuda/pointwise.h", "cuda/kernels.h")
-_SOURCE = '#include "kernels.h"\n'
+_HEADERS = (
+    "number.h", "cuda/plans.h", "cuda/runs.h", "cuda/filtered.h", "cuda/resample.h",
+    "cuda/pointwise.h", "cuda/kernels.h",
+)  # fmt: skip
 _FLAGS = ("--std=c++17", "-default-device")
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """Kernels as code of one architecture.
-
-    Args:
-        code: a cubin.
-        names: what each is called in it, by its expression.
-    """
-
-    code: bytes
-    names: dict[str, str]
 
 
 def available() -> str | None:
@@ -52,30 +43,39 @@ def available() -> str | None:
     return f"NVRTC {major}.{minor}"
 
 
-def compiled(expressions: Sequence[str], arch: str) -> Compiled:
-    """Return kernels for an architecture, from the cache if they are there.
+def compiled(kernels: Sequence[Kernel], arch: str) -> bytes:
+    """Return kernels as code of an architecture, from the cache if they are there.
 
     Args:
-        expressions: such as ``hpd::bias_act_kernel<float>``.
+        kernels: which.
         arch: such as ``90``.
 
     Raises:
         OpsError: if NVRTC is not there, or says no.
     """
-    key = _key(expressions, arch)
-    code, names = (cache_folder() / f"nvrtc-{key}{suffix}" for suffix in (".cubin", ".json"))
+    key = _key(kernels, arch)
+    code, seal = (cache_folder() / f"nvrtc-{key}{suffix}" for suffix in (".cubin", ".json"))
     try:
-        kept = json.loads(names.read_text("utf-8"))
-        found = Compiled(code.read_bytes(), kept["names"])
-        if kept["sha256"] == hashlib.sha256(found.code).hexdigest():
+        found = code.read_bytes()
+        if json.loads(seal.read_text("utf-8"))["sha256"] == hashlib.sha256(found).hexdigest():
             return found
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    made = _compile(expressions, arch)
+    made = _compile(kernels, arch)
     cache_folder().mkdir(parents=True, exist_ok=True)
-    write_bytes(code, made.code)
-    write_json(names, {"names": made.names, "sha256": hashlib.sha256(made.code).hexdigest()})
+    write_bytes(code, made)
+    write_json(seal, {"sha256": hashlib.sha256(made).hexdigest()})
     return made
+
+
+def code_of(kernel: Kernel, index: int) -> tuple[str, bytes]:
+    """Return a kernel as code for a device, with a name of that code.
+
+    Raises:
+        OpsError: if NVRTC is not there, or says no.
+    """
+    arch = "".join(map(str, torch.cuda.get_device_capability(index)))
+    return kernel.name, compiled([kernel], arch)
 
 
 @cache
@@ -84,45 +84,42 @@ def _headers() -> tuple[tuple[str, bytes], ...]:
     return tuple((path.rsplit("/", 1)[-1], (CSRC / path).read_bytes()) for path in _HEADERS)
 
 
-def _key(expressions: Sequence[str], arch: str) -> str:
+def _key(kernels: Sequence[Kernel], arch: str) -> str:
     try:
         release = version("nvidia-cuda-nvrtc")
     except PackageNotFoundError:
         release = str(available())
-    digest = hashlib.sha256("\0".join([arch, release, *_FLAGS, *expressions]).encode())
+    digest = hashlib.sha256("\0".join([arch, release, *_FLAGS, _source(kernels)]).encode())
     for name, content in _headers():
         digest.update(name.encode() + content)
     return digest.hexdigest()[:24]
 
 
-def _compile(expressions: Sequence[str], arch: str) -> Compiled:
+def _source(kernels: Sequence[Kernel]) -> str:
+    return "\n".join(['#include "kernels.h"', *(kernel.definition for kernel in kernels), ""])
+
+
+def _compile(kernels: Sequence[Kernel], arch: str) -> bytes:
     nvrtc = _nvrtc()
     names, contents = zip(*_headers(), strict=True)
     error, program = nvrtc.nvrtcCreateProgram(
-        _SOURCE.encode(), b"hpd.cu", len(names), list(contents), [name.encode() for name in names]
-    )
+        _source(kernels).encode(), b"hpd.cu", len(names), list(contents),
+        [name.encode() for name in names],
+    )  # fmt: skip
     _check(error, "NVRTC takes no program")
     try:
-        for expression in expressions:
-            (error,) = nvrtc.nvrtcAddNameExpression(program, expression.encode())
-            _check(error, expression)
         flags = [flag.encode() for flag in (*_FLAGS, f"--gpu-architecture=sm_{arch}")]
         (error,) = nvrtc.nvrtcCompileProgram(program, len(flags), flags)
         if int(error):
             raise OpsError(
                 f"NVRTC does not compile the kernels for sm_{arch}", lines=_log(nvrtc, program)
             )
-        lowered = {}
-        for expression in expressions:
-            error, name = nvrtc.nvrtcGetLoweredName(program, expression.encode())
-            _check(error, expression)
-            lowered[expression] = name.decode()
         error, size = nvrtc.nvrtcGetCUBINSize(program)
         _check(error, "NVRTC gives no code")
         code = b" " * size
         (error,) = nvrtc.nvrtcGetCUBIN(program, code)
         _check(error, "NVRTC gives no code")
-        return Compiled(code, lowered)
+        return code
     finally:
         nvrtc.nvrtcDestroyProgram(program)
 

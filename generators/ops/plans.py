@@ -1,123 +1,108 @@
-"""What a kernel of CUDA is told beside its tensors: the structures of csrc/cuda, laid out alike.
+"""What a kernel of CUDA is told beside values: the structures of csrc/cuda/plans.h, laid out alike.
 
-`fit` chooses tiles as the functions of that name in filtered.h and resample.h do.
+Pairs are y, x.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ctypes import Structure, c_bool, c_float, c_int, c_int64, c_void_p
+from ctypes import Structure, c_bool, c_float, c_int, c_int64, c_uint64, c_void_p
 from typing import Any
 
-SHARED_FLOATS = 12 * 1024
-"""Shared memory that every GPU gives a block without being asked: 48 KiB."""
-_RUN = 4
 _PAIR = c_int * 2
 
 
-def _ceil(value: int, step: int) -> int:
-    return -(-value // step)
+class Strides(Structure):
+    """From a value to its neighbours, in values."""
+
+    _fields_ = (("image", c_int64), ("channel", c_int64), ("row", c_int), ("column", c_int))
+
+    @classmethod
+    def of(cls, channels: int, height: int, width: int, *, last: bool) -> Strides:
+        """Return those of dense images; `last`: channels-last."""
+        image = channels * height * width
+        if last:
+            return cls(image, 1, width * channels, channels)
+        return cls(image, height * width, width, 1)
+
+
+class Divider(Structure):
+    """Division by a number, as a product: of n where n times the divisor is at most 2^64."""
+
+    _fields_ = (("divisor", c_uint64), ("multiplier", c_uint64))
+
+    @classmethod
+    def by(cls, divisor: int) -> Divider:
+        """Return it for a divisor from 1 on."""
+        return cls(divisor, -(-(1 << 64) // divisor) if divisor > 1 else 0)
 
 
 class _Tiled(Structure):
-    """A problem that is shared out in tiles of planes."""
+    """A problem that is shared out in tiles of planes, or of a few channels at a time."""
+
+    @property
+    def group(self) -> int:
+        """Channels that a block takes."""
+        return 1 << int(self.group_shift)
 
     @property
     def blocks(self) -> int:
-        """Number of tiles."""
-        return int(self.planes * self.tiles[0] * self.tiles[1])
+        """Number of blocks."""
+        groups = -(-int(self.channels) // self.group)
+        return int(self.images * groups * self.tiles[0] * self.tiles[1])
+
+
+class FilteredPlan(_Tiled):
+    """One problem of filtered leaky ReLU."""
+
+    _fields_ = (
+        ("images", c_int64), ("channels", c_int64), ("source_at", Strides), ("result_at", Strides),
+        ("source", _PAIR), ("raised", _PAIR), ("result", _PAIR), ("up", c_int), ("down", c_int),
+        ("first_taps", _PAIR), ("second_taps", _PAIR), ("pad", _PAIR), ("offset", _PAIR),
+        ("gain", c_float), ("slope", c_float), ("clamp", c_float), ("clamped", c_bool),
+        ("flip", c_bool), ("first_full", c_bool), ("second_full", c_bool), ("sums", c_bool),
+        ("group_shift", c_int), ("tile", _PAIR), ("tiles", _PAIR), ("raised_tile", _PAIR),
+        ("source_tile", _PAIR), ("pitch_source", c_int), ("pitch_raised", c_int),
+        ("pitch_tile", c_int), ("floats_a", c_int), ("floats_b", c_int), ("floats_in", c_int),
+        ("floats_out", c_int),
+    )  # fmt: skip
 
 
 class FilteredTensors(Structure):
     """Where the tensors of filtered leaky ReLU lie."""
 
     _fields_ = (
-        ("source", c_void_p), ("bias", c_void_p), ("first", c_void_p), ("second", c_void_p),
-        ("record", c_void_p), ("result", c_void_p),
+        ("source", c_void_p), ("bias", c_void_p), ("before", c_void_p), ("after", c_void_p),
+        ("first", c_void_p), ("first_across", c_void_p), ("second", c_void_p),
+        ("second_across", c_void_p), ("record", c_void_p), ("result", c_void_p),
+        ("beside", c_void_p), ("totals", c_void_p),
     )  # fmt: skip
-
-
-class FilteredPlan(_Tiled):
-    """One problem of filtered leaky ReLU; pairs are y, x."""
-
-    _fields_ = (
-        ("planes", c_int64), ("channels", c_int64), ("source", _PAIR), ("raised", _PAIR),
-        ("result", _PAIR), ("up", c_int), ("down", c_int), ("first_taps", c_int),
-        ("second_taps", c_int), ("pad", _PAIR), ("offset", _PAIR), ("flip", c_bool),
-        ("gain", c_float), ("slope", c_float), ("clamp", c_float), ("clamped", c_bool),
-        ("tile", _PAIR), ("tiles", _PAIR), ("raised_tile", _PAIR), ("source_tile", _PAIR),
-        ("pitch_a", c_int), ("pitch_b", c_int), ("floats_a", c_int), ("floats_b", c_int),
-    )  # fmt: skip
-
-    @property
-    def shared_floats(self) -> int:
-        """Floats of shared memory that a block takes."""
-        return int(self.floats_a + self.floats_b + self.first_taps + self.second_taps)
-
-    def fit(self) -> bool:
-        """Choose the largest tiles that fit; False where none does."""
-        largest = 32
-        while largest >= _RUN:
-            self._lay_out(largest)
-            if self.shared_floats <= SHARED_FLOATS:
-                return True
-            largest //= 2
-        return False
-
-    def _lay_out(self, largest: int) -> None:
-        for i in range(2):
-            count = _ceil(self.result[i], largest)
-            self.tile[i] = max(_ceil(_ceil(self.result[i], max(count, 1)), _RUN) * _RUN, _RUN)
-            self.tiles[i] = _ceil(self.result[i], self.tile[i])
-            needed = (self.tile[i] - 1) * self.down + self.second_taps
-            # columns round to whole bytes at both ends, rows and columns to whole sources
-            rounded = needed + (6 if i == 1 else 0) + self.up - 1
-            self.raised_tile[i] = _ceil(rounded, self.up * _RUN) * self.up * _RUN
-            self.source_tile[i] = self.raised_tile[i] // self.up + _ceil(self.first_taps, self.up)
-        # odd, so that neighbours in a column lie in different banks
-        self.pitch_a = max(self.raised_tile[1], self.source_tile[1]) | 1
-        self.pitch_b = max(self.source_tile[1], self.tile[1]) | 1
-        self.floats_a = self.pitch_a * max(self.raised_tile[0], self.source_tile[0])
-        self.floats_b = self.pitch_b * self.raised_tile[0]
 
 
 class ResamplePlan(_Tiled):
-    """One problem of upfirdn2d; pairs are y, x."""
+    """One problem of upfirdn2d."""
 
     _fields_ = (
-        ("planes", c_int64), ("source", _PAIR), ("result", _PAIR), ("taps", _PAIR), ("pad", _PAIR),
-        ("up", c_int), ("down", c_int), ("separable", c_bool), ("flip", c_bool), ("gain", c_float),
-        ("tile", _PAIR), ("tiles", _PAIR), ("source_tile", _PAIR),
+        ("images", c_int64), ("channels", c_int64), ("source_at", Strides), ("result_at", Strides),
+        ("source", _PAIR), ("result", _PAIR), ("taps", _PAIR), ("pad", _PAIR), ("up", c_int),
+        ("down", c_int), ("full", c_bool), ("flip", c_bool), ("gain", c_float),
+        ("group_shift", c_int), ("tile", _PAIR), ("tiles", _PAIR), ("source_tile", _PAIR),
     )  # fmt: skip
 
-    @property
-    def shared_floats(self) -> int:
-        """Floats of shared memory that a block takes."""
-        rows, columns = self.source_tile
-        between = self.tile[0] * columns if self.separable else 0
-        taps = self.taps[0] if self.separable else self.taps[0] * self.taps[1]
-        return int(rows * columns + between + taps)
 
-    def fit(self) -> bool:
-        """Choose the largest tiles that fit; False where none does."""
-        largest = 32
-        while largest >= 1:
-            for i, side in enumerate((largest, 64 if largest == 32 else largest)):
-                self.tile[i] = min(side, max(self.result[i], 1))
-                self.tiles[i] = _ceil(self.result[i], self.tile[i])
-                reach = (self.tile[i] - 1) * self.down + self.up - 1 + self.taps[i] - 1
-                self.source_tile[i] = reach // self.up + 1
-            if self.shared_floats <= SHARED_FLOATS:
-                return True
-            largest //= 2
-        return False
+class ResampleTensors(Structure):
+    """Where the tensors of upfirdn2d lie."""
+
+    _fields_ = (
+        ("source", c_void_p), ("along", c_void_p), ("across", c_void_p), ("result", c_void_p),
+    )  # fmt: skip
 
 
 class BiasActPlan(Structure):
     """Bias and activation of values."""
 
     _fields_ = (
-        ("count", c_int64), ("inner", c_int64), ("channels", c_int64), ("rising", c_float),
+        ("count", c_int64), ("by_inner", Divider), ("by_channels", Divider), ("rising", c_float),
         ("falling", c_float), ("clamp", c_float), ("clamped", c_bool), ("of_result", c_bool),
     )  # fmt: skip
 
@@ -133,7 +118,13 @@ class RaisedPlan(Structure):
     @property
     def items(self) -> int:
         """Bytes of the record."""
-        return int(self.planes * self.height * _ceil(self.width, 4))
+        return int(self.planes * self.height * -(-self.width // 4))
+
+
+class TotalsPlan(Structure):
+    """Sums of tiles."""
+
+    _fields_ = (("planes", c_int64), ("channels", c_int64), ("tiles", c_int64))
 
 
 def set_pairs(plan: Structure, **pairs: Sequence[int]) -> None:

@@ -21,26 +21,36 @@ from hpd.errors import ShapeError
 LANES = 16
 """Planes that share a pixel's entry in a record of the CPU: two bytes for signs, two for clamps."""
 
+ROWS_RECORDED = {"cuda"}
+"""Devices whose record has neighbours in a row side by side."""
+
 _DTYPES = {
     "cpu": (torch.float32, torch.float64, torch.float16, torch.bfloat16),
     "cuda": (torch.float32, torch.float16, torch.bfloat16),
 }
 
 
-def fits(x: Tensor, bias: Tensor | None, *filters: Tensor | None) -> bool:
-    """Return whether the kernels can take these inputs: x, its bias, and filters.
+def fits(
+    x: Tensor,
+    bias: Tensor | None,
+    *filters: Tensor | None,
+    scales: tuple[Tensor | None, ...] = (),
+) -> bool:
+    """Return whether the kernels can take these inputs: x, its bias, filters, and scales of planes.
 
     They take float32, float16 and bfloat16, on the CPU float64 too. Derivatives with respect to
     filters do not exist natively.
     """
     if x.dtype not in _DTYPES.get(x.device.type, ()):
         return False
-    if bias is not None and bias.device != x.device:
-        return False
+    given = (bias, *scales) if scales else (bias,)
+    for tensor in given:
+        if tensor is not None and tensor.device != x.device:
+            return False
     # torch.func cannot differentiate operations that are registered as these are; the compiler
     # cannot look into the question
     if not torch.compiler.is_compiling() and any(
-        t is not None and is_functorch_wrapped_tensor(t) for t in (x, bias)
+        t is not None and is_functorch_wrapped_tensor(t) for t in (x, *given)
     ):
         return False
     wanted = torch.is_grad_enabled()
@@ -114,6 +124,18 @@ def empty_image(x: Tensor, height: int, width: int) -> Tensor:
     """Return what the kernels allocate for [N, C, height, width]."""
     shape = (x.shape[0], x.shape[1], height, width)
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
+
+
+def record_like(x: Tensor, height: int, width: int, record: bool) -> Tensor:
+    """Return what the kernels allocate for the record of raised planes: two bits a value.
+
+    Those of 16 planes lie side by side on a CPU, those of 4 neighbours in a row on a GPU.
+    """
+    planes = x.shape[0] * x.shape[1]
+    shape: tuple[int, ...] = ((planes + LANES - 1) // LANES, height, width, 4)
+    if x.device.type in ROWS_RECORDED:
+        shape = (planes, height, (width + 3) // 4)
+    return x.new_empty(shape if record else (0,), dtype=torch.uint8)
 
 
 def sum_dtype(x: Tensor) -> torch.dtype:
@@ -211,12 +233,7 @@ def _filtered_lrelu_shapes(
         (height - (down_kernel.shape[0] - 1) + down - 1) // down,
         (width - (down_kernel.shape[-1] - 1) + down - 1) // down,
     )
-    planes = x.shape[0] * x.shape[1]
-    # two bits a value: of 16 planes side by side, or of 4 neighbours in a row
-    shape: tuple[int, ...] = ((planes + LANES - 1) // LANES, height, width, 4)
-    if x.device.type == "cuda":
-        shape = (planes, height, (width + 3) // 4)
-    return y, x.new_empty(shape if record else (0,), dtype=torch.uint8)
+    return y, record_like(x, height, width, record)
 
 
 def _filtered_mask_shapes(

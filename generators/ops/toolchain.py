@@ -22,13 +22,14 @@ DeviceType = Literal["cpu", "cuda"]
 DEVICE_TYPES: tuple[DeviceType, ...] = get_args(DeviceType)
 CSRC = Path(__file__).parent / "csrc"
 _TORCH = Path(torch.__file__).parent
-# a .cpp for CUDA is read once, a .cu once for the host and once for each architecture
-_SOURCES = {"cpu": {".cpp"}, "cuda": {".cpp", ".cu"}}
+_SOURCES = {"cpu": ".cpp", "cuda": ".cu"}
+# of CUDA there is code for GPUs alone, which torch's library of the host knows nothing of
+_LIBRARIES = {"cpu": "libhpd_ops_cpu.so", "cuda": "hpd_ops_cuda.fatbin"}
 _HEADERS = (".h", ".hpp", ".cuh")
 # torch's own headers ask for C++20
 _COMMON = ("-std=c++20", "-O3")
 _CPU_FLAGS = (*_COMMON, "-march=native", "-fPIC", "-fopenmp")
-_CUDA_FLAGS = (*_COMMON, "--expt-relaxed-constexpr", "-Xcompiler=-fPIC")
+_CUDA_FLAGS = ("-std=c++17", "-O3", "-fatbin")
 ARCHS = "HPD_CUDA_ARCHS"
 
 
@@ -43,9 +44,9 @@ class Recipe:
         version: what the compiler calls itself.
         flags: what decides the code that comes out.
         includes: flags that say where headers lie.
-        link: flags of the linker.
+        link: flags of the linker; None where the compiler makes the whole of it.
         key: hash of the sources, headers, flags, compiler with the processor it compiles for,
-            torch and CUDA; not of where any of them lies.
+            and for a CPU of torch; not of where any of them lies.
     """
 
     device_type: DeviceType
@@ -54,20 +55,20 @@ class Recipe:
     version: str
     flags: tuple[str, ...]
     includes: tuple[str, ...]
-    link: tuple[str, ...]
+    link: tuple[str, ...] | None
     key: str
 
     @property
     def library(self) -> str:
         """Name of the file that is made."""
-        return f"libhpd_ops_{self.device_type}.so"
+        return _LIBRARIES[self.device_type]
 
 
 def read_recipe(device_type: DeviceType) -> Recipe:
     """Find out how the library for a type of device is made here, without making it.
 
-    Its sources are ``csrc/cpu/*.cpp``, or ``csrc/cuda/*.cu`` and ``*.cpp``, with headers beside
-    them and in ``csrc``. The compiler is the one that ``CXX`` names, or g++, c++ or clang++; nvcc
+    Its sources are ``csrc/cpu/*.cpp``, or ``csrc/cuda/*.cu``, with headers beside them and in
+    ``csrc``. The compiler is the one that ``CXX`` names, or g++, c++ or clang++; nvcc
     is that of ``CUDA_HOME``, or the first on the path, or that of ``/usr/local/cuda``.
 
     Raises:
@@ -76,23 +77,20 @@ def read_recipe(device_type: DeviceType) -> Recipe:
     if sys.platform != "linux":
         raise OpsError("native operations are built on Linux only", got=sys.platform)
     files = sorted((CSRC / device_type).glob("*"))
-    sources = tuple(path for path in files if path.suffix in _SOURCES[device_type])
+    sources = tuple(path for path in files if path.suffix == _SOURCES[device_type])
     if not sources:
         raise OpsError(f"no sources of native operations for {device_type}", got=CSRC)
     tools = _tools_for_cuda() if device_type == "cuda" else _tools_for_cpu()
-    flags = (*tools.flags, f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}")
     headers = [path for path in [*CSRC.glob("*"), *files] if path.suffix in _HEADERS]
-    identity = [device_type, *flags, *tools.identity, torch.__version__, str(torch.version.cuda)]
-    include = _TORCH / "include"
     return Recipe(
         device_type=device_type,
         sources=sources,
         compiler=tools.compiler,
         version=tools.version,
-        flags=flags,
-        includes=(f"-I{CSRC}", f"-I{include}", f"-I{include / 'torch/csrc/api/include'}"),
-        link=("-shared", f"-L{_TORCH / 'lib'}", "-ltorch_cpu", "-lc10", *tools.link),
-        key=_key(sorted([*sources, *headers]), identity),
+        flags=tools.flags,
+        includes=(f"-I{CSRC}", *tools.includes),
+        link=tools.link,
+        key=_key(sorted([*sources, *headers]), [device_type, *tools.flags, *tools.identity]),
     )
 
 
@@ -103,7 +101,8 @@ class _Tools:
     compiler: tuple[str, ...]
     version: str
     flags: tuple[str, ...]
-    link: tuple[str, ...]
+    includes: tuple[str, ...] = ()
+    link: tuple[str, ...] | None = None
     identity: tuple[str, ...]
 
 
@@ -112,14 +111,18 @@ def _tools_for_cpu() -> _Tools:
     found = re.search(r'^#define __VERSION__ "(.*)"$', macros, re.M)
     # the OpenMP that torch brings, if it does: two of them would keep two sets of threads
     openmp = [str(path) for path in (_TORCH / "lib").glob("libgomp*.so*")][:1]
+    include = _TORCH / "include"
     return _Tools(
         compiler=compiler,
         version=f"{compiler[0]} {found[1] if found else 'of unknown version'}",
-        flags=_CPU_FLAGS,
-        link=tuple(openmp or ["-fopenmp"]),
+        flags=(*_CPU_FLAGS, f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"),
+        includes=(f"-I{include}", f"-I{include / 'torch/csrc/api/include'}"),
+        link=(
+            "-shared", f"-L{_TORCH / 'lib'}", "-ltorch_cpu", "-lc10", *(openmp or ["-fopenmp"])
+        ),
         # with -march=native they name the processor's instruction sets
-        identity=(macros,),
-    )
+        identity=(macros, torch.__version__, str(torch.version.cuda)),
+    )  # fmt: skip
 
 
 def _tools_for_cuda() -> _Tools:
@@ -132,8 +135,6 @@ def _tools_for_cuda() -> _Tools:
         compiler=(nvcc, f"-ccbin={own}"),
         version=f"{nvcc} {version}",
         flags=(*_CUDA_FLAGS, *targets),
-        # not a CUDA runtime of its own: torch has loaded one
-        link=("-lc10_cuda", "-cudart=shared"),
         identity=(version, macros),
     )
 

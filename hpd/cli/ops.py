@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from hpd.errors import OpsError
+
+if TYPE_CHECKING:
+    from generators.ops.status import Card, Status
+
+_WAYS = {
+    "library": "a library that a compiler makes once",
+    "NVRTC": "kernels that NVRTC makes as they are asked for",
+    "reference": "plain torch",
+    "none": "nothing",
+}
 
 
 @click.group()
@@ -62,23 +74,54 @@ def build(device: str | None, clean: bool) -> None:
 
 @ops.command()
 def status() -> None:
-    """Say what runs on each type of device, and why not the other.
+    """Say what runs on each type of device, by which way, and why not the other.
+
+    Of each GPU: what of its shared memory the blocks of a layer take, and in which tiles.
 
     \b
     Example:
       hpd ops status
     """
     from generators.ops import native
+    from generators.ops.status import NOT_COMPILED
+    from generators.ops.status import status as look
 
-    records = native.status()
+    records = look()
     click.echo(f"{native.VARIABLE}={native.requested_mode()} (of {', '.join(native.MODES)})")
     for record in records:
-        reason, *lines = record.reason.splitlines()
-        click.echo(f"{record.device_type:<5} {record.path:<10} {reason}")
-        rows = [("", line) for line in lines]
-        if record.library:
-            rows.append(("library", str(record.library)))
-        if record.compiler:
-            rows += [("compiler", record.compiler), ("flags", " ".join(record.flags))]
-        for name, value in rows:
-            click.echo(f"      {name:<10} {value}")
+        click.echo(f"\n{record.device_type:<9} {record.path}")
+        for name, value in _rows(record):
+            click.echo(f"  {name:<9} {value}")
+        for card in record.cards:
+            _show_card(card)
+    click.echo(f"\n{NOT_COMPILED}")
+
+
+def _rows(record: Status) -> list[tuple[str, str]]:
+    """Return what is told of a type of device, name by name."""
+    reason, *lines = record.reason.splitlines()
+    rows = [("by", _WAYS[record.way]), ("why", reason), *(("", line) for line in lines)]
+    if record.library:
+        rows.append(("library", str(record.library)))
+    if record.compiler:
+        rows.append(("compiler", record.compiler))
+    if record.flags:
+        rows.append(("flags", " ".join(record.flags)))
+    if record.path == "native":
+        inside = "inside of" if record.device_type == "cuda" else "before and behind"
+        rows.append(("scales", f"of planes {inside} filtered_lrelu"))
+    return rows
+
+
+def _show_card(card: Card) -> None:
+    shared = card.room.shared_bytes / 1024
+    click.echo(
+        f"  {card.name}: {card.room.processors} processors, blocks of {shared:.0f} KiB of shared "
+        f"memory at most\n  {'filtered_lrelu, a layer of':34} {'tile':>9} {'KiB':>5} "
+        f"{'products a value':>17}"
+    )
+    for tile in card.tiles:
+        size = f"{tile.outputs[0]} x {tile.outputs[1]}"
+        click.echo(
+            f"  {tile.layer:34} {size:>9} {tile.shared_bytes / 1024:5.0f} {tile.products:17.0f}"
+        )

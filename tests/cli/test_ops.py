@@ -71,15 +71,48 @@ def test_both_are_built_where_there_is_cuda(bench, monkeypatch):
     assert "no sources of native operations for cuda" in done.stderr.splitlines()[-1]
 
 
+def told(stdout):
+    """What is told of each type of device, name by name, and the lines below all of it."""
+    head, *blocks = stdout.rstrip("\n").split("\n\n")
+    assert head == "HPD_OPS=auto (of auto, native, reference)"
+    found = {}
+    for block in blocks[:2]:
+        first, *lines = block.splitlines()
+        device, path = first.split()
+        pairs = (line.strip().split(None, 1) for line in lines)
+        found[device] = {"path": path} | {pair[0]: pair[1] for pair in pairs}
+    return found, blocks[2]
+
+
 def test_status_tells_all_in_a_few_lines(bench):
     ops("build")
-    lines = ops("status").stdout.splitlines()
-    assert lines[0] == "HPD_OPS=auto (of auto, native, reference)"
-    assert lines[1].split() == ["cpu", "native", "built"]
-    names = [line.split()[0] for line in lines[2:5]]
-    assert names == ["library", "compiler", "flags"]
-    assert lines[2].split()[1] == str(find_library(bench.recipe()))
-    assert lines[5].startswith("cuda  reference  no sources of native operations for cuda")
+    found, below = told(ops("status").stdout)
+    cpu = found["cpu"]
+    assert [*cpu] == ["path", "by", "why", "library", "compiler", "flags", "scales"]
+    assert (cpu["path"], cpu["why"]) == ("native", "built")
+    assert cpu["by"] == "a library that a compiler makes once"
+    assert cpu["library"] == str(find_library(bench.recipe()))
+    assert cpu["scales"] == "of planes before and behind filtered_lrelu"
+    cuda = found["cuda"]
+    assert (cuda["path"], cuda["by"]) == ("reference", "plain torch")
+    assert cuda["why"].startswith("no sources of native operations for cuda")
+    assert below.startswith("torch.compile is not used for generators: ")
+
+
+def test_status_tells_the_shared_memory_and_the_tiles_of_each_gpu(bench, monkeypatch):
+    class Properties:
+        name, shared_memory_per_block_optin, multi_processor_count = "A card", 227 * 1024, 132
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties)
+    monkeypatch.setattr("generators.ops.nvrtc.available", lambda: "NVRTC 13.0")
+    text = ops("status").stdout
+    assert "kernels that NVRTC makes as they are asked for" in text
+    assert text.count("A card: 132 processors, blocks of 227 KiB of shared memory at most") == 2
+    rows = [line.split() for line in text.splitlines() if line.startswith("  36 px, up 2 ")]
+    assert rows[0][-5:] == ["36", "x", "36", "52", "102"]
+    assert "of planes inside of filtered_lrelu" in text
 
 
 def test_status_shows_why_a_build_failed(bench):

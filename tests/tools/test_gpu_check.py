@@ -11,11 +11,12 @@ import gpu_check
 import pytest
 import torch
 from click.testing import CliRunner
-from gpu_parts import bandwidth, digits, golden, kernels, machine, sanitizer, steps, waits
+from gpu_parts import bandwidth, choices, digits, golden, kernels, machine, sanitizer, steps, waits
 from gpu_parts.page import page, reason_of, table
 from gpu_parts.part import Part, Place, verdict_of
 from gpu_parts.parts import PARTS
 from gpu_parts.running import Record, run_part
+from host_kernels import OnHost
 
 from hpd.errors import DeviceError, RunError
 
@@ -175,7 +176,7 @@ def of_kernels(place, monkeypatch):
 
 def test_kernels_agree_and_one_that_is_wrong_is_found(place, monkeypatch, native_cpu):
     rows = of_kernels(place, monkeypatch)
-    assert len(rows) == 4 * 3 and {row.verdict for row in rows.values()} == {"good"}
+    assert len(rows) == 6 * 3 and {row.verdict for row in rows.values()} == {"good"}
     own, reference = kernels._OPERATIONS["upfirdn2d"]
     wrong = (lambda x, **options: 1.001 * own(x, **options), reference)
     monkeypatch.setitem(kernels._OPERATIONS, "upfirdn2d", wrong)
@@ -185,6 +186,44 @@ def test_kernels_agree_and_one_that_is_wrong_is_found(place, monkeypatch, native
     assert rows["upfirdn2d, odd, float32"].verdict == "bad"
     assert rows["bias_act, odd, float16"].says.startswith("RuntimeError")
     assert rows["filtered_lrelu, odd, float32"].verdict == "good"
+
+
+def test_layers_with_scales_are_held_to_the_reference_by_every_input(native_cpu, monkeypatch):
+    monkeypatch.setenv("HPD_OPS", "native")
+    named = {p.name: p for p in kernels.problems(True)}
+    problem = named["filtered_lrelu, StyleGAN3-R, 26 px to 52, with scales and channels-last"]
+    found = kernels.deviations(problem, torch.float32, torch.device("cpu"))
+    assert {*found} == {"forward", "backward", "bias", "before", "after"}
+    assert all(value <= 3e-5 for value in found.values())
+
+
+def test_choices_are_judged_by_what_could_have_been_chosen(place, monkeypatch):
+    """On the host: that it runs, and that a slow choice is told."""
+    for part in (choices.tiles, choices.layouts, choices.scales):
+        assert [row.verdict for row in part(place)] == ["skipped"]
+    (problem,) = (p for p in kernels.problems(True) if p.name == "filtered_lrelu, XL, 42 px")
+    device, timed = torch.device("cpu"), []
+
+    def seconds(call, device):
+        call()
+        return timed.pop(0)
+
+    monkeypatch.setattr(choices, "seconds", seconds)
+    start = OnHost()
+    for times, verdict in (([1.0] * 7 + [1.1], "good"), ([1.0] * 7 + [1.3], "bad")):
+        timed[:] = times
+        row = choices.compared_tiles("tiles", problem, torch.float32, start, device)
+        assert row.verdict == verdict
+        assert "up to 48 KiB" in row.says and "227 KiB" in row.figures
+    assert len({launch.shared_bytes for launch in start.started}) > 1
+    for look, good, bad in (
+        (choices.compared_layouts, [1.0, 2.0, 2.1], [1.0, 3.0, 2.1]),
+        (choices.compared_scales, [1.0, 1.0, 2.0, 2.0], [1.0, 2.1, 2.0, 2.0]),
+    ):
+        for times, verdict in ((good, "good"), (bad, "bad")):
+            timed[:] = times
+            row = look("layer", problem, torch.float32, device)
+            assert row.verdict == verdict and len(row.figures) == len(times)
 
 
 def test_kernels_of_nvrtc_are_skipped_on_a_cpu(place, monkeypatch):

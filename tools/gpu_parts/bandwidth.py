@@ -20,8 +20,9 @@ from hpd.device import open_device
 LEAST = {"bias_act": 0.6, "upfirdn2d": 0.3, "filtered_lrelu": 0.1}
 CHOSEN = (
     ("filtered_lrelu up 2 down 2", 86), ("filtered_lrelu up 2 down 2", 42),
-    ("filtered_lrelu up 4 down 2", 26), ("upfirdn2d up 2", 64), ("upfirdn2d filter", 64),
-    ("upfirdn2d down 2", 64), ("bias_act lrelu clamp", 64), ("bias_act lrelu", 256),
+    ("filtered_lrelu up 4 down 2", 26), ("filtered_lrelu matrix down 2", 52),
+    ("upfirdn2d up 2", 64), ("upfirdn2d filter", 64), ("upfirdn2d down 2", 64),
+    ("bias_act lrelu clamp", 64), ("bias_act lrelu", 256),
 )  # fmt: skip
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

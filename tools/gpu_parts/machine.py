@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import platform
 import shutil
@@ -11,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,13 @@ import torch
 from generators.ops import native, nvrtc
 from generators.ops.build import build as build_library
 from generators.ops.build import find_library
+from generators.ops.kernels import every_kernel
+from generators.ops.status import status as look_at_operations
 from generators.ops.toolchain import DeviceType, read_recipe
 from gpu_parts.part import Place, Row, guarded, judged
 from hpd.device import open_device
 from hpd.errors import OpsError
 from hpd.precision import has_fast_bfloat16
-
-_TYPES = ("float", "hpd::Half", "hpd::BFloat16")
-_ACTS = ("kActivate", "kRecord", "kDerivative")
-_FILTERS = ("2, 2, 12, 12", "4, 2, 24, 12", "2, 4, 12, 24", "0, 0, 0, 0")
-_RATES = ("1, 1", "2, 1", "1, 2", "0, 0")
 
 
 def machine(place: Place) -> Iterator[Row]:
@@ -43,11 +40,18 @@ def machine(place: Place) -> Iterator[Row]:
     threads = torch.get_num_threads()
     cores = f"{os.cpu_count()} cores, {threads} threads of torch"
     yield Row("host", "told", f"{platform.machine()}, {cores}", {"threads": threads})
-    for status in native.status():
+    for status in look_at_operations():
         # of the other type of device it does not matter
         verdict = judged(status.path == "native") if status.device_type == place.device else "told"
-        figures = {"path": status.path, "compiler": status.compiler, "flags": list(status.flags)}
-        says = " ".join(f"{status.path}: {status.reason}".split())
+        cards = [asdict(card) for card in status.cards]
+        figures = {
+            "path": status.path,
+            "way": status.way,
+            "cards": cards,
+            "compiler": status.compiler,
+            "flags": list(status.flags),
+        }
+        says = " ".join(f"{status.path} by {status.way}: {status.reason}".split())
         yield Row(f"native operations, {status.device_type}", verdict, says, figures)
 
 
@@ -117,24 +121,14 @@ def _nvrtc(place: Place) -> Row:
     arch = "90"
     if place.device == "cuda":
         arch = "".join(map(str, torch.cuda.get_device_capability()))
-    kernels = _kernels(_TYPES[:1] if place.tiny else _TYPES)
+    kernels = [k for k in every_kernel() if not place.tiny or "float32" in k.name]
     with _own_cache():
         started = time.perf_counter()
         made = nvrtc.compiled(kernels, arch)
         seconds = time.perf_counter() - started
-    figures = {"seconds": seconds, "kernels": len(kernels), "bytes": len(made.code), "arch": arch}
+    figures = {"seconds": seconds, "kernels": len(kernels), "bytes": len(made), "arch": arch}
     says = f"{len(kernels)} kernels for sm_{arch} in {seconds:.1f} s by {compiler}"
     return Row("by NVRTC", "good", says, figures)
-
-
-def _kernels(types: tuple[str, ...]) -> list[str]:
-    filtered = itertools.product(types, _ACTS, _FILTERS)
-    return [
-        *(f"hpd::filtered_kernel<{t}, hpd::Act::{act}, {f}>" for t, act, f in filtered),
-        *(f"hpd::resample_kernel<{t}, {rate}>" for t in types for rate in _RATES),
-        *(f"hpd::bias_act_kernel<{t}>" for t in types),
-        "hpd::raised_kernel<0>",
-    ]
 
 
 @contextmanager

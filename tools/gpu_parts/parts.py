@@ -43,6 +43,18 @@ PARTS = {
         "Bandwidth of the operations", "gpu_parts.bandwidth:bandwidth", 90,
         "shares of a copy's: bias_act 0.6, upfirdn2d 0.3, filtered_lrelu 0.1",
     ),
+    "tiles": Part(
+        "Tiles of filtered_lrelu by shared memory", "gpu_parts.choices:tiles", 60,
+        "what is chosen takes at most 1.15 times what the best limit of shared memory takes",
+    ),
+    "layouts": Part(
+        "Channels-last images, as they lie or copied", "gpu_parts.choices:layouts", 60,
+        "as they lie takes at most 1.15 times what copies in and out take",
+    ),
+    "scales": Part(
+        "Scales inside filtered_lrelu, or one after another", "gpu_parts.choices:scales", 60,
+        "inside is the faster, forward and backward",
+    ),
     "digits": Part(
         "The digits, distilled on both devices", "gpu_parts.digits:digits", 150,
         "accuracies differ by 3 standard deviations over seeds at most, or by 2 points",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import GOLDEN, Golden
 from families import VARIANTS, tiny_network
+from host_kernels import pretending_cuda
 from native_ops import need_native
 from torch.func import functional_call
 
@@ -30,6 +31,9 @@ def native(monkeypatch):
     need_native(monkeypatch, "cpu")
 
 
+ON_CUDA_ONLY = {"filtered_scaled", "filtered_scaled_grad"}
+
+
 def calls(rng, layout=torch.contiguous_format):
     """Arguments of every operation, as the public functions give them."""
     x = torch.randn(2, 3, 6, 5, generator=rng).contiguous(memory_format=layout).requires_grad_()
@@ -49,14 +53,36 @@ def calls(rng, layout=torch.contiguous_format):
         "filtered_lrelu": [(x, bias, taps, matrix, *geometry, True),
                            (x.detach(), None, taps, matrix, *geometry[:-1], None, False)],
         "filtered_mask": [(grad, record, matrix, taps, *masked, sums) for sums in (True, False)],
+        **calls_with_scales(rng, x, bias, (taps, matrix, *geometry), grad.detach(), record),
+    }  # fmt: skip
+
+
+def calls_with_scales(rng, x, bias, options, grad, record):
+    before, after = (torch.randn(2, 3, generator=rng).requires_grad_() for _ in range(2))
+    fixed = [t.detach() for t in (x, bias, before, after)]
+    return {
+        "filtered_scaled": [(x, bias, before, after, *options, True),
+                            (x, None, before, None, *options, True),
+                            (fixed[0], None, None, fixed[3], *options, False)],
+        "filtered_scaled_grad": [(grad, record, fixed[0], (6, 5), *fixed[1:], *options),
+                                 (grad, record, None, (6, 5), None, None, fixed[3], *options)],
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", sorted({*OPERATIONS} - ON_CUDA_ONLY))
 def test_operation_passes_the_checks_of_torch(name, layout, native, rng):
     for arguments in calls(rng, layout)[name]:
         torch.library.opcheck(getattr(torch.ops.hpd, name).default, arguments)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation_of_cuda_passes_them_on_the_host(name, layout, monkeypatch, rng):
+    with pretending_cuda(monkeypatch) as start:
+        for arguments in calls(rng, layout)[name]:
+            torch.library.opcheck(getattr(torch.ops.hpd, name).default, arguments)
+    assert start.started
 
 
 def golden_network(name):

@@ -12,7 +12,9 @@ from conftest import ROOT
 
 from generators.ops import native, toolchain
 from generators.ops.build import build, find_library
-from generators.ops.native import status, uses_native
+from generators.ops.kernels import RAISED
+from generators.ops.native import uses_native
+from generators.ops.status import status
 from hpd.errors import OpsError
 
 CPU = torch.zeros(1)
@@ -332,6 +334,8 @@ class TestCudaWithoutNvcc:
         monkeypatch.setattr(native, "_CHOSEN", {})
         monkeypatch.setattr(native, "build", self.fail)
         monkeypatch.setattr(native, "read_recipe", self.fail)
+        monkeypatch.setattr("generators.ops.status.read_recipe", self.fail)
+        monkeypatch.setattr(native.Driver, "of_system", lambda: None)
         self.registered = []
         monkeypatch.setattr(
             native.Operations, "register", lambda operations: self.registered.append(operations)
@@ -344,11 +348,32 @@ class TestCudaWithoutNvcc:
     def test_nvrtc_takes_its_place(self, monkeypatch):
         monkeypatch.setattr(native.nvrtc, "available", lambda: "NVRTC 13.0")
         (told,) = [one for one in status() if one.device_type == "cuda"]
-        assert (told.path, told.compiler) == ("native", "NVRTC 13.0")
+        assert (told.path, told.way, told.compiler) == ("native", "NVRTC", "NVRTC 13.0")
         assert told.reason == "each kernel on first use, by NVRTC 13.0: no CUDA compiler"
         assert native._decide("cuda")
         assert native._decide("cuda")
         assert len(self.registered) == 1
+
+    def test_without_a_driver_it_is_of_no_use(self, monkeypatch, caplog):
+        def fail():
+            raise OpsError("no driver of NVIDIA")
+
+        monkeypatch.setattr(native.nvrtc, "available", lambda: "NVRTC 13.0")
+        monkeypatch.setattr(native.Driver, "of_system", fail)
+        assert not native._decide("cuda")
+        assert "no driver of NVIDIA" in caplog.text
+        assert not self.registered
+
+    def test_a_library_that_was_built_is_used_by_the_driver(self, monkeypatch, tmp_path):
+        library = tmp_path / "hpd_ops_cuda.fatbin"
+        library.write_bytes(native._MAGIC)
+        monkeypatch.setattr(native, "build", lambda recipe: library)
+        monkeypatch.setattr(native, "read_recipe", lambda device_type: None)
+        monkeypatch.setattr(native.nvrtc, "available", lambda: pytest.fail("not asked for"))
+        assert native._decide("cuda")
+        assert native._OPENED["cuda"] == library
+        (operations,) = self.registered
+        assert operations._start._code(RAISED, 0) == (str(library), native._MAGIC)
 
     @pytest.mark.parametrize("mode", ["auto", "native"])
     def test_without_it_there_is_the_reference_or_an_error(self, monkeypatch, mode, caplog):

@@ -1,4 +1,5 @@
-// One block's share of filtered leaky ReLU on a GPU: a tile of one plane, in shared memory.
+// One block's share of filtered leaky ReLU on a GPU: a tile of a plane, in shared memory, or of a
+// few channels one after another, where these are neighbours in memory.
 //
 // The algorithm is a list of steps; in each, threads share out independent items, and all wait at
 // its end. `run` hands the steps to an executor, which on a GPU is a block of threads, and in tests
@@ -9,183 +10,260 @@
 // whole bytes must be known to whoever writes them. Inside the rectangle values are addressed by
 // their position m against the grid of sources: source j of the rectangle lies at m = up * j, so
 // that phases are the same in every tile.
+//
+// Two rooms of shared memory take turns: sources in A (in B where the first filter is a matrix),
+// raised rows in B, the raised rectangle in A, its lowered columns in B. Channels of a group have
+// sources and results in rooms of their own, which are filled and emptied for all of them at once.
 #pragma once
 
-#include "number.h"
+#include "runs.h"
 
 namespace hpd {
 
-enum class Act { kActivate, kRecord, kDerivative };
-
-// All of one problem but its tensors. Index 0 is y, 1 is x.
-struct FilteredPlan {
-  int64_t planes, channels;
-  int in[2], raised[2], out[2];
-  int up, down, first_taps, second_taps;
-  int pad[2], offset[2];
-  bool flip;  // whether taps are to be reversed: a true convolution
-  float gain, slope, clamp;
-  bool clamped;
-  // tiles
-  int tile[2], tiles[2];
-  int raised_tile[2];  // rectangle of the raised plane, in positions
-  int source_tile[2];
-  int pitch_a, pitch_b;  // odd, so that neighbours in a column lie in different banks
-  int floats_a, floats_b;
-
-  HPD_HD int64_t blocks() const { return planes * tiles[0] * tiles[1]; }
-  HPD_HD int record_width() const { return (raised[1] + 3) / 4; }
-  HPD_HD int shared_floats() const { return floats_a + floats_b + first_taps + second_taps; }
-};
-
-// Where its tensors lie.
-struct FilteredTensors {
-  const void* in;
-  const float *bias, *first, *second;  // bias may be null
-  uint8_t* record;                     // null for Act::kActivate
-  void* out;
-};
-
-// Of a block.
-constexpr int kThreads = 256;
-
-HPD_HD inline int floor_to(int value, int step) {
-  const int rest = value % step;
-  return value - (rest < 0 ? rest + step : rest);
-}
-HPD_HD inline int round_up(int value, int step) { return floor_to(value + step - 1, step); }
-HPD_HD inline int smaller_of(int a, int b) { return a < b ? a : b; }
-
-// Shared memory that every GPU gives a block without being asked: 48 KiB.
-constexpr int kSharedFloats = 12 * 1024;
-
-// Runs of outputs that one thread computes from values it keeps; tiles are multiples of them.
-constexpr int kRun = 4;
-
-// Lay out tiles of at most `largest` outputs a side.
-inline void lay_out(FilteredPlan& p, int largest) {
-  for (int i = 0; i < 2; ++i) {
-    const int count = (p.out[i] + largest - 1) / largest;
-    p.tile[i] = round_up((p.out[i] + count - 1) / (count < 1 ? 1 : count), kRun);
-    if (p.tile[i] < kRun) p.tile[i] = kRun;
-    p.tiles[i] = (p.out[i] + p.tile[i] - 1) / p.tile[i];
-    const int needed = (p.tile[i] - 1) * p.down + p.second_taps;
-    // columns round to whole bytes at both ends, rows and columns to whole sources at the first
-    const int bytes = i == 1 ? 3 + 3 : 0;
-    p.raised_tile[i] = round_up(needed + bytes + p.up - 1, p.up * kRun);
-    p.source_tile[i] = p.raised_tile[i] / p.up + (p.first_taps + p.up - 1) / p.up;
-  }
-  const int widest_a = p.raised_tile[1] > p.source_tile[1] ? p.raised_tile[1] : p.source_tile[1];
-  const int rows_a = p.raised_tile[0] > p.source_tile[0] ? p.raised_tile[0] : p.source_tile[0];
-  const int widest_b = p.source_tile[1] > p.tile[1] ? p.source_tile[1] : p.tile[1];
-  p.pitch_a = widest_a | 1, p.pitch_b = widest_b | 1;
-  p.floats_a = p.pitch_a * rows_a, p.floats_b = p.pitch_b * p.raised_tile[0];
-}
-
-// Choose the largest tiles that fit; false where none does.
-inline bool fit(FilteredPlan& p) {
-  for (int largest = 32; largest >= kRun; largest /= 2) {
-    lay_out(p, largest);
-    if (p.shared_floats() <= kSharedFloats) return true;
-  }
-  return false;
-}
-
-// Up, Down, FirstTaps and SecondTaps may be 0, which means known at run time only.
-template <typename T, Act act, int Up, int Down, int FirstTaps, int SecondTaps>
+// Up, Down, FirstTaps and SecondTaps are 0 where they are known at run time only.
+template <typename T, Act act, int Up, int Down, int FirstTaps, int SecondTaps, Full full>
 class FilteredTile {
  public:
-  HPD_HD FilteredTile(const FilteredPlan& plan, const T* in, const float* bias, const float* first,
-                      const float* second, uint8_t* record, T* out, int64_t block, float* shared)
-      : p(plan), first_(first), second_(second) {
-    a_ = shared, b_ = a_ + p.floats_a, first_taps_ = b_ + p.floats_b;
-    second_taps_ = first_taps_ + p.first_taps;
-    const int64_t plane = block / (int64_t(p.tiles[0]) * p.tiles[1]);
-    const int tile = int(block - plane * p.tiles[0] * p.tiles[1]);
-    const int at[2] = {tile / p.tiles[1], tile % p.tiles[1]};
-    for (int i = 0; i < 2; ++i) {
-      output_[i] = at[i] * p.tile[i];
-      const int needed = output_[i] * p.down + p.offset[i];
-      start_[i] = i == 1 ? floor_to(needed, 4) : needed;
-      const int position = floor_to(start_[i] - p.pad[i], up());
-      before_[i] = start_[i] - p.pad[i] - position;
-      ahead_[i] = needed - start_[i] + before_[i];
-      source_[i] = position / up();
-    }
-    in_ = in + plane * p.in[0] * p.in[1];
-    out_ = out + plane * p.out[0] * p.out[1];
-    record_ = record ? record + plane * p.raised[0] * p.record_width() : nullptr;
-    bias_ = bias ? bias[plane % p.channels] : 0.f;
+  using Sum = typename SumOf<T>::Type;
+  static constexpr bool kKnown = Up && Down && FirstTaps && SecondTaps;
+
+  HPD_HD FilteredTile(const FilteredPlan& plan, const FilteredTensors& tensors, int64_t block,
+                      Sum* shared)
+      : p(plan), t(tensors) {
+    a_ = shared, b_ = a_ + p.floats_a, results_ = b_ + p.floats_b;
+    sources_ = results_ + (int64_t(p.floats_out) << p.group_shift);
+    first_ = sources_ + (int64_t(p.floats_in) << p.group_shift);
+    if (p.group_shift == 0) sources_ = first_full() ? b_ : a_;
+    first_across_ = first_ + (first_full() ? 0 : p.first_taps[0]);
+    second_ = first_ + count_of(p.first_taps, first_full());
+    second_across_ = second_ + (second_full() ? 0 : p.second_taps[0]);
+    parts_ = second_ + count_of(p.second_taps, second_full());
+    const int64_t bundle = block / p.tiles_of_plane();
+    tile_ = int(block - bundle * p.tiles_of_plane());
+    image_ = bundle / p.groups();
+    first_channel_ = (bundle - image_ * p.groups()) << p.group_shift;
+    const int64_t left = p.channels - first_channel_;
+    channels_ = left < p.group() ? int(left) : p.group();
+    const int at[2] = {tile_ / p.tiles[1], tile_ % p.tiles[1]};
+    for (int i = 0; i < 2; ++i) place(i, at[i]);
   }
 
   template <typename Executor> HPD_HD void run(Executor&& each) {
     each([&](int i, int n) { load(i, n); });
-    each([&](int i, int n) { up_along(i, n); });
-    each([&](int i, int n) { up_across(i, n); });
-    if (act != Act::kActivate) each([&](int i, int n) { use_record(i, n); });
-    each([&](int i, int n) { down_across(i, n); });
-    each([&](int i, int n) { down_along(i, n); });
+    for (int c = 0; c < channels_; ++c) {
+      enter(c);
+      if (first_full()) {
+        each([&](int i, int n) { up_both(i, n); });
+      } else {
+        each([&](int i, int n) { up_along(i, n); });
+        each([&](int i, int n) { up_across(i, n); });
+      }
+      if (act != Act::kActivate) each([&](int i, int n) { use_record(i, n); });
+      if (second_full()) {
+        each([&](int i, int n) { down_both(i, n); });
+      } else {
+        each([&](int i, int n) { down_across(i, n); });
+        each([&](int i, int n) { down_along(i, n); });
+      }
+      if (sums()) {
+        each([&](int i, int n) { add_parts(i, n); });
+        each([&](int i, int n) { tell_totals(i, n); });
+      }
+    }
+    if (p.group_shift) each([&](int i, int n) { store(i, n); });
   }
 
  private:
+  static constexpr int kParts = 16;
+
   HPD_HD int up() const { return Up ? Up : p.up; }
   HPD_HD int down() const { return Down ? Down : p.down; }
+  HPD_HD bool first_full() const {
+    return full == Full::kAsked ? p.first_full : full == Full::kFirst;
+  }
+  HPD_HD bool second_full() const {
+    return full == Full::kAsked ? p.second_full : full == Full::kSecond;
+  }
+  HPD_HD bool sums() const { return act == Act::kDerivative && p.sums; }
+  HPD_HD static int count_of(const int* taps, bool matrix) {
+    return matrix ? taps[0] * taps[1] : taps[0] + taps[1];
+  }
 
-  HPD_HD void load(int thread, int threads) {
-    for (int i = thread; i < p.first_taps; i += threads) {
-      first_taps_[i] = first_[p.flip ? p.first_taps - 1 - i : i];
-    }
-    for (int i = thread; i < p.second_taps; i += threads) {
-      second_taps_[i] = second_[p.flip ? p.second_taps - 1 - i : i];
-    }
-    const int items = p.source_tile[0] * p.source_tile[1];
-    for (int i = thread; i < items; i += threads) {
-      const int row = i / p.source_tile[1], column = i - row * p.source_tile[1];
-      const int y = source_[0] + row, x = source_[1] + column;
-      const bool inside = y >= 0 && y < p.in[0] && x >= 0 && x < p.in[1];
-      a_[row * p.pitch_a + column] =
-          inside ? widen(in_[int64_t(y) * p.in[1] + x]) + bias_ : 0.f;
+  HPD_HD void place(int i, int at) {
+    output_[i] = at * p.tile[i];
+    const int needed = output_[i] * p.down + p.offset[i];
+    start_[i] = i == 1 ? floor_to(needed, 4) : needed;
+    const int position = floor_to(start_[i] - p.pad[i], up());
+    before_[i] = start_[i] - p.pad[i] - position;
+    ahead_[i] = needed - start_[i] + before_[i];
+    source_[i] = position / up();
+    // of what several rectangles hold, one counts: what lies before its neighbour's
+    own_begin_[i] = at == 0 ? -(1 << 30) : needed;
+    own_end_[i] = at + 1 == p.tiles[i] ? 1 << 30 : needed + p.tile[i] * p.down;
+  }
+
+  // Take up channel c of the group.
+  HPD_HD void enter(int c) {
+    const int64_t channel = first_channel_ + c, plane = image_ * p.channels + channel;
+    source_room_ = sources_ + int64_t(c) * p.floats_in;
+    result_room_ = results_ + int64_t(c) * p.floats_out;
+    record_ = t.record ? t.record + plane * p.raised[0] * p.record_width() : nullptr;
+    const int64_t out = image_ * p.out_at.image + channel * p.out_at.channel;
+    out_ = static_cast<T*>(t.out) + out;
+    beside_ = t.beside ? static_cast<const T*>(t.beside) + out : nullptr;
+    scaled_ = act == Act::kDerivative ? t.before || t.after : t.after != nullptr;
+    scale_ = scale_of(t.after, plane);
+    if (act == Act::kDerivative) scale_ *= scale_of(t.before, plane);
+    totals_ = sums() ? static_cast<Sum*>(t.totals) + (plane * p.tiles_of_plane() + tile_) * 3
+                     : nullptr;
+  }
+
+  HPD_HD static Sum scale_of(const void* scales, int64_t plane) {
+    return scales ? rounded<T>(static_cast<const Sum*>(scales)[plane]) : Sum(1);
+  }
+
+  HPD_HD void load_taps(int thread, int threads, const float* along, const float* across,
+                        const int* taps, bool matrix, Sum* to) const {
+    const int count = matrix ? taps[0] * taps[1] : taps[0];
+    for (int i = thread; i < count; i += threads) to[i] = along[p.flip ? count - 1 - i : i];
+    for (int i = thread; i < taps[1] && !matrix; i += threads) {
+      to[count + i] = across[p.flip ? taps[1] - 1 - i : i];
     }
   }
 
-  // Sources [rows of sources, columns of sources] in A to raised rows in B.
+  HPD_HD void load(int thread, int threads) {
+    load_taps(thread, threads, t.first, t.first_across, p.first_taps, first_full(), first_);
+    load_taps(thread, threads, t.second, t.second_across, p.second_taps, second_full(), second_);
+    const T* in = static_cast<const T*>(t.in) + image_ * p.in_at.image;
+    const int items = (p.source_tile[0] * p.source_tile[1]) << p.group_shift;
+    for (int i = thread; i < items; i += threads) {
+      // channels of a group are neighbours in memory
+      const int pixel = i >> p.group_shift, c = i & (p.group() - 1);
+      const int row = pixel / p.source_tile[1], column = pixel - row * p.source_tile[1];
+      const int y = source_[0] + row, x = source_[1] + column;
+      if (c >= channels_) continue;
+      const bool inside = y >= 0 && y < p.in[0] && x >= 0 && x < p.in[1];
+      const int64_t channel = first_channel_ + c;
+      sources_[c * p.floats_in + row * p.pitch_source + column] =
+          inside ? entered(widen(in[channel * p.in_at.channel + p.in_at.to(y, x)]), channel) : 0;
+    }
+    if (p.group_shift && sums() && t.beside) load_beside(thread, threads);
+  }
+
+  HPD_HD Sum entered(Sum value, int64_t channel) const {
+    if (act == Act::kDerivative) return value;
+    if (t.before) value *= scale_of(t.before, image_ * p.channels + channel);
+    return t.bias ? value + rounded<T>(static_cast<const Sum*>(t.bias)[channel]) : value;
+  }
+
+  // Until results come, their room holds what they are multiplied with.
+  HPD_HD void load_beside(int thread, int threads) {
+    const T* beside = static_cast<const T*>(t.beside) + image_ * p.out_at.image;
+    each_output(thread, threads, [&](int room, int64_t at) {
+      results_[room] = widen(beside[at]);
+    });
+  }
+
+  HPD_HD void store(int thread, int threads) {
+    T* out = static_cast<T*>(t.out) + image_ * p.out_at.image;
+    each_output(thread, threads, [&](int room, int64_t at) { narrow(results_[room], out + at); });
+  }
+
+  template <typename Each> HPD_HD void each_output(int thread, int threads, Each&& each) const {
+    const int items = (p.tile[0] * p.tile[1]) << p.group_shift;
+    for (int i = thread; i < items; i += threads) {
+      const int pixel = i >> p.group_shift, c = i & (p.group() - 1);
+      const int row = pixel / p.tile[1], column = pixel - row * p.tile[1];
+      const int y = output_[0] + row, x = output_[1] + column;
+      if (c >= channels_ || y >= p.out[0] || x >= p.out[1]) continue;
+      each(c * p.floats_out + row * p.pitch_tile + column,
+           (first_channel_ + c) * p.out_at.channel + p.out_at.to(y, x));
+    }
+  }
+
+  // Sources [rows of sources, columns of sources] to raised rows in B.
   HPD_HD void up_along(int thread, int threads) {
     const int columns = p.source_tile[1], runs = p.raised_tile[0] / (up() * kRun);
-    float taps[kHeld];
-    hold(first_taps_, FirstTaps, taps);
-    for (int i = thread; i < columns * runs; i += threads) {
-      const int run = i / columns, column = i - run * columns;
-      raise(a_ + run * kRun * p.pitch_a + column, p.pitch_a, taps,
-            [&](int m, float value) {
-              b_[(run * kRun * up() + m) * p.pitch_b + column] = value;
-            });
-    }
+    raise_runs<true>(thread, threads, columns, runs, source_room_, p.pitch_source, first_,
+                     p.first_taps[0], [&](int column, int row, Sum value) {
+                       b_[row * p.pitch_source + column] = value;
+                     });
   }
 
   // Raised rows in B to raised rows and columns in A; what lies outside the plane is 0.
   HPD_HD void up_across(int thread, int threads) {
     const int rows = p.raised_tile[0], runs = p.raised_tile[1] / (up() * kRun);
-    float taps[kHeld];
-    hold(first_taps_, FirstTaps, taps);
-    for (int i = thread; i < rows * runs; i += threads) {
-      const int run = i / rows, row = i - run * rows;
-      const int y = start_[0] - before_[0] + row;
-      const bool row_inside = y >= 0 && y < p.raised[0];
-      raise(b_ + row * p.pitch_b + run * kRun, 1, taps, [&](int m, float value) {
-        const int column = run * kRun * up() + m, x = start_[1] - before_[1] + column;
-        const bool inside = row_inside && x >= 0 && x < p.raised[1];
-        a_[row * p.pitch_a + column] = inside ? activated(value) : 0.f;
-      });
+    raise_runs<false>(thread, threads, rows, runs, b_, p.pitch_source, first_across_,
+                      p.first_taps[1],
+                      [&](int row, int column, Sum value) { keep(row, column, value); });
+  }
+
+  // Runs along columns (`Along`) or rows, of which there are `lines`: put(line, position, value).
+  template <bool Along, typename Put>
+  HPD_HD void raise_runs(int thread, int threads, int lines, int runs, const Sum* from, int pitch,
+                         const Sum* taps, int count, Put&& put) const {
+    const int line_step = Along ? 1 : pitch, step = Along ? pitch : 1;
+    if constexpr (kKnown) {
+      const Taps<Sum, FirstTaps> held(taps);
+      for (int i = thread; i < lines * runs; i += threads) {
+        const int run = i / lines, line = i - run * lines;
+        Sum values[kRun * Up] = {};
+        raise<Up>(from + line * line_step + run * kRun * step, step, held, values);
+#pragma unroll
+        for (int m = 0; m < kRun * Up; ++m) put(line, run * kRun * Up + m, values[m]);
+      }
+    } else {
+      const int positions = runs * kRun * up();
+      for (int i = thread; i < lines * positions; i += threads) {
+        const int m = i / lines, line = i - m * lines;
+        put(line, m, raised_at(m, from + line * line_step, step, taps, count, up()));
+      }
     }
   }
 
-  HPD_HD float activated(float value) const {
+  // Sources to raised rows and columns in A, by a matrix of taps.
+  HPD_HD void up_both(int thread, int threads) {
+    const int rows = p.raised_tile[0], runs = p.raised_tile[1] / (up() * kRun);
+    for (int i = thread; i < rows * runs; i += threads) {
+      const int run = i / rows, row = i - run * rows, phase = row % up();
+      const Sum* from = source_room_ + (row / up() + (phase > 0 ? 1 : 0)) * p.pitch_source;
+      from += run * kRun;
+      const int first = (up() - phase) % up();
+      if constexpr (kKnown) {
+        Sum values[kRun * Up] = {};
+        for (int tap = first; tap < FirstTaps; tap += Up, from += p.pitch_source) {
+          raise<Up>(from, 1, Taps<Sum, FirstTaps>(first_ + tap * FirstTaps), values);
+        }
+#pragma unroll
+        for (int m = 0; m < kRun * Up; ++m) keep(row, run * kRun * Up + m, values[m]);
+      } else {
+        for (int m = 0; m < kRun * up(); ++m) {
+          Sum value = 0;
+          const Sum* line = from;
+          for (int tap = first; tap < p.first_taps[0]; tap += up(), line += p.pitch_source) {
+            const Sum* taps = first_ + tap * p.first_taps[1];
+            value += raised_at(m, line, 1, taps, p.first_taps[1], up());
+          }
+          keep(row, run * kRun * up() + m, value);
+        }
+      }
+    }
+  }
+
+  // Put a raised value to its place in A.
+  HPD_HD void keep(int row, int column, Sum value) {
+    const int y = start_[0] - before_[0] + row, x = start_[1] - before_[1] + column;
+    const bool inside = y >= 0 && y < p.raised[0] && x >= 0 && x < p.raised[1];
+    a_[row * p.pitch_raised + column] = inside ? activated(value) : 0;
+  }
+
+  HPD_HD Sum activated(Sum value) const {
     value *= p.gain;
     if (act == Act::kDerivative) return value;
     if (!(value > 0)) value *= p.slope;
     if (p.clamped) {
-      value = value > p.clamp ? p.clamp : value;
-      value = value < -p.clamp ? -p.clamp : value;
+      value = value > p.clamp ? Sum(p.clamp) : value;
+      value = value < -p.clamp ? Sum(-p.clamp) : value;
     }
     return value;
   }
@@ -194,11 +272,12 @@ class FilteredTile {
   // the clamp was clamped; the gain is positive and the slope not negative, so signs stay.
   HPD_HD void use_record(int thread, int threads) {
     const int bytes = (p.raised_tile[1] - before_[1]) / 4, rows = p.raised_tile[0] - before_[0];
+    Sum clamped = 0;
     for (int i = thread; i < bytes * rows; i += threads) {
       const int row = i / bytes, byte = i - row * bytes;
       const int y = start_[0] + row, x = start_[1] + byte * 4;
       if (y < 0 || y >= p.raised[0] || x < 0 || x >= p.raised[1]) continue;
-      float* values = a_ + (row + before_[0]) * p.pitch_a + before_[1] + byte * 4;
+      Sum* values = a_ + (row + before_[0]) * p.pitch_raised + before_[1] + byte * 4;
       uint8_t* place = record_ + int64_t(y) * p.record_width() + x / 4;
       if (act == Act::kRecord) {
         int bits = 0;
@@ -206,135 +285,156 @@ class FilteredTile {
         *place = uint8_t(bits);
       } else {
         const int bits = *place;
-        for (int k = 0; k < 4; ++k) values[k] = derivative(values[k], bits >> 2 * k);
+        const bool own = sums() && y >= own_begin_[0] && y < own_end_[0];
+        for (int k = 0; k < 4; ++k) {
+          const int its = bits >> 2 * k;
+          if (own && !(its & 2) && x + k >= own_begin_[1] && x + k < own_end_[1]) {
+            clamped += its & 1 ? values[k] : -values[k];
+          }
+          values[k] = derivative(values[k], its);
+        }
       }
     }
+    if (sums()) parts_[thread * 3 + 2] = clamped * (Sum(p.clamp) / Sum(p.gain));
   }
 
-  HPD_HD int record_bits(float value) const {
+  HPD_HD int record_bits(Sum value) const {
     const bool kept = !p.clamped || (value > -p.clamp && value < p.clamp);
     return (value > 0 ? 1 : 0) | (kept ? 2 : 0);
   }
-  HPD_HD float derivative(float value, int bits) const {
-    return bits & 2 ? (bits & 1 ? value : value * p.slope) : 0.f;
+  HPD_HD Sum derivative(Sum value, int bits) const {
+    return bits & 2 ? (bits & 1 ? value : value * p.slope) : Sum(0);
   }
 
   // Raised rows and columns in A to output columns in B.
   HPD_HD void down_across(int thread, int threads) {
     const int rows = p.raised_tile[0], runs = p.tile[1] / kRun;
-    float taps[kHeld];
-    hold(second_taps_, SecondTaps, taps);
-    for (int i = thread; i < rows * runs; i += threads) {
-      const int run = i / rows, row = i - run * rows;
-      lower(a_ + row * p.pitch_a + ahead_[1] + run * kRun * down(), 1, taps,
-            [&](int o, float value) { b_[row * p.pitch_b + run * kRun + o] = value; });
-    }
+    lower_runs(thread, threads, rows, runs, p.pitch_raised, 1, a_ + ahead_[1], second_across_,
+               p.second_taps[1], [&](int row, int column, Sum value) {
+                 b_[row * p.pitch_tile + column] = value;
+               });
   }
 
   // Output columns in B to outputs.
   HPD_HD void down_along(int thread, int threads) {
+    Sum totals[2] = {0, 0};
+    lower_runs(thread, threads, p.tile[1], p.tile[0] / kRun, 1, p.pitch_tile,
+               b_ + ahead_[0] * p.pitch_tile, second_, p.second_taps[0],
+               [&](int column, int row, Sum value) { put(row, column, value, totals); });
+    tell_parts(thread, totals);
+  }
+
+  // put(line, output, value) of runs along lines that are `line_step` apart.
+  template <typename Put>
+  HPD_HD void lower_runs(int thread, int threads, int lines, int runs, int line_step, int step,
+                         const Sum* from, const Sum* taps, int count, Put&& put) const {
+    if constexpr (kKnown) {
+      const Taps<Sum, SecondTaps> held(taps);
+      for (int i = thread; i < lines * runs; i += threads) {
+        const int run = i / lines, line = i - run * lines;
+        Sum values[kRun] = {};
+        lower<Down>(from + line * line_step + run * kRun * Down * step, step, held, values);
+#pragma unroll
+        for (int o = 0; o < kRun; ++o) put(line, run * kRun + o, values[o]);
+      }
+    } else {
+      for (int i = thread; i < lines * runs * kRun; i += threads) {
+        const int output = i / lines, line = i - output * lines;
+        const Sum* window = from + line * line_step + output * down() * step;
+        put(line, output, lowered_at(window, step, taps, 1, count));
+      }
+    }
+  }
+
+  // Raised rows and columns in A to outputs, by a matrix of taps; runs go down columns.
+  HPD_HD void down_both(int thread, int threads) {
     const int columns = p.tile[1], runs = p.tile[0] / kRun;
-    float taps[kHeld];
-    hold(second_taps_, SecondTaps, taps);
+    Sum totals[2] = {0, 0};
     for (int i = thread; i < columns * runs; i += threads) {
-      const int run = i / columns, column = i - run * columns, x = output_[1] + column;
-      if (x >= p.out[1]) continue;
-      lower(b_ + (ahead_[0] + run * kRun * down()) * p.pitch_b + column, p.pitch_b, taps,
-            [&](int o, float value) {
-              const int y = output_[0] + run * kRun + o;
-              if (y < p.out[0]) narrow(value, out_ + int64_t(y) * p.out[1] + x);
-            });
-    }
-  }
-
-  // ---- runs
-
-  static constexpr int kHeld = FirstTaps > SecondTaps ? FirstTaps : (SecondTaps ? SecondTaps : 1);
-
-  // Keep taps in registers, where their number is known.
-  HPD_HD static void hold(const float* from, int count, float* taps) {
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) taps[i] = i < count ? from[i] : 0.f;
-  }
-
-  // From sources to kRun * up raised values: put(position, value).
-  template <typename Put>
-  HPD_HD void raise(const float* from, int stride, const float* taps, Put&& put) const {
-    if constexpr (Up && FirstTaps) {
-      constexpr int kSources = kRun + (FirstTaps + Up - 1) / Up;
-      float values[kSources];
-#pragma unroll
-      for (int j = 0; j < kSources; ++j) values[j] = from[j * stride];
-#pragma unroll
-      for (int j = 0; j < kRun; ++j) {
-#pragma unroll
-        for (int phase = 0; phase < Up; ++phase) {
-          // tap i meets a source where phase + i is a multiple of Up
-          constexpr int kMost = (FirstTaps + Up - 1) / Up;
-          const int tap = (Up - phase) % Up, skip = phase > 0 ? 1 : 0;
-          float sum = 0.f;
-#pragma unroll
-          for (int t = 0; t < kMost; ++t) {
-            const int i = tap + t * Up;
-            if (i < FirstTaps) sum += taps[i < FirstTaps ? i : 0] * values[j + skip + t];
-          }
-          put(j * Up + phase, sum);
+      const int run = i / columns, column = i - run * columns;
+      const Sum* from = a_ + (ahead_[0] + run * kRun * down()) * p.pitch_raised + ahead_[1];
+      from += column * down();
+      Sum values[kRun] = {};
+      if constexpr (kKnown) {
+        for (int tap = 0; tap < SecondTaps; ++tap) {
+          const Taps<Sum, SecondTaps> held(second_ + tap, SecondTaps);
+          lower<Down>(from + tap, p.pitch_raised, held, values);
         }
-      }
-    } else {
-      for (int j = 0; j < kRun; ++j) {
-        for (int phase = 0; phase < p.up; ++phase) {
-          const int skip = phase > 0 ? 1 : 0;
-          float sum = 0.f;
-          for (int i = (p.up - phase) % p.up, t = 0; i < p.first_taps; i += p.up, ++t) {
-            sum += first_taps_[i] * from[(j + skip + t) * stride];
-          }
-          put(j * p.up + phase, sum);
-        }
-      }
-    }
-  }
-
-  // From raised values to kRun outputs.
-  template <typename Put>
-  HPD_HD void lower(const float* from, int stride, const float* taps, Put&& put) const {
-    if constexpr (Down && SecondTaps) {
-      constexpr int kValues = (kRun - 1) * Down + SecondTaps;
-      float sums[kRun] = {};
-#pragma unroll
-      for (int m = 0; m < kValues; ++m) {
-        const float value = from[m * stride];
-#pragma unroll
+      } else {
         for (int o = 0; o < kRun; ++o) {
-          const int i = m - o * Down;
-          if (i >= 0 && i < SecondTaps) sums[o] += taps[i] * value;
+          const Sum* window = from + o * down() * p.pitch_raised;
+          for (int tap = 0; tap < p.second_taps[1]; ++tap) {
+            values[o] += lowered_at(window + tap, p.pitch_raised, second_ + tap, p.second_taps[1],
+                                    p.second_taps[0]);
+          }
         }
       }
 #pragma unroll
-      for (int o = 0; o < kRun; ++o) put(o, sums[o]);
+      for (int o = 0; o < kRun; ++o) put(run * kRun + o, column, values[o], totals);
+    }
+    tell_parts(thread, totals);
+  }
+
+  HPD_HD void put(int row, int column, Sum value, Sum* totals) {
+    const int y = output_[0] + row, x = output_[1] + column;
+    if (y >= p.out[0] || x >= p.out[1]) return;
+    Sum* room = result_room_ + row * p.pitch_tile + column;
+    const int64_t at = p.out_at.to(y, x);
+    if (sums()) {
+      totals[0] += value;
+      if (beside_) totals[1] += value * (p.group_shift ? *room : Sum(widen(beside_[at])));
+    }
+    // what a layer that is asked for its own result would have rounded, and then scaled
+    if (scaled_) value = (act == Act::kDerivative ? value : rounded<T>(value)) * scale_;
+    if (p.group_shift) {
+      *room = value;
     } else {
-      for (int o = 0; o < kRun; ++o) {
-        float sum = 0.f;
-        for (int i = 0; i < p.second_taps; ++i) {
-          sum += second_taps_[i] * from[(o * p.down + i) * stride];
-        }
-        put(o, sum);
-      }
+      narrow(value, out_ + at);
+    }
+  }
+
+  // ---- sums over the tile, in an order that does not depend on which thread is first
+
+  HPD_HD void tell_parts(int thread, const Sum* totals) {
+    if (!sums()) return;
+    for (int k = 0; k < 2; ++k) parts_[thread * 3 + k] = totals[k];
+  }
+
+  HPD_HD void add_parts(int thread, int threads) {
+    for (int i = thread; i < kParts * 3; i += threads) {
+      const int part = i / 3, k = i - part * 3;
+      if (part >= threads) continue;
+      Sum sum = 0;
+      for (int other = part; other < threads; other += kParts) sum += parts_[other * 3 + k];
+      parts_[i] = sum;
+    }
+  }
+
+  HPD_HD void tell_totals(int thread, int threads) {
+    for (int k = thread; k < 3; k += threads) {
+      Sum sum = 0;
+      for (int part = 0; part < kParts && part < threads; ++part) sum += parts_[part * 3 + k];
+      totals_[k] = sum;
     }
   }
 
   const FilteredPlan& p;
-  const float *first_, *second_;
-  float *a_, *b_, *first_taps_, *second_taps_;
-  const T* in_;
+  const FilteredTensors& t;
+  Sum *a_, *b_, *sources_, *results_, *source_room_, *result_room_, *parts_, *totals_;
+  Sum *first_, *first_across_, *second_, *second_across_;
   T* out_;
+  const T* beside_;
   uint8_t* record_;
-  float bias_;
+  Sum scale_;
+  bool scaled_;
+  int64_t image_, first_channel_;
+  int channels_, tile_;
   int output_[2];  // the tile's first output
   int start_[2];   // the first of the raised plane that the rectangle must hold
   int before_[2];  // positions in front of it
   int ahead_[2];   // position where the window of the first output starts
   int source_[2];  // source at position 0
+  int own_begin_[2], own_end_[2];
 };
 
 }  // namespace hpd

@@ -2,33 +2,46 @@
 // `stride`, are the items of one thread.
 #pragma once
 
-#include "filtered.h"
+#include "plans.h"
 
 namespace hpd {
 
-// y = clamp(x * (x > 0 ? rising : falling)) of x plus the bias of channel (i / inner) % channels.
-struct BiasActPlan {
-  int64_t count, inner, channels;
-  float rising, falling, clamp;
-  bool clamped, of_result;
+HPD_HD inline float acted(const BiasActPlan& p, float x) {
+  x *= x > 0 ? p.rising : p.falling;
+  if (!p.clamped) return x;
+  x = x > p.clamp ? p.clamp : x;
+  return x < -p.clamp ? -p.clamp : x;
+}
 
-  HPD_HD float with_bias(float x, const float* bias, int64_t i) const {
+HPD_HD inline float slope_at(const BiasActPlan& p, float x, float grad) {
+  const float factor = x > 0 ? p.rising : p.falling;
+  if (!p.clamped) return grad * factor;
+  if (!p.of_result) x *= factor;
+  return x > -p.clamp && x < p.clamp ? grad * factor : 0.f;
+}
+
+// The bias of value after value. Where the first of them lies is found out by two products in
+// place of divisions; the next ones are counted on.
+struct Biases {
+  const BiasActPlan& p;
+  const float* bias;
+  uint64_t left, channel;  // left: of the values of this channel, before the next one comes
+
+  HPD_HD Biases(const BiasActPlan& plan, const float* bias, int64_t value) : p(plan), bias(bias) {
+    if (!bias) return;
+    const uint64_t plane = p.by_inner.quotient(value);
+    channel = plane - p.by_channels.quotient(plane) * p.by_channels.divisor;
+    left = (plane + 1) * p.by_inner.divisor - value;
+  }
+
+  HPD_HD float next(float x) {
     if (!bias) return x;
-    // 64 bits take a GPU several times as long to divide
-    if (count > INT32_MAX) return x + bias[i / inner % channels];
-    return x + bias[uint32_t(i) / uint32_t(inner) % uint32_t(channels)];
-  }
-  HPD_HD float act(float x) const {
-    x *= x > 0 ? rising : falling;
-    if (!clamped) return x;
-    x = x > clamp ? clamp : x;
-    return x < -clamp ? -clamp : x;
-  }
-  HPD_HD float slope_at(float x, float grad) const {
-    const float factor = x > 0 ? rising : falling;
-    if (!clamped) return grad * factor;
-    if (!of_result) x *= factor;
-    return x > -clamp && x < clamp ? grad * factor : 0.f;
+    x += bias[channel];
+    if (--left == 0) {
+      left = p.by_inner.divisor;
+      channel = channel + 1 < p.by_channels.divisor ? channel + 1 : 0;
+    }
+    return x;
   }
 };
 
@@ -43,13 +56,16 @@ template <typename T>
 HPD_HD void bias_act_packs(const BiasActPlan& p, const Pack<T>* grad, const Pack<T>* x,
                            const float* bias, Pack<T>* y, int64_t first, int64_t stride) {
   constexpr int kSize = Pack<T>::kSize;
+  // not unrolled: for that the compiler would divide, to learn how often
+#pragma unroll 1
   for (int64_t i = first; i < p.count / kSize; i += stride) {
     const Pack<T> from = x[i];
     Pack<T> to = grad ? grad[i] : from;
+    Biases biases(p, bias, i * kSize);
 #pragma unroll
     for (int k = 0; k < kSize; ++k) {
-      const float value = p.with_bias(widen(from.values[k]), bias, i * kSize + k);
-      narrow(grad ? p.slope_at(value, widen(to.values[k])) : p.act(value), to.values + k);
+      const float value = biases.next(widen(from.values[k]));
+      narrow(grad ? slope_at(p, value, widen(to.values[k])) : acted(p, value), to.values + k);
     }
     y[i] = to;
   }
@@ -59,24 +75,14 @@ HPD_HD void bias_act_packs(const BiasActPlan& p, const Pack<T>* grad, const Pack
 template <typename T>
 HPD_HD void bias_act_values(const BiasActPlan& p, const T* grad, const T* x, const float* bias,
                             T* y, int64_t begin, int64_t first, int64_t stride) {
+#pragma unroll 1
   for (int64_t i = begin + first; i < p.count; i += stride) {
-    const float value = p.with_bias(widen(x[i]), bias, i);
-    narrow(grad ? p.slope_at(value, widen(grad[i])) : p.act(value), y + i);
+    const float value = Biases(p, bias, i).next(widen(x[i]));
+    narrow(grad ? slope_at(p, value, widen(grad[i])) : acted(p, value), y + i);
   }
 }
 
-// Act on raised planes [planes, height, width] in memory, where no tile holds them: item i is a
-// byte of the record, four values of a row.
-struct RaisedPlan {
-  int64_t planes;
-  int height, width;
-  float gain, slope, clamp;
-  bool clamped;
-  Act act;
-
-  HPD_HD int64_t items() const { return planes * height * ((width + 3) / 4); }
-};
-
+// Item i is a byte of the record, four values of a row.
 HPD_HD inline void act_on_raised(const RaisedPlan& p, float* values, uint8_t* record,
                                  int64_t first, int64_t stride) {
   const int bytes = (p.width + 3) / 4;
@@ -100,6 +106,28 @@ HPD_HD inline void act_on_raised(const RaisedPlan& p, float* values, uint8_t* re
       *value = v;
     }
     if (p.act == Act::kRecord) record[i] = uint8_t(bits);
+  }
+}
+
+// Item i is a plane. With q = U^T M D^T g, the derivative before its scales, the tiles told the
+// sums over the plane of q, of q x, and of what clamped values got of g times the clamp: s0, s1,
+// s2. As leaky ReLU is linear where the record tells the slopes, the result before its own scale
+// sums to b s1 + bias s0 + s2 against g, so that it need not be there:
+// [3, planes] are a s0, a s1 and b s1 + bias s0 + s2 with the scales b before and a after.
+template <typename T, typename Sum = typename SumOf<T>::Type>
+HPD_HD void add_totals(const TotalsPlan& p, const Sum* tiles, const Sum* bias, const Sum* before,
+                       const Sum* after, Sum* totals, int64_t first, int64_t stride) {
+  for (int64_t i = first; i < p.planes; i += stride) {
+    Sum sums[3] = {0, 0, 0};
+    for (int64_t tile = 0; tile < p.tiles; ++tile) {
+      for (int k = 0; k < 3; ++k) sums[k] += tiles[(i * p.tiles + tile) * 3 + k];
+    }
+    const Sum a = after ? rounded<T>(after[i]) : Sum(1);
+    const Sum b = before ? rounded<T>(before[i]) : Sum(1);
+    const Sum offset = bias ? rounded<T>(bias[i % p.channels]) : Sum(0);
+    totals[i] = a * sums[0];
+    totals[p.planes + i] = a * sums[1];
+    totals[2 * p.planes + i] = b * sums[1] + offset * sums[0] + sums[2];
   }
 }
 
