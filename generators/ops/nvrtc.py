@@ -23,7 +23,7 @@ from hpd.errors import OpsError
 from hpd.files import write_bytes, write_json
 
 _HEADERS = (
-    "number.h", "cuda/plans.h", "cuda/runs.h", "cuda/filtered.h", "cuda/resample.h",
+    "number.h", "cuda/plans.h", "cuda/runs.h", "cuda/room.h", "cuda/filtered.h", "cuda/resample.h",
     "cuda/pointwise.h", "cuda/kernels.h",
 )  # fmt: skip
 _FLAGS = ("--std=c++17", "-default-device")
