@@ -62,13 +62,21 @@ def check_shape(tensor: Tensor, pattern: str, name: str, **sizes: int) -> Tensor
     return tensor
 
 
+def _all_finite(tensor: Tensor) -> bool:
+    """Return whether all values are finite: where the least and the largest are, NaN being both."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return bool(torch.isfinite(tensor).all())
+    with torch.no_grad():
+        return bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
+
+
 def check_finite(tensor: Tensor, name: str, fix: str = "") -> Tensor:
     """Return `tensor` if all its values are finite.
 
     Raises:
         NumericError: with the number of values that are not.
     """
-    if not bool(torch.isfinite(tensor).all()):
+    if not _all_finite(tensor):
         broken = int((~torch.isfinite(tensor)).sum())
         raise NumericError(
             f"{name} is not finite",

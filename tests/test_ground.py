@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Annotated
 
 import pytest
 import torch
+from conftest import ROOT
 from pydantic import Field
 
 from hpd.checks import check_finite, check_labels, check_shape
 from hpd.errors import ConfigError, HpdError, NumericError, ShapeError
 from hpd.registry import Registry, Settings
 from hpd.rng import Streams, isolated
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+from peak_memory import peak_bytes
 
 
 def test_an_error_says_problem_got_expected_and_fix():
@@ -32,6 +39,25 @@ def test_labels_are_checked():
         check_labels(torch.tensor([0, 3]), 3)
     with pytest.raises(ShapeError, match="class indices"):
         check_labels(torch.tensor([0.0]), 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_value_that_is_not_finite_is_found_wherever_it_is(bad, dtype):
+    for count in (1, 7, 8, 33, 4097):
+        for place in {0, count // 2, count - 1}:
+            values = torch.full((count,), -3.0, dtype=dtype)
+            assert check_finite(values, "values") is values
+            values[place] = bad
+            with pytest.raises(NumericError, match="1 NaN or Inf"):
+                check_finite(values, "values")
+    assert check_finite(torch.empty(0), "nothing").numel() == 0
+    assert check_finite(torch.ones(2, dtype=torch.int64), "counts").sum() == 2
+
+
+def test_finite_values_are_looked_at_without_a_copy():
+    values = torch.zeros(1 << 20)
+    assert peak_bytes(lambda: check_finite(values, "values")) < 1 << 12
 
 
 def test_finite_values_are_counted():

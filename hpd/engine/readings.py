@@ -48,13 +48,14 @@ class Readings:
             if tensor.grad is not None
         ]
         checked = [(name, tensor) for name, tensor in checked if tensor.numel()]
-        # finite just where all values are, and without a copy of them
-        largest = [torch.linalg.vector_norm(tensor, math.inf) for _, tensor in checked]
+        # finite just where all values are, without a copy of them, and fast on any device
+        ends = [end for _, tensor in checked for end in torch.aminmax(tensor)]
         names = list(matched.metrics)
-        loss, *rest = told([matched.loss, *(matched.metrics[n] for n in names), *largest])
+        loss, *rest = told([matched.loss, *(matched.metrics[n] for n in names), *ends])
         if not math.isfinite(loss):
             raise NumericError(f"the loss is not finite {where}", got=loss, fix=DIVERGED)
-        for (name, tensor), value in zip(checked, rest[len(names) :], strict=True):
-            if not math.isfinite(value):
+        found = rest[len(names) :]
+        for (name, tensor), *both in zip(checked, found[::2], found[1::2], strict=True):
+            if not all(map(math.isfinite, both)):
                 check_finite(tensor, name, DIVERGED)
         return cls(loss, dict(zip(names, rest[: len(names)], strict=True)))

@@ -17,7 +17,7 @@ from hpd.errors import RunError
 from hpd.rng import Streams
 from hpd.sources.batches import Batches
 from hpd.sources.rendering import render_in_chunks
-from hpd.sources.rows import as_leaf, rows_of
+from hpd.sources.rows import as_leaf, picked, rows_of
 from hpd.typing import ParameterGroup, Pullback, Stage, StageCost, State, Step
 
 _FLOAT_GUARD = "The learning rate of the level before is probably too high."
@@ -195,7 +195,7 @@ class GanSource:
         )
 
     def _features_of(self, indices: Tensor) -> LevelState:
-        return tuple(tensor[indices] for tensor in self.features)
+        return tuple(picked(tensor, indices) for tensor in self.features)
 
     def batch(self, step: Step) -> Tensor:
         """Return random images of this step, as many of every class; see `DrawsBatches`."""
@@ -208,7 +208,8 @@ class GanSource:
         return render_in_chunks(self._decode, indices, self._chunk_images)
 
     def _decode(self, indices: Tensor) -> Tensor:
-        images = self.generator.images(self._features_of(indices), self.ws[indices], self.level)
+        ws = picked(self.ws, indices)
+        images = self.generator.images(self._features_of(indices), ws, self.level)
         return (images + 1) / 2
 
     @torch.no_grad()

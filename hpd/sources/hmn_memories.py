@@ -27,7 +27,7 @@ from hpd.sources.hmn_decoders import DECODERS, ConvDecoderSettings, Decoder, Dec
 from hpd.sources.hmn_generator import GeneratorDecoder
 from hpd.sources.hmn_start import draw_targets, fit_to_real
 from hpd.sources.rendering import render_in_chunks
-from hpd.sources.rows import as_leaf, rows_of
+from hpd.sources.rows import as_leaf, picked, rows_of
 from hpd.typing import ParameterGroup, Pullback, Stage, State, Step
 
 # every forward has this many images, whatever is asked for: libraries choose their algorithm by
@@ -200,7 +200,7 @@ class HmnSource:
         # for all classes at once, so that it is the same for whatever images
         extracted = self.extractor @ self.dataset_memory.flatten(1) + self.extractor_bias
         extracted = F.leaky_relu(extracted, _SLOPE).unflatten(2, self.account.shapes.grid)
-        parts = extracted[labels], self.class_memory[labels], self.instance_memory[indices]
+        parts = extracted[labels], self.class_memory[labels], picked(self.instance_memory, indices)
         return torch.cat(parts, dim=1)
 
     def latents(self, indices: Tensor) -> tuple[LevelState, Tensor]:

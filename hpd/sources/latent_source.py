@@ -15,7 +15,7 @@ from hpd.errors import RunError
 from hpd.sources.batches import Batches
 from hpd.sources.coded import GENERATOR
 from hpd.sources.rendering import render_in_chunks
-from hpd.sources.rows import as_leaf, rows_of
+from hpd.sources.rows import as_leaf, picked, rows_of
 from hpd.typing import ParameterGroup, Pullback, Stage, State, Step
 
 Space = Literal["seed", "z", "w", "ws"]
@@ -210,7 +210,7 @@ class LatentSource:
         return render_in_chunks(self._decode, indices, self._plan.chunk)
 
     def _decode(self, indices: Tensor) -> Tensor:
-        latents, space = self.latents[indices], self.space
+        latents, space = picked(self.latents, indices), self.space
         if space == "seed":
             z = z_of_seeds(latents.cpu(), self.generator.spec.z_dim)
             latents, space = z.to(next(self.generator.parameters())), "z"

@@ -23,7 +23,7 @@ from hpd.rng import Streams
 from hpd.sources.base import SOURCES, ChunkedSettings
 from hpd.sources.batches import Batches
 from hpd.sources.rendering import render_in_chunks
-from hpd.sources.rows import as_leaf, rows_of
+from hpd.sources.rows import as_leaf, picked, rows_of
 from hpd.typing import ParameterGroup, Pullback, Source, Stage, State, Step
 
 # real images that the bases are found in, at most
@@ -261,7 +261,7 @@ class LinearBasesSource:
 
     def _decode(self, indices: Tensor) -> Tensor:
         # summed one by one, so that an image is the same to the bit beside whatever others
-        parts = self.coefficients[indices][:, :, None] * self.bases.flatten(1)
+        parts = picked(self.coefficients, indices)[:, :, None] * self.bases.flatten(1)
         small = parts.sum(dim=1).unflatten(1, self.bases.shape[1:])
         images = F.interpolate(small, size=self._size, mode="bilinear", align_corners=False)
         return self._normalisation.undo(images)

@@ -18,7 +18,7 @@ from hpd.errors import ConfigError, RunError
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, ChunkedSettings
 from hpd.sources.rendering import render_in_chunks
-from hpd.sources.rows import as_leaf, rows_of
+from hpd.sources.rows import as_leaf, picked, rows_of
 from hpd.typing import ParameterGroup, Pullback, Source, Stage, State
 
 
@@ -174,7 +174,7 @@ class LowRankSource:
         return render_in_chunks(self._decode, indices, self._settings.chunk_images)
 
     def _decode(self, indices: Tensor) -> Tensor:
-        return self._normalisation.undo(self.left[indices] @ self.right[indices])
+        return self._normalisation.undo(picked(self.left, indices) @ picked(self.right, indices))
 
     def state(self) -> State:
         """Return clones of the factors."""

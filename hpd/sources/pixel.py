@@ -14,7 +14,7 @@ from hpd.errors import RunError
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, CountedSettings
 from hpd.sources.rendering import render_in_chunks
-from hpd.sources.rows import as_leaf, rows_of
+from hpd.sources.rows import as_leaf, picked, rows_of
 from hpd.typing import ParameterGroup, Pullback, Source, Stage, State
 
 
@@ -110,7 +110,7 @@ class PixelSource:
         return render_in_chunks(self._decode, indices, self._settings.chunk_images)
 
     def _decode(self, indices: Tensor) -> Tensor:
-        return self._normalisation.undo(self.pixels[indices])
+        return self._normalisation.undo(picked(self.pixels, indices))
 
     @torch.no_grad()
     def _clip(self) -> None:

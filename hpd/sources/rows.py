@@ -1,6 +1,8 @@
-"""Rows of parameters: those of some classes, which one of several processes optimises."""
+"""Rows of parameters: those of some classes, or of some images, and the way back to them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,3 +20,42 @@ def rows_of(labels: Tensor, classes: Tensor) -> Tensor:
 def as_leaf(values: Tensor) -> Tensor:
     """Return a copy that is optimised in the place of what it was made from."""
     return values.detach().clone().requires_grad_()
+
+
+def picked(leaf: Tensor, indices: Tensor) -> Tensor:
+    """Return rows of a leaf; their gradient is added to those rows of its `.grad`.
+
+    As ``leaf[indices]``, whose gradient is a tensor of the size of the leaf each time: of many
+    images that are decoded chunk by chunk, as many of them as chunks. `torch.autograd.grad` does
+    not find the leaf through this.
+
+    Args:
+        leaf: parameters with a row for each image.
+        indices: which rows [n]. Of a row that is picked several times before one step of an
+            optimiser the gradients are summed as they come.
+
+    >>> x = torch.zeros(3, requires_grad=True)
+    >>> picked(x, torch.tensor([2, 0])).mul(torch.tensor([5.0, 7.0])).sum().backward()
+    >>> x.grad
+    tensor([7., 0., 5.])
+    """
+    if not (leaf.requires_grad and leaf.is_leaf and torch.is_grad_enabled()):
+        return leaf[indices]
+    rows: Tensor = _Picked.apply(leaf, indices)
+    return rows
+
+
+class _Picked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, leaf: Tensor, indices: Tensor) -> Tensor:
+        ctx.leaf, ctx.indices = leaf, indices
+        return leaf[indices]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
+        leaf: Tensor = ctx.leaf
+        if leaf.grad is None:
+            leaf.grad = torch.zeros_like(leaf)
+        leaf.grad.index_put_((ctx.indices,), grad, accumulate=True)
+        return None, None

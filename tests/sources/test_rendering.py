@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
-from conftest import CPU
+from conftest import CPU, ROOT
 
+from hpd.data import ImageSet, Normalisation
 from hpd.errors import RunError, ShapeError
 from hpd.sources import SOURCES
+from hpd.sources.base import CountedSettings
+from hpd.sources.rows import picked
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+from peak_memory import peak_bytes
 
 
 @pytest.fixture(params=list(SOURCES))
@@ -84,3 +93,53 @@ def test_a_gradient_is_taken_once(kind, chunk_images, images, streams, source_se
     with pytest.raises(RunError, match="called before"):
         pullback(torch.ones_like(rendered))
     assert torch.equal(group.tensors[0].grad, first)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 20])
+def test_picked_rows_have_the_gradient_of_an_index_to_the_bit(size, rng):
+    values, probe = torch.randn(2, 20, 5, generator=rng)
+    order = torch.randperm(20, generator=rng)
+    found = []
+    for pick in (picked, lambda leaf, chosen: leaf[chosen]):
+        leaf = values.clone().requires_grad_()
+        for part in order.split(size):
+            (pick(leaf, part).sin() * probe[part]).sum().backward()
+        found.append(leaf.grad)
+    assert torch.equal(*found)
+    # nothing is optimised: nothing is kept
+    assert not picked(values, order).requires_grad
+    with torch.no_grad():
+        assert not picked(leaf, order).requires_grad
+
+
+COUNTED = [kind for kind in SOURCES if issubclass(SOURCES[kind], CountedSettings)]
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+def test_the_way_back_takes_a_gradient_and_a_chunk_and_no_more(kind, streams, source_settings, rng):
+    """However many images: beside them and the gradient of what is optimised."""
+    pixels = torch.randint(0, 256, (3 * 80, 1, 8, 8), generator=rng).byte()
+    train = ImageSet(
+        pixels, torch.arange(240) % 3, ("a", "b", "c"), Normalisation.of(pixels)
+    )  # fmt: skip
+    takes = []
+    for count in (8, 80):
+        options = source_settings(kind, images_per_class=count, chunk_images=4)
+        source = SOURCES.parse(options).build(train, CPU, streams)
+        worst = 0
+        for stage in range(len(source.stages)):
+            tensors = [tensor for group in source.enter(stage) for tensor in group.tensors]
+            indices = torch.arange(len(source.labels))
+
+            def step(source=source, indices=indices) -> None:
+                images, pullback = source.render(indices)
+                pullback(torch.ones_like(images))
+
+            own = sum(tensor.nbytes for tensor in tensors)
+            worst = max(worst, peak_bytes(step) - own)
+            for tensor in tensors:
+                tensor.grad = None
+        takes.append(worst)
+    images = 3 * 64 * 4
+    # images, those of the chunks before they are joined, and their gradient
+    assert takes[1] - takes[0] <= (80 - 8) * (3 * images + 200)
