@@ -49,3 +49,9 @@ def prepare_nothing(network: nn.Module) -> None:
     for layer in network.modules():
         if isinstance(layer, Prepares):
             layer._kept = None
+
+
+def prepared_values(network: nn.Module) -> list[object]:
+    """Return all that layers of a network have prepared so far."""
+    layers = (layer for layer in network.modules() if isinstance(layer, Prepares))
+    return [value for layer in layers for _, value in (layer._kept or {}).values()]

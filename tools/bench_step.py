@@ -86,11 +86,13 @@ class Way:
         ops: the value of HPD_OPS.
         options: `precision` and `compile`.
         float32: how a GPU multiplies such numbers.
+        graphs: whether the generator is captured as graphs.
     """
 
     ops: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
     float32: Float32 = "ieee"
+    graphs: bool = False
 
 
 def ways(compiled: bool) -> dict[str, Way]:
@@ -182,6 +184,7 @@ def serve(connection: Connection, work: Work, way: Way, device: str) -> None:
     try:
         keep_freed_memory()
         os.environ["HPD_OPS"] = way.ops
+        os.environ["HPD_GRAPHS"] = "on" if way.graphs else "off"
         stepper = Stepper(work, way.options, open_device(device, way.float32))
         connection.send(stepper.images().numpy())
         stepper.step()  # compiles

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from generators.ops import native, nvrtc
+from generators.ops import native, nvrtc, recording
 from generators.ops.build import find_failure, find_library
 from generators.ops.native import VARIABLE
 from generators.ops.tiles import (
@@ -28,6 +28,24 @@ NOT_COMPILED = (
     "torch.compile is not used for generators: convolutions and native operations stay what they "
     "are under it, and what it makes has no second derivative. Students: objective.compile."
 )
+
+
+def graphs_told() -> str:
+    """Say whether generators are captured as graphs.
+
+    Raises:
+        OpsError: if ``HPD_GRAPHS`` is unknown.
+    """
+    name = f"{recording.VARIABLE}={'on' if recording.wants_graphs() else 'off'}"
+    if recording.wants_graphs():
+        return (
+            f"{name}: images of frozen generators and their derivatives are captured as graphs of "
+            "CUDA, on GPUs. It was not measured on one yet."
+        )
+    return (
+        f"{name}: no graphs of CUDA. With on, frozen generators are captured; it was not measured "
+        "on a GPU yet."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ def status() -> None:
       hpd ops status
     """
     from generators.ops import native
-    from generators.ops.status import NOT_COMPILED
+    from generators.ops.status import NOT_COMPILED, graphs_told
     from generators.ops.status import status as look
 
     records = look()
@@ -94,7 +94,7 @@ def status() -> None:
             click.echo(f"  {name:<9} {value}")
         for card in record.cards:
             _show_card(card)
-    click.echo(f"\n{NOT_COMPILED}")
+    click.echo(f"\n{NOT_COMPILED}\n\n{graphs_told()}")
 
 
 def _rows(record: Status) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from generators import LevelState, StoredGenerator
+from generators.captured import Captured
 from hpd.checks import check_finite
 from hpd.errors import RunError
 from hpd.rng import Streams
@@ -62,7 +63,7 @@ class GanSource:
         # weights that are learnt are this source's own: others may have the generator, too
         own = stored.generator if lr_generator is None else copy.deepcopy(stored.generator)
         self.generator, self.labels = own, labels
-        self._stored = stored
+        self._stored, self._captured = stored, Captured(own)
         self.ws = ws.clone().requires_grad_()
         self.level = 0
         self.features: LevelState = ()
@@ -209,7 +210,7 @@ class GanSource:
 
     def _decode(self, indices: Tensor) -> Tensor:
         ws = picked(self.ws, indices)
-        images = self.generator.images(self._features_of(indices), ws, self.level)
+        images = self._captured.images(self._features_of(indices), ws, self.level)
         return (images + 1) / 2
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from generators import Generator, LevelState, Prior, StoredGenerator, read_generator
+from generators.captured import Captured
 from hpd.data import ImageSet
 from hpd.errors import ConfigError
 from hpd.registry import Only
@@ -203,6 +204,7 @@ class GeneratorDecoder(Decoder):
         super().__init__()
         self.stored, self.level = stored, level
         self.generator = stored.generator
+        self._captured = Captured(stored.generator)
         self.generator_floats = self.generator.floats
         count = len(head)
         passing = torch.cat([head.new_zeros(count, head.shape[1] - count), torch.eye(count)], dim=1)
@@ -234,4 +236,4 @@ class GeneratorDecoder(Decoder):
     def forward(self, code: Tensor, labels: Tensor) -> Tensor:
         """Decode; see `Decoder.forward`."""
         state, ws = self.latents(code, labels)
-        return (self.generator.images(state, ws, self.level) + 1) / 2
+        return (self._captured.images(state, ws, self.level) + 1) / 2

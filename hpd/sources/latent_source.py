@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from generators import StoredGenerator
+from generators.captured import Captured
 from generators.seeds import z_of_seeds
 from hpd.errors import RunError
 from hpd.sources.batches import Batches
@@ -91,6 +92,7 @@ class LatentSource:
         self, stored: StoredGenerator, drawn: Drawn, plan: LatentPlan, batches: Batches
     ) -> None:
         self._stored, self.generator = stored, stored.generator
+        self._captured = Captured(stored.generator)
         self._plan, self._batches = plan, batches
         self.labels, self._known = drawn.labels, drawn.known
         # until a stage is entered it is what it would be stored as: what it takes is asked before
@@ -218,7 +220,7 @@ class LatentSource:
             ws = self._mapped(latents, self.labels[indices])
         else:
             ws = latents if space == "ws" else self._spread(latents)
-        return (self.generator(ws) + 1) / 2
+        return (self._captured.images((), ws, 0) + 1) / 2
 
     def state(self) -> State:
         """Return clones of what is stored."""

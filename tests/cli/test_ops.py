@@ -81,10 +81,10 @@ def told(stdout):
         device, path = first.split()
         pairs = (line.strip().split(None, 1) for line in lines)
         found[device] = {"path": path} | {pair[0]: pair[1] for pair in pairs}
-    return found, blocks[2]
+    return found, blocks[2:]
 
 
-def test_status_tells_all_in_a_few_lines(bench):
+def test_status_tells_all_in_a_few_lines(bench, monkeypatch):
     ops("build")
     found, below = told(ops("status").stdout)
     cpu = found["cpu"]
@@ -96,7 +96,14 @@ def test_status_tells_all_in_a_few_lines(bench):
     cuda = found["cuda"]
     assert (cuda["path"], cuda["by"]) == ("reference", "plain torch")
     assert cuda["why"].startswith("no sources of native operations for cuda")
-    assert below.startswith("torch.compile is not used for generators: ")
+    assert below[0].startswith("torch.compile is not used for generators: ")
+    assert below[1].startswith("HPD_GRAPHS=off: no graphs of CUDA.")
+    monkeypatch.setenv("HPD_GRAPHS", "on")
+    assert told(ops("status").stdout)[1][1].startswith("HPD_GRAPHS=on: images of frozen gen")
+    monkeypatch.setenv("HPD_GRAPHS", "of")
+    done = ops("status")
+    assert done.exit_code == 2
+    assert "unknown HPD_GRAPHS 'of'" in done.stderr.splitlines()[-1]
 
 
 def test_status_tells_the_shared_memory_and_the_tiles_of_each_gpu(bench, monkeypatch):

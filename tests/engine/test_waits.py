@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pretended_graphs
 import pytest
 import torch
 from conftest import CPU, SMALL_STUDENT, SMALL_TRAINING, tiny_generator
@@ -164,6 +165,33 @@ def test_scales_inside_of_layers_dispatch_less(kind, most, monkeypatch):
     with pretending_cuda(monkeypatch), pretending(monkeypatch) as meter:
         dispatches(through_the_stem(kind), meter, most)
         assert meter.operations["filtered_scaled_grad"] == 9
+
+
+def test_graphs_of_a_generator_change_no_bit_of_steps_and_dispatch_least(monkeypatch):
+    def three(counts):
+        taking = through_the_stem("dm")
+        for index in range(3):
+            with counting(meter):
+                taking.step(index)
+        counts.append(meter.dispatches)
+        return [tensor.detach().clone() for group in taking.groups for tensor in group.tensors]
+
+    dispatched = []
+    with pretending(monkeypatch) as meter:
+        without = three(dispatched)
+        again = pretended_graphs._again
+
+        def launched(*call):
+            # a graph is one launch, whatever it is made of
+            with meter.paused():
+                again(*call)
+
+        monkeypatch.setattr(pretended_graphs, "_again", launched)
+        with pretended_graphs.pretending_graphs(monkeypatch) as recorders:
+            with_them = three(dispatched)
+    assert all(torch.equal(a, b) for a, b in zip(without, with_them, strict=True))
+    assert [recorder.replays for recorder in recorders] == [6]
+    assert dispatched[1] <= 200 < dispatched[0], dispatched
 
 
 def test_batches_of_a_source_do_not_wait_either(monkeypatch):

@@ -11,12 +11,24 @@ import gpu_check
 import pytest
 import torch
 from click.testing import CliRunner
-from gpu_parts import bandwidth, choices, digits, golden, kernels, machine, sanitizer, steps, waits
+from gpu_parts import (
+    bandwidth,
+    choices,
+    digits,
+    golden,
+    graphs,
+    kernels,
+    machine,
+    sanitizer,
+    steps,
+    waits,
+)
 from gpu_parts.page import page, reason_of, table
 from gpu_parts.part import Part, Place, verdict_of
 from gpu_parts.parts import PARTS
 from gpu_parts.running import Record, run_part
 from host_kernels import OnHost
+from pretended_graphs import pretending_graphs
 
 from hpd.errors import DeviceError, RunError
 
@@ -224,6 +236,36 @@ def test_choices_are_judged_by_what_could_have_been_chosen(place, monkeypatch):
             timed[:] = times
             row = look("layer", problem, torch.float32, device)
             assert row.verdict == verdict and len(row.figures) == len(times)
+
+
+def test_graphs_are_held_to_the_bits_and_to_the_time(place, monkeypatch):
+    assert [row.verdict for row in graphs.graphs(place)] == ["skipped"]
+    timed = []
+
+    def seconds(call, device):
+        call()
+        return timed.pop(0)
+
+    monkeypatch.setattr(graphs, "seconds", seconds)
+    cpu = torch.device("cpu")
+    for times, limit, verdict in (
+        ([2.0, 1.0], None, "good"), ([1.0, 2.0], None, "bad"), ([2.0, 1.0], 0, "bad"),
+    ):  # fmt: skip
+        timed[:] = times
+        with pretending_graphs(monkeypatch, limit):
+            row = graphs.compared("tiny", waits.TINY_STEM, "float32", 1, cpu)
+        assert (row.verdict, row.figures["equal"]) == (verdict, True)
+        assert row.figures["recorded"] == (limit is None)
+    with pretending_graphs(monkeypatch):
+        wrong = iter((1.0, 1.0, 1.0, 1.0))
+        monkeypatch.setattr(
+            graphs.Captured, "images",
+            lambda self, state, ws, level: self._generator.images(state, ws, level)
+            * next(wrong, 1.1),
+        )  # fmt: skip
+        timed[:] = [2.0, 1.0]
+        row = graphs.compared("tiny", waits.TINY_STEM, "float32", 1, cpu)
+    assert row.verdict == "bad" and row.figures["deviation"] > 0.05
 
 
 def test_kernels_of_nvrtc_are_skipped_on_a_cpu(place, monkeypatch):

@@ -39,6 +39,10 @@ PARTS = {
         "Steps of regression", "gpu_parts.steps:regression", 120,
         "every way runs, the native one is the faster, images agree",
     ),
+    "graphs": Part(
+        "Generators captured as graphs", "gpu_parts.graphs:graphs", 90,
+        "images and derivatives are those without graphs to the bit, and come sooner",
+    ),
     "bandwidth": Part(
         "Bandwidth of the operations", "gpu_parts.bandwidth:bandwidth", 90,
         "shares of a copy's: bias_act 0.6, upfirdn2d 0.3, filtered_lrelu 0.1",

@@ -15,12 +15,14 @@ WAYS = {
     "reference": Way("reference", _FLOAT32),
     "native": Way("native", _FLOAT32),
     "native, tf32": Way("auto", _FLOAT32, "tf32"),
+    "native, graphs": Way("native", _FLOAT32, graphs=True),
     "native, compiled student": Way("auto", _FLOAT32 | {"compile": True}),
     "native, bfloat16": Way("auto", _FLOAT32 | {"precision": "bfloat16"}),
 }
 # of images whose values lie in [0, 1]
 MOST_DEVIATION = {
-    "native": 1e-4, "native, compiled student": 1e-4, "native, tf32": 3e-2, "native, bfloat16": 0.2,
+    "native": 1e-4, "native, graphs": 1e-4, "native, compiled student": 1e-4, "native, tf32": 3e-2,
+    "native, bfloat16": 0.2,
 }  # fmt: skip
 _REPEATS = 15
 
@@ -42,7 +44,7 @@ def regression(place: Place) -> Iterator[Row]:
 
 def steps(place: Place, name: str) -> Iterator[Row]:
     """Time the steps of an objective, by each way, in turn; on a CPU without what it has not."""
-    left_out = ("native, tf32", "native, compiled student") if place.tiny else ()
+    left_out = ("native, tf32", "native, graphs", "native, compiled student") if place.tiny else ()
     ways = {key: way for key, way in WAYS.items() if key not in left_out}
     work = work_of(objectives(place.tiny)[name], place.tiny)
     found = measure(work, ways, 2 if place.tiny else _REPEATS, place.device)
