@@ -255,7 +255,9 @@ class Archive(AbstractContextManager["Archive"]):
         if length > LONGEST_NAME or extra > _TWO_SIZES.size:
             raise ValueError("a header is not as hpd writes it")
         rest = self._file.read(length + extra)
-        if extra == _TWO_SIZES.size and len(rest) == length + extra:
+        if len(rest) < length + extra:
+            raise ValueError("it is cut short")
+        if extra == _TWO_SIZES.size:
             size = _TWO_SIZES.unpack(rest[length:])[3]
         try:
             rest[:length].decode()
@@ -263,8 +265,7 @@ class Archive(AbstractContextManager["Archive"]):
             raise ValueError("the name of a member is no text") from None
         member = _Member(rest[:length], size, crc, position)
         if member.header != head + rest:
-            short = len(rest) < length + extra
-            raise ValueError("it is cut short" if short else "a header is not as hpd writes it")
+            raise ValueError("a header is not as hpd writes it")
         return member
 
 

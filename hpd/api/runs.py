@@ -144,7 +144,8 @@ def load_run(path: str | Path) -> Run:
     """
     place = place_of(path)
     folder = RunFolder(place.folder)
-    folder.check_whole(CONFIG)
+    # what came from elsewhere is held to all that it says of itself
+    folder.check_whole(*([CONFIG] if place.origin is None else []))
     return Run(
         config=RunSettings.read_kept(stored_config(folder)),
         distilled=DistilledSet.load(folder.path),

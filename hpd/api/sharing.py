@@ -143,4 +143,7 @@ def _found(wanted: Repository, kind: What | None) -> tuple[Repository, str]:
         model = wanted.of("model")
         return model, newest_commit(model)
     except HubError as error:
-        raise (first if error.missing else error) from None
+        if not error.missing:
+            raise
+    got = "neither a run nor a generator of this name"
+    raise HubError(first.problem, got=got, fix=first.fix, missing=True)

@@ -139,8 +139,7 @@ def _judged(
     report: Callable[[str, int, int], None],
 ) -> Verification:
     """Return what is found when the run is evaluated as it was."""
-    record = _record(run, name)
-    stated = [Row.read(row) for row in record["rows"]]
+    record, stated = _record(run, name)
     found = replace(found, evaluation=str(record["name"]))
     config = _as_it_was(run, record)
     of_data, _ = split_data(overrides)
@@ -163,8 +162,8 @@ def _judged(
     )
 
 
-def _record(run: Run, name: str | None) -> Mapping[str, Any]:
-    """Return the evaluation to make again."""
+def _record(run: Run, name: str | None) -> tuple[Mapping[str, Any], list[Row]]:
+    """Return the evaluation to make again, and its rows."""
     assert isinstance(run.folder, Path)
     records = RunFolder(run.folder).read_evaluations()
     if not records:
@@ -172,7 +171,12 @@ def _record(run: Run, name: str | None) -> Mapping[str, Any]:
     record = records[-1] if name is None else find_record(records, name)
     if not isinstance(record.get("settings"), Mapping) or record.get("data") is None:
         raise RunError(f"the evaluation {record['name']!r} is of an earlier version of hpd")
-    return record
+    try:
+        rows = [Row.read(row) for row in record["rows"]]
+        EvaluationData.read(record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"cannot read an evaluation of {run.origin}", got=error) from None
+    return record, rows
 
 
 def _as_it_was(run: Run, record: Mapping[str, Any]) -> RunSettings:

@@ -19,7 +19,7 @@ from hpd.artifacts.run_folder import (
     RunFolder,
 )
 from hpd.artifacts.share_card import share_card
-from hpd.bundles import SUMS, as_sums
+from hpd.bundles import SUMS, as_sums, check_names
 from hpd.errors import RunError
 from hpd.seals import digest_file
 
@@ -88,10 +88,15 @@ def contents_of(
                 f"{folder.path} is not as it was written", got=f"no {name}",
                 fix="`hpd distill CONFIG --out DIR --resume` writes it again.",
             )  # fmt: skip
-    card = share_card(
-        DistilledSet.load(folder.path), Provenance.read(folder.path), folder.read_evaluations(),
-        repository=repository, has_all_pictures=_has_all_pictures(known, manifest),
-    )  # fmt: skip
+    distilled, provenance = DistilledSet.load(folder.path), Provenance.read(folder.path)
+    try:
+        check_names(names)
+        card = share_card(
+            distilled, provenance, folder.read_evaluations(),
+            repository=repository, has_all_pictures=_has_all_pictures(known, manifest),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"cannot read what {folder.path} says of itself", got=error) from None
     files: dict[str, Path | bytes] = {CARD: card.encode()}
     files |= {name: folder.path / name for name in sorted(names)}
     return Contents(files, known)

@@ -95,7 +95,11 @@ def _unpacked(path: Path) -> Path:
         ) from None  # fmt: skip
     folder = Path(place.name) / (path.stem or "run")
     folder.mkdir()
-    unpack(path, folder)
+    try:
+        unpack(path, folder)
+    except BaseException:
+        place.cleanup()
+        raise
     _UNPACKED[key] = (place, folder)
     return folder
 

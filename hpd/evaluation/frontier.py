@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hpd.evaluation.contenders import is_random
-from hpd.evaluation.plots import as_png, blank_figure
+from hpd.evaluation.plots import Format, as_picture, blank_figure
 from hpd.evaluation.summary import Line, tables_of
 
 if TYPE_CHECKING:
@@ -20,13 +20,8 @@ _REFERENCES: Mapping[str, Callable[[str], bool]] = {
 _COLUMNS = 2
 
 
-def bits_of(line: Line) -> int:
-    """Return what a set takes: its images or latents, and its labels; the generator is apart."""
-    return line.storage.images.bits + line.storage.labels.bits
-
-
-def frontier(lines: Sequence[Line]) -> bytes:
-    """Return a picture as PNG: accuracy against bits, on a logarithmic axis.
+def frontier(lines: Sequence[Line], format_name: Format = "png") -> bytes:
+    """Return a picture, PNG or SVG: accuracy against bits, on a logarithmic axis.
 
     A panel for each table, whose lines compare. Distilled sets of one kind of source are joined,
     from few bits to many; so are random real images, and samples of the prior; the whole set is a
@@ -42,7 +37,7 @@ def frontier(lines: Sequence[Line]) -> bytes:
         axes.set_title(how, fontsize="small", wrap=True)
     for axes in panels[len(tables) :]:
         axes.set_visible(False)
-    return as_png(figure)
+    return as_picture(figure, format_name)
 
 
 def _panel(axes: Axes, lines: Sequence[Line]) -> None:
@@ -71,7 +66,7 @@ def _draw(
 ) -> None:
     """Draw sets of one kind; nothing where there are none."""
     # a set that several runs are judged beside is there once for each
-    points = sorted({(bits_of(line), line.accuracy_mean, line.spread) for line in lines})
+    points = sorted({(line.bits, line.accuracy_mean, line.spread) for line in lines})
     if not points:
         return
     x, y, spread = zip(*points, strict=True)

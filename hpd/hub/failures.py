@@ -57,9 +57,10 @@ def _failure(error: Exception, repository: Repository, does: str) -> HubError | 
         last = chain[-1]
         got = f"no answer from {_host()} ({type(last).__name__})"
         return HubError(problem, got=got, fix=f"Look at the network. {_AGAIN}")
-    if type(error).__module__.partition(".")[0] in _LIBRARIES or isinstance(
-        error, ValueError | RuntimeError
-    ):
+    own = type(error).__module__.partition(".")[0] in _LIBRARIES
+    # a number tells of the system here: a full disk, a folder that may not be written to
+    vague = isinstance(error, ValueError | RuntimeError | OSError)
+    if own or (vague and getattr(error, "errno", None) is None):
         return HubError(problem, got=_clean(error), fix=_AGAIN)
     return None
 
@@ -70,7 +71,7 @@ def _refused(answer: Any, names: set[str], repository: Repository, problem: str)
     said = _clean(getattr(answer, "server_message", None) or "")
     got = f"status {status}" + (f", {said}" if said else "")
     known = _token() is not None
-    if "EntryNotFoundError" in names or "RemoteEntryNotFoundError" in names:
+    if "EntryNotFoundError" in _names(answer):
         got = "it lacks a file that a share of hpd has"
         return HubError(problem, got=got, fix="Look whether it is the repository that you mean.")
     if "RevisionNotFoundError" in names:
@@ -129,7 +130,12 @@ def _clean(text: object) -> str:
 
 
 def _token() -> str | None:
-    token = library().get_token()
+    """Return the token of who asks, as the library finds it."""
+    try:
+        token = library().get_token()
+    # what keeps it cannot be read, or asks somebody else
+    except Exception:
+        return None
     return token if isinstance(token, str) and token else None
 
 

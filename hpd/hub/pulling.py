@@ -11,7 +11,7 @@ from typing import Any
 from hpd.bundles import MOST_SUMS_BYTES, SUMS, read_sums
 from hpd.errors import HubError
 from hpd.hub.failures import asked
-from hpd.hub.repository import Repository, library, quietly
+from hpd.hub.repository import Repository, library, patience, quietly
 from hpd.locks import held
 from hpd.progress import tell
 from hpd.seals import digest_file
@@ -31,8 +31,9 @@ def newest_commit(repository: Repository) -> str:
 
     def ask() -> str:
         about = hub.HfApi().repo_info(
-            repository.name, repo_type=repository.kind, revision=repository.revision
-        )
+            repository.name, repo_type=repository.kind, revision=repository.revision,
+            timeout=patience(),
+        )  # fmt: skip
         return str(about.sha)
 
     with quietly(hub):
@@ -80,7 +81,7 @@ def _fetch(hub: Any, repository: Repository, commit: str, draft: Path) -> None:
         asked(
             repository,
             "pull",
-            lambda: hub.hf_hub_download(
+            lambda: hub.HfApi().hf_hub_download(
                 repository.name, name, repo_type=repository.kind, revision=commit, local_dir=draft
             ),
         )

@@ -45,7 +45,7 @@ def push_files(
     def push() -> str:
         about = {"repo_type": repository.kind}
         api.create_repo(repository.name, private=private, exist_ok=True, **about)
-        gone = _left_over(hub, api, repository, files)
+        gone = _left_over(api, repository, files)
         additions = [
             hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
             for name, content in files.items()
@@ -62,7 +62,7 @@ def push_files(
 
 
 def _left_over(
-    hub: Any, api: Any, repository: Repository, files: Mapping[str, Path | bytes]
+    api: Any, repository: Repository, files: Mapping[str, Path | bytes]
 ) -> list[str]:
     """Return the files of an earlier push that are not pushed any more.
 
@@ -79,7 +79,7 @@ def _left_over(
                 fix="Push to a repository of its own.",
             )
         return []
-    path = Path(hub.hf_hub_download(repository.name, SUMS, **about))
+    path = Path(api.hf_hub_download(repository.name, SUMS, **about))
     try:
         with path.open("rb") as file:
             before = read_sums(file.read(MOST_SUMS_BYTES + 1))

@@ -18,7 +18,6 @@ Kind = Literal["dataset", "model"]
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REVISION = re.compile(r"[A-Za-z0-9][\w./-]*")
 _LONGEST = 200
-# seconds without a byte after which the hub counts as silent
 PATIENCE_SECONDS = 120.0
 
 
@@ -67,6 +66,9 @@ def library() -> Any:
         HubError: if it is not installed, saying how to get it.
     """
     try:
+        # which are attributes of it only once something imported them
+        for part in ("constants", "utils", "utils.logging"):
+            importlib.import_module(f"huggingface_hub.{part}")
         return importlib.import_module("huggingface_hub")
     except ImportError as error:
         raise HubError(
@@ -74,6 +76,11 @@ def library() -> Any:
             got=error,
             fix="Install it with: pip install 'hpd[hub]'.",
         ) from None
+
+
+def patience() -> float:
+    """Return the seconds without a byte after which the hub counts as silent."""
+    return PATIENCE_SECONDS
 
 
 @contextmanager
@@ -86,14 +93,14 @@ def quietly(hub: Any) -> Iterator[None]:
     talk = hub.utils.logging
     drawn, said = not hub.utils.are_progress_bars_disabled(), talk.get_verbosity()
     session = hub.utils.get_session()
-    patience = session.timeout
+    before = session.timeout
     hub.utils.disable_progress_bars()
     talk.set_verbosity(logging.CRITICAL)
-    session.timeout = PATIENCE_SECONDS
+    session.timeout = patience()
     try:
         yield
     finally:
-        session.timeout = patience
+        session.timeout = before
         talk.set_verbosity(said)
         if drawn:
             hub.utils.enable_progress_bars()

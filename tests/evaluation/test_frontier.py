@@ -70,6 +70,6 @@ def test_one_line_a_source_with_references(drawn):
 
 
 def test_labels_count_and_tables_that_do_not_compare_are_apart(drawn):
-    assert frontier.bits_of(line("distilled", 1000, 1.0, labels=200)) == 1200
+    assert line("distilled", 1000, 1.0, labels=200).bits == 1200
     assert len(drawn([*LINES, line("distilled", 500, 70.0, table=2)])) == 2
     assert len(drawn([line("distilled", 500, 70.0, table=i) for i in range(3)])) == 3
