@@ -27,8 +27,7 @@ def pack(run: Path, out: Path | None, latents: bool) -> None:
       hpd evaluate runs/digits-0.hpd seeds=10
     """
     from hpd import api
-    from hpd.memory import as_text
 
     packed = api.pack(run, out, latents=latents)
-    click.echo(f"packed: {packed.path}, {as_text(packed.size_bytes)}")
+    click.echo(f"packed: {packed.path}, {packed.size_bytes:,} bytes")
     click.echo(f"SHA-256 {packed.sha256}")

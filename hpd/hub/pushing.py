@@ -61,9 +61,7 @@ def push_files(
         return asked(repository, "push to", push)
 
 
-def _left_over(
-    api: Any, repository: Repository, files: Mapping[str, Path | bytes]
-) -> list[str]:
+def _left_over(api: Any, repository: Repository, files: Mapping[str, Path | bytes]) -> list[str]:
     """Return the files of an earlier push that are not pushed any more.
 
     Raises:
