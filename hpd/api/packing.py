@@ -40,8 +40,9 @@ def pack(run: Run | str | Path, out: str | Path | None = None, *, latents: bool 
     hashes of data and generator, evaluations, curves and cost, a card (`README.md`), and the
     SHA-256 of each of them (`SHA256SUMS`). The same run gives the same bytes.
 
-    Real images, checkpoints and the report are left out. Wherever a run is read, the file stands
-    for its folder.
+    Checkpoints and the report, which may hold real images, are left out. The first images of a
+    source that starts from real ones are real, and are in it: the evaluation rests on them.
+    Wherever a run is read, the file stands for its folder.
 
     Args:
         run: a finished run with a folder, or its folder.

@@ -19,7 +19,7 @@ def pack(run: Path, out: Path | None, latents: bool) -> None:
     """Write RUN to one file: all that it takes to repeat and to judge it, with checksums.
 
     Any zip program opens the file, and wherever a run is read it stands for the folder. Checkpoints
-    and the report, which holds real images, stay.
+    and the report, which may hold real images, stay.
 
     \b
     Example:

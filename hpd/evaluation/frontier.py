@@ -18,6 +18,8 @@ _REFERENCES: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "samples of the prior": (lambda name: name.startswith("prior"), "--"),
 }
 _COLUMNS = 2
+# above a level, for what it is called, as a share of the axis
+_ROOM = 0.06
 
 
 def frontier(lines: Sequence[Line], format_name: Format = "png") -> bytes:
@@ -57,6 +59,8 @@ def _panel(axes: Axes, lines: Sequence[Line]) -> None:
                 "whole set", (0.99, line.accuracy_mean), xycoords=("axes fraction", "data"),
                 ha="right", va="bottom", fontsize="small",
             )  # fmt: skip
+            low, high = axes.get_ylim()
+            axes.set_ylim(low, high + _ROOM * (high - low))
             break
     axes.set_xscale("log")
     axes.set_xlabel("bits of images or latents, and labels (hollow: and a generator)")

@@ -3,23 +3,10 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from conftest import THREE_DIGITS
-from small_runs import SMALL_EVALUATION
+from sharing_config import CONFIG
 from stub_hub import WRITES, StubHub
 
 import hpd
-
-CONFIG = {
-    "data": THREE_DIGITS,
-    "device": "cpu",
-    "source": {"kind": "pixel", "steps": 2, "storage": {"bits": 8}},
-    "objective": {
-        "kind": "distribution", "real_batch": 4,
-        "student": {"kind": "convnet", "width": 4, "depth": 2},
-    },
-    "selection": {"kind": "last"},
-    "evaluation": SMALL_EVALUATION,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -192,8 +192,11 @@ def test_a_repository_of_something_else_is_left_alone(hub, original):
     assert hub.files("me/photos") == {"photo.jpg": b"mine", "README.md": b"# mine"}
 
 
-@pytest.mark.parametrize("name", ["digits", "me/", "/me", "me/a/b", "../x", "me/a b", "me/..", "",
-                                  "me/a@", "hub:", "me/a--b", "https://there/me/a", "x" * 300])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    ["digits", "me/", "/me", "me/a/b", "../x", "me/a b", "me/..", "", "me/a@", "hub:", "me/a--b",
+     "https://there/me/a", "x" * 300],
+)  # fmt: skip
 def test_what_is_no_name_is_refused_before_anything_is_asked(hub, original, tmp_path, name):
     refused(lambda: hpd.push(original, name), "no name of a repository")
     refused(lambda: hpd.pull(name, tmp_path / "out"), "no name of a repository")
