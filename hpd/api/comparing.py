@@ -14,6 +14,7 @@ from hpd.artifacts.evaluations import find_record
 from hpd.artifacts.judging import judged_by, judging_key
 from hpd.artifacts.opening import Place, place_of
 from hpd.artifacts.run_folder import CONFIG, EVALUATION
+from hpd.audits import AuditFolder, is_audit
 from hpd.boundary import public
 from hpd.errors import ConfigError, RunError
 from hpd.evaluation import Row, comparison, summary
@@ -25,6 +26,8 @@ from hpd.files import write_bytes, write_json
 from hpd.seals import digest_json
 
 _FORMATS = ("png", "svg")
+# what reading an evaluation fails with that is none
+_NONE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 @public
@@ -40,8 +43,9 @@ def compare(
     """Compare runs that were evaluated; those that differ only by their seed are one group.
 
     Args:
-        runs: with a folder each, or their folders, packed files, or names on the hub,
-            ``"hub:org/name"``. What is given twice, also as a folder and packed, counts once.
+        runs: with a folder each, or their folders, packed files, names on the hub,
+            ``"hub:org/name"``, or folders of `audit`. What is given twice, also as a folder and
+            packed, counts once.
         out: folder to write `comparison.md`, `.json`, `.csv` and `.png` to, and `frontier.png`,
             accuracy against bits; None writes nothing.
         name: of the evaluation of each that is meant; None: the newest.
@@ -131,7 +135,8 @@ def _read_all(runs: Sequence[Run | str | Path], name: str | None) -> list[_Evalu
     """
     found: dict[str, _Evaluated] = {}
     for run in runs:
-        one = _read(_place(run), name)
+        place = _place(run)
+        one = _read_audit(place, name) if is_audit(place.folder) else _read(place, name)
         # a copy of it would count as another seed
         found.setdefault(one.identity, one)
     groups: dict[str, dict[Path, EvaluationData]] = {}
@@ -170,14 +175,33 @@ def _read(place: Place, name: str | None) -> _Evaluated:
         settings = record["settings"] if "settings" in record else config["evaluation"]
         record = {**record, "settings": settings}
         data = EvaluationData.read(record)
-        _ = [(judged_by(record, row.network), judging_key(record, row.network)) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _check_judged(record, rows)
+    except _NONE as error:
         raise RunError(f"cannot read {EVALUATION} of {path}", got=error, fix=again) from None
     manifest = folder.read_manifest()
     if data is not None:
         check_evaluation(manifest, data, place.folder)
     result = summary.Result(place.name, config, record, rows, place.origin, place.sha256)
     return _Evaluated(result, data, _identity(place, manifest, record))
+
+
+def _read_audit(place: Place, name: str | None) -> _Evaluated:
+    """Return what a set of others was judged by."""
+    result = AuditFolder(place.folder).result(name)
+    try:
+        data = EvaluationData.read(result.record)
+        _check_judged(result.record, result.rows)
+    except _NONE as error:
+        raise RunError(f"cannot read {EVALUATION} of {place.shown}", got=error) from None
+    identity = digest_json({"audit": result.config["audit"], "rows": result.record["rows"]})
+    return _Evaluated(result, data, identity)
+
+
+def _check_judged(record: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """Fail where the settings of an evaluation are none, before a table is made of them."""
+    for row in rows:
+        judged_by(record, row.network)
+        judging_key(record, row.network)
 
 
 def _identity(place: Place, manifest: Mapping[str, Any], record: Mapping[str, Any]) -> str:

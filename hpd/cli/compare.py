@@ -32,8 +32,8 @@ def compare(
 ) -> None:
     """Show runs that were evaluated side by side; those that differ by their seed are one line.
 
-    RUN is a folder, a packed file or hub:org/name. Those that were judged alike stand in one table,
-    and what keeps tables apart below them.
+    RUN is a folder, a packed file, hub:org/name or what `hpd audit` wrote. Those that were judged
+    alike stand in one table, and what keeps tables apart below them.
 
     \b
     Example:

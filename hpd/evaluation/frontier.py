@@ -45,8 +45,8 @@ def frontier(lines: Sequence[Line], format_name: Format = "png") -> bytes:
 
 def _panel(axes: Axes, lines: Sequence[Line]) -> None:
     distilled = [line for line in lines if line.set.startswith("distilled")]
-    for kind in dict.fromkeys(line.source for line in distilled):
-        own = [line for line in distilled if line.source == kind]
+    for kind in dict.fromkeys(map(_kind, distilled)):
+        own = [line for line in distilled if _kind(line) == kind]
         best = _unbeaten(own)
         color = _draw(axes, best, kind or "distilled")
         _draw(axes, [line for line in own if line not in best], color=color, ls="", alpha=0.35)
@@ -67,6 +67,11 @@ def _panel(axes: Axes, lines: Sequence[Line]) -> None:
     axes.set_ylabel("accuracy %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+
+
+def _kind(line: Line) -> str:
+    """Return what a set is joined with others by: its source, or itself where others made it."""
+    return line.run if line.source == "audit" else line.source
 
 
 def _unbeaten(lines: Sequence[Line]) -> list[Line]:

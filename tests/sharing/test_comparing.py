@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT
+from conftest import ROOT, SMALL_STUDENT, THREE_DIGITS
 from PIL import Image
 from sharing_config import CONFIG
 
@@ -59,6 +59,36 @@ def test_all_three_kinds_read_alike(original, packed, hub):
     assert [hpd.compare([one])[0].run for one in given] == ["digits", "digits", "me/digits"]
     result = CliRunner().invoke(main, ["compare", str(packed), "hub:me/digits"])
     assert result.exit_code == 0, result.output
+
+
+def test_an_audit_of_others_stands_beside_runs(original, packed, tmp_path):
+    """Of the same set, so that it can be told what stands there."""
+    hpd.export(original, "npz", tmp_path / "theirs")
+    settings = [
+        f"students=[{SMALL_STUDENT}]", "seeds=2", "training.epochs=2", "full_training=null",
+        "find.rows=200", "baselines=[random_real]",
+    ]  # fmt: skip
+    hpd.audit(tmp_path / "theirs", THREE_DIGITS, *settings, out=tmp_path / "audit")
+    lines = hpd.compare([packed, tmp_path / "audit", tmp_path / "audit"])
+    own = {line.run: line for line in lines if line.set == "distilled"}
+    assert own.keys() == {"digits", "audit"}
+    assert {line.table for line in own.values()} == {1}
+    assert own["audit"].source == "audit"
+    assert own["audit"].seeds == [0]
+    assert own["audit"].accuracy_mean == own["digits"].accuracy_mean
+    # what it stores, the export says
+    assert own["audit"].bits == own["digits"].bits
+    page = leaderboard(lines)
+    assert "| `audit` | `audit` |" in page
+    # of equals the one that was given first stands first
+    order = ["digits", "audit"]
+    assert list(own) == order
+    assert page.index("| 1 | `digits`") < page.index("| 2 | `audit`")
+    evaluation = tmp_path / "audit" / "evaluation.json"
+    evaluation.write_text(evaluation.read_text("utf-8").replace('"settings": {', '"settings": [{'))
+    result = CliRunner().invoke(main, ["compare", str(tmp_path / "audit")])
+    assert result.exit_code == 2
+    assert len(result.output.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("name", "format_name"), [("f.png", "PNG"), ("f.SVG", None)])
