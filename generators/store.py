@@ -36,12 +36,12 @@ from hpd.foreign import foreign_hint
 from hpd.plugins import load_packages
 
 _REGISTERED = (stylegan2, stylegan3, stylegan_xl, tiny_autoencoder, kl_autoencoder)
-_WEIGHTS, _DESCRIPTION = "model.safetensors", "generator.json"
+WEIGHTS, DESCRIPTION = "model.safetensors", "generator.json"
 _FORMAT_VERSION = 1
 _UNKNOWN_LICENCE = "that of the file's source"
 _FOREIGN_LICENCE = "that of the checkpoint's source (NVIDIA's are non-commercial)"
-_ZOO = Path(__file__).parent / "zoo"
-_EXPECTED = f"a bundled name, a folder with {_WEIGHTS} and {_DESCRIPTION}, or a checkpoint"
+ZOO = Path(__file__).parent / "zoo"
+_EXPECTED = f"a bundled name, a folder with {WEIGHTS} and {DESCRIPTION}, or a checkpoint"
 _CHECKPOINTS = (".pkl", ".pt", ".pth", ".ckpt", ".safetensors")
 _MAX_DESCRIPTION_BYTES = 64 * 2**20
 _LONGEST_NAME, _SHOWN_FILES = 100, 5
@@ -118,7 +118,7 @@ class StoredGenerator:
 
 def bundled_generators() -> list[str]:
     """Return the names of the generators that come with the package."""
-    return sorted(p.parent.name for p in _ZOO.glob(f"*/{_DESCRIPTION}"))
+    return sorted(p.parent.name for p in ZOO.glob(f"*/{DESCRIPTION}"))
 
 
 def read_generator(name_or_path: str | Path, network: str = "G_ema") -> StoredGenerator:
@@ -143,8 +143,8 @@ def read_generator(name_or_path: str | Path, network: str = "G_ema") -> StoredGe
     if name in GENERATORS:
         return _made(name)
     try:
-        for folder in (_ZOO / path, path):
-            if (folder / _DESCRIPTION).is_file():
+        for folder in (ZOO / path, path):
+            if (folder / DESCRIPTION).is_file():
                 return _read_folder(folder)
         folder = path.parent if path.name in DIFFUSERS_WEIGHTS else path
         if is_autoencoder_folder(folder):
@@ -194,13 +194,13 @@ def _no_generator_folder(path: Path, inside: list[str]) -> GeneratorError:
         fix = f"Give its autoencoder: {path / 'vae'}."
     return GeneratorError(
         f"{path} is no folder of a generator", got=what + some or "nothing in it",
-        expected=f"{_WEIGHTS} and {_DESCRIPTION}", fix=fix,
+        expected=f"{WEIGHTS} and {DESCRIPTION}", fix=fix,
     )  # fmt: skip
 
 
 def _check_no_part(path: Path) -> None:
     """Check that a file is not a part of a folder that makes sense only as a whole."""
-    beside = {_WEIGHTS: _DESCRIPTION, _DESCRIPTION: _WEIGHTS}.get(path.name)
+    beside = {WEIGHTS: DESCRIPTION, DESCRIPTION: WEIGHTS}.get(path.name)
     if beside is not None and path.with_name(beside).is_file():
         raise GeneratorError(
             f"{path} is one of the two files of a generator", expected="the folder of both",
@@ -210,13 +210,13 @@ def _check_no_part(path: Path) -> None:
 
 def _read_folder(folder: Path) -> StoredGenerator:
     try:
-        description = _read_description(folder / _DESCRIPTION)
+        description = _read_description(folder / DESCRIPTION)
         if isinstance(description["family"], dict):
             # some families plan their layers as soon as they are parsed
             check_sizes(description["family"])
         settings = FAMILIES.parse(description["family"])
         classes = _class_names(description["classes"], settings)
-        with safe_open(folder / _WEIGHTS, framework="pt") as file:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
             names = list(file.keys())
             # before a network is made as large as the description says
             check_shapes(settings, {n: tuple(file.get_slice(n).get_shape()) for n in names})
@@ -237,17 +237,17 @@ def _read_folder(folder: Path) -> StoredGenerator:
         settings=settings,
         name=folder.name,
         licence=str(description.get("licence", "unknown")),
-        sha256=_hash_file(folder / _WEIGHTS),
+        sha256=_hash_file(folder / WEIGHTS),
         provenance=dict(description.get("provenance", {})),
     )
 
 
 def _read_description(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _MAX_DESCRIPTION_BYTES:
-        raise GeneratorError(f"{_DESCRIPTION} is too large", got=f"{path.stat().st_size} bytes")
+        raise GeneratorError(f"{DESCRIPTION} is too large", got=f"{path.stat().st_size} bytes")
     description = json.loads(path.read_bytes())
     if not isinstance(description, dict) or not isinstance(description.get("version"), int):
-        raise GeneratorError(f"{_DESCRIPTION} does not say its version")
+        raise GeneratorError(f"{DESCRIPTION} does not say its version")
     if description["version"] > _FORMAT_VERSION:
         raise GeneratorError(
             "it was written by a newer version of hpd",
@@ -255,13 +255,13 @@ def _read_description(path: Path) -> dict[str, Any]:
             expected=f"at most {_FORMAT_VERSION}",
         )
     if not isinstance(description.get("provenance", {}), dict):
-        raise GeneratorError(f"the provenance in {_DESCRIPTION} is no mapping")
+        raise GeneratorError(f"the provenance in {DESCRIPTION} is no mapping")
     return description
 
 
 def _class_names(names: object, settings: FamilySettings) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise GeneratorError(f"the classes in {_DESCRIPTION} are no list of names")
+        raise GeneratorError(f"the classes in {DESCRIPTION} are no list of names")
     count = getattr(settings, "num_classes", 0)
     if names and len(names) != count:
         raise GeneratorError(
@@ -345,9 +345,9 @@ def save_generator(
     state = generator.state_dict()
     weights = {name: finite_floats(name, value, dtype) for name, value in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / _WEIGHTS, weights)
+    write_tensors(folder / WEIGHTS, weights)
     write_json(
-        folder / _DESCRIPTION,
+        folder / DESCRIPTION,
         {
             "version": _FORMAT_VERSION,
             "family": FAMILIES.dump(settings),

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
         load_generator,
         load_run,
         multi_index,
+        pack,
         project,
         prune,
+        pull,
+        push,
         relabel,
         report,
         sample,
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
         telling,
         train_experts,
         train_generator,
+        verify,
     )
     from hpd.artifacts import DistilledSet
     from hpd.config import RunSettings, load_config
@@ -72,8 +76,11 @@ _HOMES = {
     "load_generator": "hpd.api",
     "load_run": "hpd.api",
     "multi_index": "hpd.api",
+    "pack": "hpd.api",
     "project": "hpd.api",
     "prune": "hpd.api",
+    "pull": "hpd.api",
+    "push": "hpd.api",
     "relabel": "hpd.api",
     "report": "hpd.api",
     "sample": "hpd.api",
@@ -82,6 +89,7 @@ _HOMES = {
     "telling": "hpd.api",
     "train_experts": "hpd.api",
     "train_generator": "hpd.api",
+    "verify": "hpd.api",
 }
 
 __all__ = [
@@ -110,8 +118,11 @@ __all__ = [
     "load_generator",
     "load_run",
     "multi_index",
+    "pack",
     "project",
     "prune",
+    "pull",
+    "push",
     "relabel",
     "report",
     "sample",
@@ -120,6 +131,7 @@ __all__ = [
     "telling",
     "train_experts",
     "train_generator",
+    "verify",
 ]
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from hpd.artifacts.opening import folder_at
 from hpd.artifacts.run_folder import CONFIG
 from hpd.boundary import public
 from hpd.data import DATASETS, DatasetSettings
@@ -299,9 +300,9 @@ def _read(config: str | Path, beside: Path = Path(), above: Sequence[Path] = ())
 
 
 def config_path(config: str | Path, beside: Path = Path()) -> Path | None:
-    """Return the file that a path names, in the folder of a run its config; None: there is none."""
+    """Return the file that a path names, in a run its config; None: there is none."""
     named = path_of(config)
-    path = None if named is None else path_of(beside / named)
+    path = None if named is None else path_of(folder_at(beside / named))
     if path is not None and path.is_dir():
         path = path_of(path / CONFIG)
     return path if path is not None and path.is_file() else None

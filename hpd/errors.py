@@ -78,6 +78,27 @@ class RunError(HpdError):
     """A run folder that is missing, occupied or incomplete."""
 
 
+class HubError(HpdError):
+    """A repository of a hub that is missing, refuses, is damaged or does not answer.
+
+    Args:
+        problem: as in `HpdError`, like `got`, `expected` and `fix`.
+        missing: whether there is no such repository, for all that who asks may know.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        fix: str = "",
+        missing: bool = False,
+    ) -> None:
+        super().__init__(problem, got=got, expected=expected, fix=fix)
+        self.missing = missing
+
+
 class NumericError(HpdError):
     """NaN or Inf where a finite number is needed."""
 

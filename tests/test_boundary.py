@@ -56,7 +56,8 @@ def test_an_argument_of_another_kind_is_refused_in_one_line(name, value, tmp_pat
         needed = {"config": "none", "run": "none", "runs": ["none"], "where": "none",
                   "name": "none", "out": "out", "path": "none", "data": "none",
                   "name_or_path": "none", "teacher": "none", "format_name": "npz",
-                  "folder": "there", "per_class": 1, "thing": "student.convnet",
+                  "folder": "there", "repository": "me/none", "per_class": 1,
+                  "thing": "student.convnet",
                   "generator": tiny_generator(),
                   "images": torch.zeros(1, 1, 8, 8)}  # fmt: skip
         hints = _hints(function.__wrapped__)

@@ -56,6 +56,8 @@ def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         # a backbone that is not there, and that takes long to make
         patch.setattr(projection, "_load_lpips", _no_lpips)
+        # where something imported the library before the variable was set
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         yield folder
     os.chdir(before)
     os.environ.clear()

@@ -181,5 +181,5 @@ GOOD = {
     "resume": [True, False], "psi": [0.0, 0.3], "noise": [0.1], "level": [0, 2], "sample": [1, 3],
     "grid": ["new.png"], "budget": [1], "count": [1], "steps": [1, 2], "distance": ["squared"],
     "options": [{}], "device": ["cpu"], "network": ["G_ema"], "file": ["g", "odd.pt"],
-    "samples": [10], "target": ["new.json"], "student_images": [10],
+    "repository": ["me/none"], "samples": [10], "target": ["new.json"], "student_images": [10],
 }  # fmt: skip

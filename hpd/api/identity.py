@@ -79,7 +79,7 @@ class DataFacts:
         return [] if _close(self.normalisation, found.normalisation) else [_OTHER_MEAN]
 
 
-def check_data(known: DataFacts, found: ImageSet, folder: Path | None = None) -> None:
+def check_data(known: DataFacts, found: ImageSet, folder: Path | str | None = None) -> None:
     """Check that training images are those of a run.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from hpd.api.identity import check_data
 from hpd.api.manifests import range_of
 from hpd.api.naming import data_again, split_data
-from hpd.api.runs import Run, load_run
+from hpd.api.runs import Run, folder_with_latents, load_run
 from hpd.artifacts import RunFolder
 from hpd.artifacts.places import check_free, drafted, writing_to
 from hpd.boundary import public
@@ -47,7 +47,7 @@ def prune(
     `hpd.evaluation.pruning`. The run itself is left as it is.
 
     Args:
-        run: its folder.
+        run: its folder, or a packed file that holds latents.
         overrides: ``"betas=[0, 1]"``, ``"training.epochs=30"``, ...: options of the pruning;
             ``"data.root=FOLDER"``: where the data of the run are now.
         out: folder of the new run.
@@ -104,16 +104,16 @@ class _Opened:
                 got=f"source.storage of {settings.storage.bits} bits",
                 fix="Distil without it, prune, and store what is left.",
             )
-        folder, device = RunFolder(run.folder), open_device(config.device, config.float32)
+        folder, device = folder_with_latents(run), open_device(config.device, config.float32)
         train = data.build().train
-        check_data(run.data_facts, train, run.folder)
+        check_data(run.data_facts, train, run.origin or run.folder)
         seen, _ = config.selection.split(train)
         source = settings.restore(
             folder.read_best_stage(), seen, device, Streams(config.seed).fork("source")
         )
         if not torch.allclose(render_all(source).float(), run.distilled.images, atol=_TOLERANCE):
             raise RunError(
-                f"the memories in {run.folder} do not give its images",
+                f"the memories in {run.origin or run.folder} do not give its images",
                 fix="Use the generator that the run was made with.",
             )
         return cls(config, folder, train, source, settings.budget(seen), device)
@@ -139,6 +139,7 @@ def _write(before: Run, work: _Opened, pruning: Pruning, budget: int, out: Path)
         distilled=before.distilled.only(pruning.kept, work.source.stored_floats),
         initial=before.initial.only(pruning.kept, work.source.stored_floats),
         folder=out,
+        origin=None,
     )
     old = work.folder.read_manifest()
     images, best = after.distilled.images, old["best_stage"]

@@ -13,7 +13,7 @@ from hpd.artifacts.places import writing_to
 from hpd.boundary import public
 from hpd.codecs import Bits, LabelCodes
 from hpd.device import open_device
-from hpd.errors import ConfigError
+from hpd.errors import ConfigError, RunError
 from hpd.locks import held
 from hpd.storage import FLOAT_BITS
 from hpd.students.teachers import Teacher, read_teacher
@@ -39,12 +39,18 @@ def relabel(run: Run | str | Path, teacher: str | Path, *, bits: int = 32) -> Ru
     Raises:
         ConfigError: if the teacher is of other images or classes, or was trained on other data
             than those of the run, as far as it says on which; if the run learnt its labels.
-        RunError: if there is no finished run, or no teacher, or the folder cannot be written to.
+        RunError: if there is no finished run, or no teacher, or the folder cannot be written to, as
+            that of a packed run.
     """
     if bits not in get_args(Bits):
         raise ConfigError("bits of a label are not valid", got=bits, expected="2, 4, 8, 16 or 32")
     width = cast(Bits, bits)
     run = opened(run)
+    if run.origin is not None:
+        raise RunError(
+            f"{run.origin} is a run to read, not to write to",
+            fix="Unpack it with any zip program, or `hpd pull` it, and give the folder.",
+        )
     if run.config.source.learnt_labels is not None:
         raise ConfigError(
             "the labels of the run were learnt with its images",

@@ -12,7 +12,7 @@ from hpd.api.runs import Run, folder_of, opened
 from hpd.artifacts.report import write_report
 from hpd.boundary import public
 from hpd.data import ImageSet
-from hpd.errors import ConfigError, DataError
+from hpd.errors import ConfigError, DataError, RunError
 
 
 @public
@@ -28,13 +28,13 @@ def report(
     accuracies, cost, provenance and configuration, and loads nothing from anywhere.
 
     Args:
-        run: a finished run with a folder, or its folder.
+        run: a finished run with a folder, its folder, a packed file or ``"hub:org/name"``.
         data: the real training images, or their data set as for `load_dataset`, where the folder
             in which the data of the run are now needs none of their options; ``"auto"`` reads them
             from where they were, and goes without if they are gone or others now, which the report
             says; None goes without.
         overrides: ``"data.root=FOLDER"``, ...: options of the data.
-        out: the file; None: `report.html` in the folder of the run.
+        out: the file; None: `report.html` in the folder of the run, which a packed one has not.
 
     Returns:
         the file.
@@ -45,6 +45,9 @@ def report(
     """
     run = opened(run)
     folder, target = folder_of(run), None if out is None else Path(out).expanduser()
+    if run.origin is not None and target is None:
+        fix = "Name a file for the report: --out report.html."
+        raise RunError(f"{run.origin} is a run to read, not to write to", fix=fix)
     known = run.data_facts
     if data is None:
         return write_report(folder, out=target)

@@ -20,8 +20,9 @@ from hpd.api.identity import DataFacts, EvaluationData, check_data, check_teache
 from hpd.api.naming import data_again, split_data
 from hpd.artifacts import DistilledSet, RunFolder
 from hpd.artifacts.ledger import Ledger
+from hpd.artifacts.opening import place_of
 from hpd.artifacts.places import writing_to
-from hpd.artifacts.run_folder import CONFIG, INITIAL
+from hpd.artifacts.run_folder import CHECKPOINTS, CONFIG, INITIAL
 from hpd.boundary import public
 from hpd.config import RunSettings, config_values, parse_options
 from hpd.data import Dataset
@@ -57,6 +58,8 @@ class Run:
         distilled: the result.
         initial: the images of the source before its first step.
         folder: where it was written, None if it was not.
+        origin: the packed file or the name on the hub that it was opened from, whose copy to read
+            `folder` then is; None: it may be written to.
         cost: what its `cost.json` says: `seconds` of the distillation over all its parts,
             `selection_share`, seconds of each line of `hpd.artifacts.costs` as ``steps_seconds``,
             their sum `total_seconds`, and `peak_bytes`.
@@ -76,12 +79,13 @@ class Run:
     data_sha256: str | None = None
     stages: Sequence[StageReport] = ()
     generator: Generator | None = field(default=None, compare=False, repr=False)
+    origin: str | None = None
 
     def __repr__(self) -> str:
         kinds = (
             f"{SOURCES.kind_of(self.config.source)}, {OBJECTIVES.kind_of(self.config.objective)}"
         )
-        where = "no folder" if self.folder is None else str(self.folder)
+        where = "no folder" if self.folder is None else self.origin or str(self.folder)
         return f"Run({kinds}: {self.distilled!r}, {where})"
 
     @never_fails
@@ -89,6 +93,11 @@ class Run:
         evaluation = self.evaluation
         table = "" if evaluation is None else evaluation.table_html()
         return as_html(repr(self), table, self.distilled._repr_html_())
+
+    @property
+    def home(self) -> Path | None:
+        """The folder that what comes of it is written to; None: there is none."""
+        return self.folder if self.origin is None else None
 
     @property
     def evaluations(self) -> dict[str, Evaluation]:
@@ -122,15 +131,21 @@ class Run:
 
 @public
 def load_run(path: str | Path) -> Run:
-    """Load a finished run from its folder.
+    """Load a finished run from its folder, a packed file or the hub.
 
     What in its configuration is of the user's own, and not registered here, is kept as it is.
 
+    Args:
+        path: the folder; or what `pack` wrote, or ``"hub:org/name"``, of which nothing is changed.
+
     Raises:
-        RunError: if the folder holds none.
+        RunError: if there is none, or it is damaged.
+        HubError: if the hub does not give it.
     """
-    folder = RunFolder(path)
-    folder.check_whole(CONFIG)
+    place = place_of(path)
+    folder = RunFolder(place.folder)
+    # what came from elsewhere is held to all that it says of itself
+    folder.check_whole(*([CONFIG] if place.origin is None else []))
     return Run(
         config=RunSettings.read_kept(stored_config(folder)),
         distilled=DistilledSet.load(folder.path),
@@ -138,11 +153,12 @@ def load_run(path: str | Path) -> Run:
         folder=folder.path,
         cost=folder.read_cost(),
         stages=stored_stages(folder),
+        origin=place.origin,
     )
 
 
 def opened(run: Run | str | Path) -> Run:
-    """Return a finished run, given as such or by its folder."""
+    """Return a finished run, given as such or as `load_run` takes it."""
     return run if isinstance(run, Run) else load_run(run)
 
 
@@ -155,6 +171,21 @@ def folder_of(run: Run) -> RunFolder:
     if run.folder is None:
         raise RunError("the run has no folder", fix="Distil with out=FOLDER.")
     return RunFolder(run.folder)
+
+
+def folder_with_latents(run: Run) -> RunFolder:
+    """Return where a run was written, with the state that each stage ended with.
+
+    Raises:
+        RunError: if it was not, or they were not handed on with it.
+    """
+    folder = folder_of(run)
+    if run.origin is not None and not (folder.path / CHECKPOINTS).is_dir():
+        raise RunError(
+            f"{run.origin} holds no latents",
+            fix="Take the folder of the run, or hand them on: `hpd pack RUN --latents`.",
+        )
+    return folder
 
 
 def stored_config(folder: RunFolder) -> Any:
@@ -180,8 +211,8 @@ def evaluate(
     Where the source has a generator with classes, samples of it are among the baselines.
 
     Args:
-        run: a run, or its folder; a record is added to `evaluation.json` in the folder if there is
-            one, and none that is there is written over.
+        run: a run, its folder, a packed file or ``"hub:org/name"``; a record is added to
+            `evaluation.json` in the folder if there is one, and none that is there is written over.
         overrides: ``"seeds=3"``, ``"protocol=glad"``, ...: options of the evaluation. Another
             protocol brings its own training, rates and labels. ``"data.root=FOLDER"``, or
             ``"data=FOLDER"``: where the data of the run are now.
@@ -201,10 +232,11 @@ def evaluate(
         HpdError: if an override is wrong.
     """
     run = opened(run)
+    home = run.home
     config = _changed(run.config, overrides)
     cost = EvaluationCost(open_device(config.device, config.float32))
     dataset = config.data.build()
-    check_data(run.data_facts, dataset.train, run.folder)
+    check_data(run.data_facts, dataset.train, run.origin or run.folder)
     if config.evaluation.teacher is not None:
         check_teacher(run.data_facts, read_teacher(config.evaluation.teacher))
     prior = _prior(run, config, dataset, generator or run.generator)
@@ -213,15 +245,15 @@ def evaluate(
     about["rests_on"] = digest_json(rests_on)
     with ExitStack() as stack:
         ledger = None
-        if run.folder is not None:
-            stack.enter_context(held(run.folder, "evaluate", borrows=True))
-            stack.enter_context(writing_to(run.folder, _MEND))
+        if home is not None:
+            stack.enter_context(held(home, "evaluate", borrows=True))
+            stack.enter_context(writing_to(home, _MEND))
             # what an evaluation left that was killed while it wrote
-            remove_leftovers(run.folder)
-            cost.write_to(RunFolder(run.folder))
+            remove_leftovers(home)
+            cost.write_to(RunFolder(home))
             own = {"settings": config.evaluation.model_dump(mode="json"), **about}
-            ledger = Ledger(RunFolder(run.folder).ledger_path, rests_on, own["settings"])
-            RunFolder(run.folder).check_evaluation_name(own, name)
+            ledger = Ledger(RunFolder(home).ledger_path, rests_on, own["settings"])
+            RunFolder(home).check_evaluation_name(own, name)
         evaluation = evaluate_sets(
             run.distilled,
             run.initial,
@@ -239,8 +271,8 @@ def evaluate(
             similarity=_similarity(run.distilled, dataset),
             about={**evaluation.about, **about, "lost_to_random": lost},
         )
-        if run.folder is not None and ledger is not None:
-            written = RunFolder(run.folder).write_evaluation(evaluation.as_json(), name)
+        if home is not None and ledger is not None:
+            written = RunFolder(home).write_evaluation(evaluation.as_json(), name)
             evaluation = replace(evaluation, name=written)
             ledger.close()
             cost.write()
@@ -268,7 +300,8 @@ def _similarity(distilled: DistilledSet, dataset: Dataset) -> dict[str, Any]:
     weights = perceptual_weights()
     if weights.is_file():
         return similarity(distilled, dataset.train, perceptual_distance(torch.device("cpu")))
-    said = f"left out: torchvision's {weights.name} is not in {weights.parent}"
+    # without the folder: the record may be handed on
+    said = f"left out: torchvision's {weights.name} is not at hand"
     return {**similarity(distilled, dataset.train), "lpips": said}
 
 
@@ -280,6 +313,11 @@ def _about(config: RunSettings) -> dict[str, Any]:
         "device": str(open_device(config.device, config.float32)),
         "float32": config.float32,
         "versions": {**{name: version(name) for name in packages}, "python": python_version()},
+        # which decide how a CPU rounds
+        "machine": {
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+        },
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from generators import Generator
-from hpd.api.runs import Run, folder_of, opened, stored_generator
+from hpd.api.runs import Run, folder_with_latents, opened, stored_generator
 from hpd.artifacts import DistilledSet
 from hpd.boundary import public
 from hpd.device import open_device
@@ -34,7 +34,8 @@ def sample(
     turns. Image j of a class depends on seed, class and j alone.
 
     Args:
-        run: a finished run of the source ``gan`` with a folder, or its folder.
+        run: a finished run of the source ``gan`` with a folder, its folder, or a packed file that
+            holds latents.
         per_class: new images of each class.
         psi: 0 gives the distilled latents, 1 what the generator makes by itself; None: 0.5.
         noise: in parts of the RMS of the features; of ws at level 0; None: none.
@@ -54,7 +55,7 @@ def sample(
     options = {"per_class": per_class, "psi": psi, "noise": noise, "level": level, "seed": seed}
     settings = SamplingSettings.read({k: v for k, v in options.items() if v is not None})
     run = opened(run)
-    folder = folder_of(run)
+    folder = folder_with_latents(run)
     stages = folder.read_stages()
     known = folder.read_manifest().get("generator", {})
     left = Distilled(

@@ -21,6 +21,7 @@ from hpd.arrays import (
     as_numbers,
     as_probabilities,
 )
+from hpd.artifacts.opening import folder_at
 from hpd.data import Normalisation
 from hpd.data.whitening import Zca, ZcaKind, recipe_of
 from hpd.errors import DataError, HpdError, RunError, ShapeError
@@ -224,10 +225,14 @@ class DistilledSet:
 
     @classmethod
     def load(cls, path: str | Path) -> DistilledSet:
-        """Read a distilled set from its file, or from the run folder that holds it.
+        """Read a distilled set from its file, or from the run that holds it.
+
+        Args:
+            path: the file; or a run folder, a packed run or ``"hub:org/name"``.
 
         Raises:
             RunError: if it is not there or not whole.
+            HubError: if the hub does not give it.
         """
         path = _file_at(path)
         try:
@@ -269,7 +274,7 @@ class DistilledSet:
 def _file_at(path: str | Path) -> Path:
     """Return the file of a set, given as such or by the folder that it lies in."""
     try:
-        found = Path(path).expanduser()
+        found = folder_at(path)
         if found.is_dir():
             found /= FILE_NAME
         reason, there = None, found.is_file()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpd.artifacts.opening import folder_at
 from hpd.artifacts.relabels import settled
 from hpd.artifacts.run_folder import CONFIG, MANIFEST
 from hpd.errors import RunError
@@ -35,12 +36,12 @@ class Provenance:
 
     @classmethod
     def read(cls, path: str | Path) -> Provenance:
-        """Read what lies in a run folder; a file by itself tells nothing.
+        """Read what lies in a run; the file of a set by itself tells nothing.
 
         Raises:
             RunError: if manifest or configuration are there and cannot be read.
         """
-        folder = Path(path).expanduser()
+        folder = folder_at(path)
         if not (folder / MANIFEST).is_file():
             return cls()
         try:

@@ -22,7 +22,10 @@ from hpd.cli.export import export
 from hpd.cli.generator import generator
 from hpd.cli.ops import ops
 from hpd.cli.options import options
+from hpd.cli.pack import pack
 from hpd.cli.prune import prune
+from hpd.cli.pull import pull
+from hpd.cli.push import push
 from hpd.cli.relabel import relabel
 from hpd.cli.report import report
 from hpd.cli.running import EXIT_BAD_INPUT, rank
@@ -30,11 +33,12 @@ from hpd.cli.sample import sample
 from hpd.cli.squeeze import squeeze
 from hpd.cli.streams import lasting_streams
 from hpd.cli.theory import theory
+from hpd.cli.verify import verify
 from hpd.errors import HpdError, cut, one_line
 
 _COMMANDS: tuple[click.Command, ...] = (
     audit, check, compare, configs, continual, data, distill, evaluate, experts, export, generator,
-    ops, options, prune, relabel, report, sample, squeeze, theory,
+    ops, options, pack, prune, pull, push, relabel, report, sample, squeeze, theory, verify,
 )  # fmt: skip
 
 

@@ -54,7 +54,8 @@ def evaluate_and_show(run: Any, overrides: tuple[str, ...], name: str | None = N
     console.print(storage_table(evaluation))
     if "card" in evaluation.about:
         console.print(card_table(evaluation.about["card"]))
-    if evaluation.name:
-        say(console, f"kept as the evaluation {evaluation.name!r}")
-    path = api.report(run)
-    say(console, f"report: {path}")
+    if not evaluation.name:
+        say(console, f"nothing is kept: {run} is a run to read, not to write to")
+        return
+    say(console, f"kept as the evaluation {evaluation.name!r}")
+    say(console, f"report: {api.report(run)}")

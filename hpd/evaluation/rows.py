@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -72,7 +73,20 @@ class Row:
         Raises:
             KeyError, TypeError, ValueError: if it is none.
         """
-        return cls(**{**values, "storage": Storage.of_row(values)})
+        row = cls(**{**values, "storage": Storage.of_row(values)})
+        numbers = [row.images_per_class, row.accuracy_mean, row.accuracy_std, row.lr]
+        numbers += [*row.accuracies, *(s for s in row.scores if s is not None)]
+        texts = [row.name, row.network, row.labels, *row.augment]
+        whole = all(isinstance(seed, int) for seed in row.seeds)
+        finite = all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
+        if not whole or not finite or not all(isinstance(text, str) for text in texts):
+            raise ValueError("a row has numbers or names that are none")
+        return row
+
+    @property
+    def scores(self) -> tuple[float | None, ...]:
+        """HLR, IOR, LRS and ARS."""
+        return self.hlr, self.ior, self.lrs, self.ars
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,19 @@
-"""Many evaluations side by side: grouped by all but the seed, as lines, Markdown and a picture."""
+"""Many evaluations side by side: grouped by all but the seed, as lines."""
 
 from __future__ import annotations
 
-import csv
-import html
-import io
 import json
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import astuple, dataclass, field, fields, replace
+from typing import Any, Literal
 
 from hpd.artifacts.judging import differences, judged_by, judging_key, unworded
-from hpd.artifacts.report.tables import legend, row_label
-from hpd.evaluation.plots import as_png, blank_figure
 from hpd.evaluation.rows import Row
-from hpd.showing import never_fails, table_html
 from hpd.storage import Amount, Storage
 
+Order = Literal["score", "bits", "given"]
 # what two runs of one group may differ in
 _FREE = (
     "seed", "device", "description", "format", "checkpoint_every", "curve_every", "evaluation",
@@ -34,12 +29,16 @@ class Result:
         config: its configuration.
         record: its evaluation; see `hpd.artifacts.evaluations`.
         rows: the table of its evaluation.
+        origin: the packed file or the name on the hub that it came from; None: a folder.
+        sha256: of the packed file.
     """
 
     name: str
     config: Mapping[str, Any]
     record: Mapping[str, Any]
     rows: Sequence[Row]
+    origin: str | None = None
+    sha256: str | None = None
 
     @property
     def group(self) -> str:
@@ -74,6 +73,9 @@ class Line:
         judged: what decided its accuracies, in words by name; see `hpd.artifacts.judging`.
         evaluation: name of the evaluation.
         source: kind of the source of the runs.
+        origins: of each run, the packed file or the name on the hub that it came from; None: a
+            folder.
+        sha256: of each run, that of the packed file; None where there is none.
     """
 
     run: str
@@ -94,6 +96,8 @@ class Line:
     judged: dict[str, str] = field(default_factory=dict)
     evaluation: str = ""
     source: str = ""
+    origins: list[str | None] = field(default_factory=list)
+    sha256: list[str | None] = field(default_factory=list)
 
     def __repr__(self) -> str:
         shown = accuracy_text(self.accuracy_mean, self.spread, self.students)
@@ -104,20 +108,10 @@ class Line:
         """The deviation to show: over seeds of the distillation, or over students for one run."""
         return self.students_std if self.seeds_std is None else self.seeds_std
 
-
-class Comparison(list[Line]):
-    """Lines that a notebook shows as tables."""
-
-    @never_fails
-    def _repr_html_(self) -> str:
-        parts = []
-        for how, own in tables_of(self):
-            heading, *rows = table_of(own)
-            parts.append(f"<p>{html.escape(how)}</p>{table_html(heading, rows)}")
-        apart = why_apart(self)
-        if apart:
-            parts.append(f"<p>The tables do not compare: {html.escape('; '.join(apart))}.</p>")
-        return "".join(parts)
+    @property
+    def bits(self) -> int:
+        """What the set takes: its images or latents, and its labels; the generator is apart."""
+        return self.storage.images.bits + self.storage.labels.bits
 
 
 def summarise(results: Sequence[Result]) -> list[Line]:
@@ -151,6 +145,28 @@ def summarise(results: Sequence[Result]) -> list[Line]:
         replace(line, judged={**judged_by(*judge), **more})
         for line, judge, more in zip(lines, judges, unworded(judges), strict=True)
     ]
+
+
+def ordered(lines: Sequence[Line], by: Order = "score") -> list[Line]:
+    """Return lines in the order of their groups and students, rows of one group together.
+
+    Args:
+        lines: of `summarise`.
+        by: ``"score"``, the best distilled set first, of equals the one of fewer bits; ``"bits"``,
+            the one of fewest bits first, of equals the best; ``"given"``, as they are.
+    """
+    groups: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        groups.setdefault((line.run, line.network), []).append(line)
+    if by == "given":
+        return list(lines)
+
+    def rank(own: Sequence[Line]) -> tuple[float, float]:
+        first = next((line for line in own if line.set == "distilled"), own[0])
+        score, bits = -first.accuracy_mean, float(first.bits)
+        return (score, bits) if by == "score" else (bits, score)
+
+    return [line for own in sorted(groups.values(), key=rank) for line in own]
 
 
 def tables_of(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
@@ -214,6 +230,8 @@ def _line(name: str, members: Sequence[Result], rows: Sequence[Row]) -> Line:
         sem=None if sem is None else round(sem, 4),
         students=students,
         scores=_mean_scores(rows),
+        origins=[member.origin for member in members],
+        sha256=[member.sha256 for member in members],
     )
 
 
@@ -232,53 +250,6 @@ def _mean_scores(rows: Sequence[Row]) -> dict[str, float]:
     return {k: round(statistics.fmean(v), 4) for k, v in found.items() if None not in v}
 
 
-SHOWN = (
-    "distilled", "initial", "prior_samples", "prior_same_count", "random_real",
-    "random_real_floats", "random_real_bits", "herding", "k_centre", "full",
-)  # fmt: skip
-
-
-def table_of(lines: Sequence[Line]) -> list[list[str]]:
-    """Return a table of text, headings first: a line for each group and kind of student."""
-    sets = [name for name in SHOWN if any(line.set == name for line in lines)]
-    kinds = [
-        part.name
-        for part in fields(Storage)
-        if part.name == "images" or any(getattr(line.storage, part.name).floats for line in lines)
-    ]
-    floats = ["floats" if kind == "images" else f"{kind} floats" for kind in kinds]
-    rows = [["run", "seeds", "student", "images a class", *floats, *map(row_label, sets)]]
-    for run, network in dict.fromkeys((line.run, line.network) for line in lines):
-        own = {line.set: line for line in lines if (line.run, line.network) == (run, network)}
-        first = own.get("distilled") or next(iter(own.values()))
-        row = [
-            run, ", ".join(map(str, first.seeds)), network, f"{first.images_per_class:g}",
-            *(f"{getattr(first.storage, kind).floats:,}" for kind in kinds),
-        ]  # fmt: skip
-        rows.append([*row, *(_cell(own.get(name)) for name in sets)])
-    return [[str(cell) for cell in row] for row in rows]
-
-
-def long_table_of(lines: Sequence[Line]) -> list[list[str]]:
-    """Return the same numbers, a line each, which fits a narrow terminal; headings first."""
-    rows = [["run", "seeds", "trained on", "a class", "floats", "accuracy %"]]
-    order = {name: i for i, name in enumerate(SHOWN)}
-    keys = list(dict.fromkeys(line.run for line in lines))
-    shown = [line for line in lines if line.set in order]
-    for line in sorted(shown, key=lambda line: (keys.index(line.run), order[line.set])):
-        seeds = ", ".join(map(str, line.seeds))
-        floats = f"{line.storage.images.floats:,}"
-        own = [line.run, seeds, row_label(line.set), f"{line.images_per_class:g}", floats]
-        rows.append([*own, _cell(line)])
-    return rows
-
-
-def _cell(line: Line | None) -> str:
-    if line is None:
-        return ""
-    return accuracy_text(line.accuracy_mean, line.spread, line.students)
-
-
 def accuracy_text(mean: float, deviation: float, students: int) -> str:
     """Return an accuracy for a table; what a single student came to has no deviation.
 
@@ -286,98 +257,3 @@ def accuracy_text(mean: float, deviation: float, students: int) -> str:
     ('93.2 \u00b1 1.1', '24.2')
     """
     return f"{mean:.1f} \u00b1 {deviation:.1f}" if students > 1 else f"{mean:.1f}"
-
-
-def markdown(lines: Sequence[Line]) -> str:
-    """Return the tables as Markdown, with what their deviations are over."""
-    parts = []
-    for how, own in tables_of(lines):
-        heading, *rows = ([cell.replace("|", "\\|") for cell in row] for row in table_of(own))
-        text = [heading, ["---"] * len(heading), *rows]
-        body = "\n".join("| " + " | ".join(row) + " |" for row in text)
-        parts.append(f"Judged by {how}:\n\n{body}" if how else body)
-    apart = why_apart(lines)
-    if apart:
-        parts.append("The tables do not compare: " + "; ".join(apart) + ".")
-    return "\n\n".join([*parts, legend(line.set for line in lines), CAPTION]) + "\n"
-
-
-def as_csv(lines: Sequence[Line]) -> str:
-    """Return all numbers as CSV, a line each; only those of one `table` compare."""
-    judged = list(dict.fromkeys(name for line in lines for name in line.judged))
-    file = io.StringIO()
-    writer = csv.writer(file)
-    scores = ["hlr", "ior", "lrs", "ars"]
-    writer.writerow([
-        "table", "run", "seeds", "set", "network", "images_per_class", "image_floats", "image_bits",
-        "label_floats", "generator_floats", "accuracy_mean", "students_std", "seeds_std", "sem",
-        "students", *scores, "evaluation", *judged,
-    ])  # fmt: skip
-    for line in lines:
-        kept = line.storage
-        writer.writerow([
-            line.table, line.run, " ".join(map(str, line.seeds)), line.set, line.network,
-            line.images_per_class, kept.images.floats, kept.images.bits, kept.labels.floats,
-            kept.generator.floats, line.accuracy_mean, line.students_std, line.seeds_std, line.sem,
-            line.students, *(line.scores.get(name) for name in scores), line.evaluation,
-            *(line.judged.get(name) for name in judged),
-        ])  # fmt: skip
-    return file.getvalue()
-
-
-CAPTION = (
-    "Accuracy in percent on real test images. Deviations are over the seeds of the distillation "
-    "where there are several, else over students."
-)
-
-
-def as_json(lines: Sequence[Line]) -> dict[str, Any]:
-    """Return all numbers."""
-    return {
-        "caption": CAPTION,
-        "not_comparable": why_apart(lines),
-        "lines": [asdict(line) for line in lines],
-    }
-
-
-def picture(lines: Sequence[Line]) -> bytes:
-    """Return a picture as PNG: the sets of each group, and accuracy by images a class.
-
-    Left, for each group and kind of student, the accuracy of each set; right, where evaluations
-    have `counts`, how accuracy grows with the images of a class.
-    """
-    keys = list(dict.fromkeys((line.run, line.network) for line in lines))
-    curves = {key: _curve(lines, key) for key in keys}
-    wide = any(curves.values())
-    figure = blank_figure(12 if wide else 7, 1.8 + 0.45 * max(len(keys), 4))
-    left, *rest = figure.subplots(1, 2 if wide else 1, squeeze=False)[0]
-    for name in SHOWN:
-        own = [line for line in lines if line.set == name]
-        at = [keys.index((line.run, line.network)) for line in own]
-        means, spreads = [line.accuracy_mean for line in own], [line.spread for line in own]
-        if own:
-            left.errorbar(means, at, xerr=spreads, fmt="o", capsize=3, label=row_label(name))
-    left.set_yticks(range(len(keys)), [f"{run}, {network}" for run, network in keys])
-    left.set_ylim(len(keys) - 0.5, -0.5)
-    left.set_xlabel("accuracy %")
-    left.grid(axis="x", alpha=0.3)
-    left.legend(loc="upper center", bbox_to_anchor=(0.5, 1.3), ncols=3, fontsize="small")
-    for right in rest:
-        for (run, network), points in curves.items():
-            if points:
-                right.errorbar(*zip(*points, strict=True), marker="o", label=f"{run}, {network}")
-        right.set_xlabel("distilled images a class")
-        right.set_ylabel("accuracy %")
-        right.grid(alpha=0.3)
-        right.legend(fontsize="small")
-    return as_png(figure)
-
-
-def _curve(lines: Sequence[Line], key: tuple[str, str]) -> list[tuple[float, float, float]]:
-    """Return (images a class, accuracy, deviation) of a group's distilled sets, if several."""
-    own = [
-        (line.images_per_class, line.accuracy_mean, line.spread)
-        for line in lines
-        if (line.run, line.network) == key and re.fullmatch(r"distilled(_\d+)?", line.set)
-    ]
-    return sorted(own) if len(own) > 1 else []

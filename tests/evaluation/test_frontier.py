@@ -26,6 +26,8 @@ LINES = [
     line("distilled", 2000, 40.0, source="pixel"), line("random_real", 800, 20.0),
     line("random_real_bits", 3000, 30.0), line("prior_samples", 1000, 45.0, generator=9),
     line("prior_samples", 1000, 45.0, generator=9), line("full", 10**6, 80.0),
+    # beaten with fewer bits, and with as many
+    line("distilled", 3000, 45.0, generator=9), line("distilled", 4000, 55.0, generator=9),
 ]  # fmt: skip
 
 
@@ -52,6 +54,8 @@ def drawn(monkeypatch):
 
 def test_one_line_a_source_with_references(drawn):
     (axes,) = drawn(LINES)
+    pale = [own for own in axes.lines if own.get_alpha() == 0.35 and len(own.get_xdata()) == 2]
+    assert [list(own.get_xdata()) for own in pale if own.get_marker() == "o"] == [[3000, 4000]]
     series = {}
     for container, label in zip(*axes.get_legend_handles_labels(), strict=True):
         own = container.lines[0]
@@ -70,6 +74,6 @@ def test_one_line_a_source_with_references(drawn):
 
 
 def test_labels_count_and_tables_that_do_not_compare_are_apart(drawn):
-    assert frontier.bits_of(line("distilled", 1000, 1.0, labels=200)) == 1200
+    assert line("distilled", 1000, 1.0, labels=200).bits == 1200
     assert len(drawn([*LINES, line("distilled", 500, 70.0, table=2)])) == 2
     assert len(drawn([line("distilled", 500, 70.0, table=i) for i in range(3)])) == 3

@@ -12,18 +12,9 @@ from PIL import Image
 
 from hpd.cli.tables import evaluation_table
 from hpd.evaluation import Evaluation, Row
-from hpd.evaluation.summary import (
-    Result,
-    as_csv,
-    as_json,
-    long_table_of,
-    markdown,
-    picture,
-    summarise,
-    table_of,
-    tables_of,
-    why_apart,
-)
+from hpd.evaluation.comparison import as_csv, as_json, long_table_of, markdown, table_of
+from hpd.evaluation.comparison_picture import picture
+from hpd.evaluation.summary import Result, ordered, summarise, tables_of, why_apart
 from hpd.storage import Amount, Storage
 
 
@@ -178,15 +169,16 @@ def test_a_key_that_earlier_versions_did_not_write_parts_no_group():
 def test_the_long_table_has_the_same_numbers():
     lines = summarise(THREE)
     wide, long = table_of(lines), long_table_of(lines)
-    assert [r[5] for r in long[1:]] == ["92.0 ± 2.8", "61.0 ± 1.4", "80.0 ± 2.0"]
-    assert {cell for r in wide[1:] for cell in r[5:] if cell} == {r[5] for r in long[1:]}
+    assert [r[6] for r in long[1:]] == ["92.0 ± 2.8", "61.0 ± 1.4", "80.0 ± 2.0"]
+    assert {cell for r in wide[1:] for cell in r[6:] if cell} == {r[6] for r in long[1:]}
+    assert {r[5] for r in wide[1:]} == {r[5] for r in long[1:]} == {"3,200"}
 
 
 def test_the_table_has_a_line_for_each_group_and_student():
     several = [*THREE, result("vgg", 0, row("distilled", 70, network="vgg11"), source="x|y")]
     heading, *rows = table_of(summarise(several))
-    assert heading[5:] == ["distilled", "random real"]
-    assert rows[0] == ["digits", "0, 1", "convnet", "1", "100", "92.0 ± 2.8", "61.0 ± 1.4"]
+    assert heading[5:] == ["bits", "distilled", "random real"]
+    assert rows[0] == ["digits", "0, 1", "convnet", "1", "100", "3,200", "92.0 ± 2.8", "61.0 ± 1.4"]
     assert [r[2] for r in rows] == ["convnet", "convnet", "vgg11"]
     text = markdown(summarise(several))
     first = table_of([line for line in summarise(several) if line.table == 1])
@@ -197,9 +189,41 @@ def test_the_table_has_a_line_for_each_group_and_student():
 @pytest.mark.parametrize(("students", "shown"), [(1, "90.0"), (2, "90.0 ± 3.0")])
 def test_a_single_student_has_no_deviation(students, shown):
     own = row("distilled", 90, 3.0, students=students)
-    assert table_of(summarise([result("a", 0, own)]))[1][5] == shown
+    assert table_of(summarise([result("a", 0, own)]))[1][6] == shown
     table = evaluation_table(Evaluation([own]))
     assert [str(cell) for cell in table.columns[2].cells] == [shown]
+
+
+def of_bits(name, accuracy, bits, random=50):
+    rows = [row("distilled", accuracy), row("random_real", random)]
+    rows[0] = replace(rows[0], storage=Storage(Amount(10, bits - 8), Amount(1, 8)))
+    return result(name, 0, *rows, source=name)
+
+
+@pytest.mark.parametrize(
+    ("by", "order"),
+    [
+        ("score", ["best", "small", "large", "worst"]),
+        ("bits", ["worst", "small", "best", "large"]),
+        ("given", ["large", "worst", "best", "small"]),
+    ],
+)  # fmt: skip
+def test_the_best_come_first_or_those_of_fewest_bits(by, order):
+    """In table, JSON and CSV alike; random real images, however good, decide nothing."""
+    runs = [of_bits("large", 80, 5000), of_bits("worst", 60, 100, random=99),
+            of_bits("best", 90, 400), of_bits("small", 80, 300)]  # fmt: skip
+    lines = ordered(summarise(runs), by)
+    assert [r[0] for r in table_of(lines)[1:]] == order
+    assert list(dict.fromkeys(line["run"] for line in as_json(lines)["lines"])) == order
+    table = list(csv.DictReader(io.StringIO(as_csv(lines))))
+    assert list(dict.fromkeys(line["run"] for line in table)) == order
+    assert [line.set for line in lines] == ["distilled", "random_real"] * 4
+    found = [line for line in as_json(lines)["lines"] if line["set"] == "distilled"]
+    bits = {line["run"]: line["bits"] for line in found}
+    assert bits == {"large": 5000, "worst": 100, "best": 400, "small": 300}
+    heading, *rows = table_of(lines)
+    at = heading.index("bits")
+    assert {r[0]: r[at] for r in rows} == {k: f"{v:,}" for k, v in bits.items()}
 
 
 def test_the_picture_is_one(tmp_path):

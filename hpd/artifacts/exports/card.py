@@ -13,6 +13,7 @@ from hpd.artifacts.provenance import Provenance
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
 _MOST_CLASSES = 200
+_FILES = "data/train-*.parquet"
 
 
 def card(distilled: DistilledSet, provenance: Provenance) -> str:
@@ -22,35 +23,43 @@ def card(distilled: DistilledSet, provenance: Provenance) -> str:
         distilled: the set.
         provenance: where it came from.
     """
+    return f"{card_head(distilled, provenance, _FILES)}\n{_text(distilled, provenance)}"
+
+
+def card_head(distilled: DistilledSet, provenance: Provenance, files: str | None) -> str:
+    """Return the YAML that a card begins with.
+
+    Args:
+        distilled: the set.
+        provenance: where it came from.
+        files: pattern of those that hold the images for `datasets`; None: there are none.
+    """
     count = len(distilled)
-    header = {
-        "pretty_name": _title(provenance),
+    header: dict[str, object] = {
+        "pretty_name": title_of(provenance),
         "task_categories": ["image-classification"],
         "tags": ["dataset-distillation", "synthetic", "hpd"],
         "size_categories": [next((name for most, name in _SIZES if count < most), "n>100K")],
         # the licences of generator and data both count, and hpd knows only the first
         "license": "other",
         "license_name": "that-of-generator-and-data",
-        "configs": [
-            {
-                "config_name": "default",
-                "data_files": [{"split": "train", "path": "data/train-*.parquet"}],
-            }
-        ],
     }
-    head = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
-    return f"---\n{head}---\n\n{_text(distilled, provenance)}"
+    if files is not None:
+        part = {"split": "train", "path": files}
+        header["configs"] = [{"config_name": "default", "data_files": [part]}]
+    return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n"
 
 
-def _title(provenance: Provenance) -> str:
+def title_of(provenance: Provenance) -> str:
+    """Return what to call a set."""
     return f"{provenance.data}, distilled" if provenance.data else "A distilled data set"
 
 
-def _text(distilled: DistilledSet, provenance: Provenance) -> str:
+def about_images(distilled: DistilledSet, provenance: Provenance) -> str:
+    """Return in a few lines how many images there are, of which classes, and what made them."""
     channels, height, width = distilled.images.shape[1:]
-    mean, std = distilled.normalisation.mean, distilled.normalisation.std
     note = f"\n{zca_of(distilled)['zca']['note']}\n" if zca_of(distilled) else ""
-    names = ", ".join(_code(name) for name in distilled.classes[:_MOST_CLASSES])
+    names = ", ".join(as_code(name) for name in distilled.classes[:_MOST_CLASSES])
     if len(distilled.classes) > _MOST_CLASSES:
         names += f" and {len(distilled.classes) - _MOST_CLASSES} more"
     made = (
@@ -59,14 +68,19 @@ def _text(distilled: DistilledSet, provenance: Provenance) -> str:
         else "made by dataset distillation with hpd: optimised for training a classifier on, not "
         "for looking real"
     )
-    return f"""# {_title(provenance)}
-
-{len(distilled)} synthetic images of {len(distilled.classes)} classes
+    return f"""{len(distilled)} synthetic images of {len(distilled.classes)} classes
 ({distilled.images_per_class:g} a class), {channels} x {height} x {width},
 {made}.
 
 Classes, in the order of their labels: {names}.
-{note}
+{note}"""
+
+
+def _text(distilled: DistilledSet, provenance: Provenance) -> str:
+    mean, std = distilled.normalisation.mean, distilled.normalisation.std
+    return f"""# {title_of(provenance)}
+
+{about_images(distilled, provenance)}
 ## Training on it
 
 ```python
@@ -87,18 +101,18 @@ are rounded to 8 bits and clipped to [0, 1].
 
 ## What it stores
 
-{_storage(distilled)}
+{storage_table(distilled)}
 
 ## Where it came from
 
-{_origin(provenance)}
+{origin_list(provenance)}
 ## Licence
 
-{_licence(provenance)}
+{licence_text(provenance)}
 """
 
 
-def _storage(distilled: DistilledSet) -> str:
+def storage_table(distilled: DistilledSet) -> str:
     """Return the account as a table."""
     rows = [
         f"| {name} | {amount['floats']:,} | {amount['bits']:,} |"
@@ -107,30 +121,33 @@ def _storage(distilled: DistilledSet) -> str:
     return "\n".join(["| | floats | bits |", "|---|---|---|", *rows])
 
 
-def _origin(provenance: Provenance) -> str:
+def origin_list(provenance: Provenance) -> str:
     """Return a list of the facts, nested ones with dots."""
     facts = provenance.lines()
     if not facts:
         return "Nothing is known: the set was exported without its run.\n"
-    return "".join(f"- {name}: {_code(value)}\n" for name, value in facts.items())
+    return "".join(f"- {name}: {as_code(value)}\n" for name, value in facts.items())
 
 
-def _licence(provenance: Provenance) -> str:
+def licence_text(provenance: Provenance) -> str:
+    """Return whose licences count."""
     generator = provenance.manifest.get("generator")
-    data = f"the data set {_code(provenance.data)}" if provenance.data else "the original data set"
+    data = (
+        f"the data set {as_code(provenance.data)}" if provenance.data else "the original data set"
+    )
     if not isinstance(generator, Mapping):
         return f"The images are derived from {data}: its licence says what may be done with them."
     return (
         f"The images are derived from {data} and from the generator "
-        f"{_code(generator.get('name'))}, whose licence is {_code(generator.get('licence'))}. "
+        f"{as_code(generator.get('name'))}, whose licence is {as_code(generator.get('licence'))}. "
         f"What both of them allow may be done with the images."
     )
 
 
-def _code(text: object) -> str:
+def as_code(text: object) -> str:
     """Return text as an inline code span, in which Markdown and HTML mean nothing.
 
-    >>> _code("a `b`  <script>")
+    >>> as_code("a `b`  <script>")
     "`a 'b' <script>`"
     """
     # a code span ends at a backtick, and at an empty line
