@@ -221,6 +221,26 @@ class Processes:
         parts = found.split(most)
         return [part[:count] for part, count in zip(parts, counts, strict=True)]
 
+    def in_turn(self, rows: Tensor, counts: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the tensors [n, ...] of all processes, in their order, no two of them at once.
+
+        Args:
+            rows: of this process; the processes' may differ in n alone.
+            counts: n of each process.
+        """
+        if self.count == 1:
+            yield rows
+            return
+        # numbers of the host need no GPU to be exchanged
+        words = self._words if rows.device.type == "cpu" else None
+        for rank, count in enumerate(counts):
+            part = rows.contiguous()
+            if rank != self.rank:
+                part = rows.new_empty(count, *rows.shape[1:])
+            with exchanging():
+                torch.distributed.broadcast(part, rank, words)
+            yield part
+
     def objects(self, own: _Object) -> list[_Object]:
         """Return what each process gives, in their order: small objects that can be pickled."""
         if self.count == 1:

@@ -9,6 +9,7 @@ from conftest import SMALL_STUDENT, random_images
 from PIL import Image
 
 from hpd.artifacts.checkpoints import CheckpointFolder
+from hpd.device import Processes
 from hpd.engine.keeper import to_checkpoint, to_snapshot
 
 STEPS = 8
@@ -79,10 +80,11 @@ class EndsAfter:
 
 
 class KeepsSnapshots:
-    """Keeps every snapshot as it comes back from a file; of several processes one writes."""
+    """Keeps every snapshot as it comes back from files, of which each process writes its own."""
 
-    def __init__(self, path: Path, *, writes: bool = True) -> None:
-        self.writes, self.folder, self.snapshots = writes, CheckpointFolder(path), []
+    def __init__(self, path: Path, processes: Processes | None = None) -> None:
+        self.processes = processes or Processes()
+        self.folder, self.snapshots = CheckpointFolder(path), []
 
     def after_step(self, steps, take):
         self._keep(take())
@@ -91,9 +93,12 @@ class KeepsSnapshots:
         self._keep(take())
 
     def _keep(self, snapshot):
-        if self.writes:
-            self.folder.write(to_checkpoint(snapshot, {}))
-            self.snapshots.append(to_snapshot(self.folder.newest()))
+        processes, checkpoint = self.processes, to_checkpoint(snapshot, {})
+        digest = self.folder.write_part(checkpoint, processes.rank, processes.count)
+        digests = processes.objects(digest)
+        if processes.is_first:
+            self.folder.write_index(checkpoint, digests)
+        self.snapshots.append(processes.first(lambda: to_snapshot(self.folder.newest().loaded())))
 
 
 def interrupt_at(call: int, monkeypatch, module) -> list:

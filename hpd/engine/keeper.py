@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from hpd.artifacts import RunFolder
 from hpd.artifacts.checkpoints import Checkpoint
+from hpd.artifacts.shards import Kept, in_memory
 from hpd.checks import check_finite
 from hpd.device import Processes
 from hpd.engine.observer import Measured, StageReport
 from hpd.engine.snapshot import Best, Snapshot, margin_of
 from hpd.interrupts import Interrupted, Interrupts
-from hpd.typing import Score, Stage, State, Step
+from hpd.typing import Score, Stage, Step
 
+_SOURCE = "source."
 _logger = logging.getLogger(__name__)
 
 
@@ -28,8 +30,8 @@ class RunKeeper:
         every: steps between checkpoints.
         interrupts: deferred while the run goes on; heard between two steps.
         facts: what the run rests on, as JSON, kept with each checkpoint.
-        processes: that share the run: the first of them writes, and a signal that one of them
-            hears ends all after the same step.
+        processes: that share the run: each writes what it has, to a folder that all of them see,
+            and a signal that one of them hears ends all after the same step.
     """
 
     def __init__(
@@ -63,9 +65,7 @@ class RunKeeper:
             "best_step": report.best_step,
             "score": report.score,
         }
-        folder = self._folder
-        self._processes.first(lambda: folder.write_stage(report.index, snapshot.source, about))
-        self._write(snapshot)
+        self._write(snapshot, stage=about)
         _end(self._agreed())
 
     def _agreed(self) -> int:
@@ -76,15 +76,41 @@ class RunKeeper:
         """
         return self._processes.largest(self._interrupts.number)
 
-    def _write(self, snapshot: Snapshot) -> None:
-        self._processes.first(lambda: self._write_alone(snapshot))
+    def _write(self, snapshot: Snapshot, stage: Mapping[str, Any] | None = None) -> None:
+        """Write what this process has, and make a checkpoint of what all of them wrote.
 
-    def _write_alone(self, snapshot: Snapshot) -> None:
-        for name, tensor in snapshot.source.items():
-            where = f"{name} after step {snapshot.steps} of stage {snapshot.stage}"
-            check_finite(tensor, where, "Lower the learning rate.")
-        about = {"facts": self._facts, "metrics": self._folder.metrics_mark()}
-        self._folder.checkpoints.write(to_checkpoint(snapshot, about))
+        Args:
+            snapshot: of this process.
+            stage: what is known of the stage of whose best state it is; None: it is of none.
+        """
+        processes, checkpoints = self._processes, self._folder.checkpoints
+        with processes.together():
+            _check_source(snapshot)
+            checkpoint = self._own(to_checkpoint(snapshot, {"facts": self._facts}))
+            digest = checkpoints.write_part(checkpoint, processes.rank, processes.count)
+        digests = processes.objects(digest)
+
+        def finish() -> None:
+            if stage is not None:
+                state = checkpoints.whole(checkpoint, len(digests), _SOURCE)
+                self._folder.write_stage(snapshot.stage, state, stage)
+            about = {**checkpoint.about, "metrics": self._folder.metrics_mark()}
+            checkpoints.write_index(replace(checkpoint, about=about), digests)
+
+        processes.first(finish)
+
+    def _own(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Return what this process writes: what all have alike is the first one's."""
+        if self._processes.is_first:
+            return checkpoint
+        own = {k: v for k, v in checkpoint.tensors.items() if k in checkpoint.places}
+        return replace(checkpoint, tensors=own)
+
+
+def _check_source(snapshot: Snapshot) -> None:
+    for name, tensor in in_memory(snapshot.source).items():
+        where = f"{name} after step {snapshot.steps} of stage {snapshot.stage}"
+        check_finite(tensor, where, "Lower the learning rate.")
 
 
 def _end(number: int) -> None:
@@ -93,10 +119,10 @@ def _end(number: int) -> None:
         raise Interrupted(number)
 
 
-def last_snapshot(
+def last_checkpoint(
     folder: RunFolder, check_facts: Callable[[Mapping[str, Any]], None]
-) -> Snapshot | None:
-    """Return where the run in a folder was left, and bring the folder there.
+) -> str | None:
+    """Return the checkpoint at which the run in a folder was left, and bring the folder there.
 
     Metrics of later steps are cut off, and files that were half written are deleted.
 
@@ -105,7 +131,7 @@ def last_snapshot(
         check_facts: hears what the run rests on, before anything but broken checkpoints is changed.
 
     Returns:
-        the snapshot; None if there is none, and the run starts at its beginning.
+        its name; None if there is none, and the run starts at its beginning.
     """
     checkpoint = folder.checkpoints.newest()
     if checkpoint is not None:
@@ -115,9 +141,8 @@ def last_snapshot(
     if checkpoint is None:
         _logger.warning("%s has no checkpoint: the run starts at its beginning", folder.path)
         return None
-    snapshot = to_snapshot(checkpoint)
-    folder.check_stages(len(snapshot.reports))
-    return snapshot
+    folder.check_stages(len(checkpoint.about["reports"]))
+    return checkpoint.name
 
 
 def to_checkpoint(snapshot: Snapshot, about: Mapping[str, Any]) -> Checkpoint:
@@ -126,7 +151,9 @@ def to_checkpoint(snapshot: Snapshot, about: Mapping[str, Any]) -> Checkpoint:
     groups = {"source": s.source, "objective": s.objective, "optimizer": s.optimizer}
     if not after:
         groups["best"] = s.best.state
-    tensors = {f"{group}.{k}": v for group, own in groups.items() for k, v in own.items()}
+    tensors: dict[str, Kept] = {
+        f"{group}.{k}": v for group, own in groups.items() for k, v in own.items()
+    }
     tensors["initial_images"] = s.initial_images
     if s.reports:
         tensors["images"] = s.images
@@ -151,6 +178,7 @@ def to_checkpoint(snapshot: Snapshot, about: Mapping[str, Any]) -> Checkpoint:
             "measured": [asdict(measured) for measured in s.measured],
             "cost": {"parts": s.parts, "seconds": dict(s.seconds)},
         },
+        {name: places for name, places in s.places.items() if name in tensors},
     )
 
 
@@ -195,6 +223,6 @@ def _measured(values: Mapping[str, Any]) -> tuple[Measured, ...]:
     return tuple(Measured(**own) for own in values.get("measured", ()))
 
 
-def _below(tensors: State, group: str) -> State:
+def _below(tensors: Mapping[str, Kept], group: str) -> dict[str, Kept]:
     prefix = f"{group}."
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

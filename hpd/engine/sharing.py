@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor
 
-from hpd.checks import check_shardable
-from hpd.device import Processes
-from hpd.errors import ConfigError
-from hpd.host import on_host, remember
+from hpd.engine.parts import Parts
+from hpd.host import on_host, remember, send
 from hpd.typing import (
     LearnsLabels,
     Matched,
@@ -21,25 +19,8 @@ from hpd.typing import (
     MatchesTargets,
     Objective,
     ParameterGroup,
-    Source,
-    State,
     Step,
 )
-
-
-def check_count(processes: Processes, num_classes: int) -> None:
-    """Check that there is a class for each process.
-
-    Raises:
-        ConfigError: if there is not.
-    """
-    if processes.count > num_classes:
-        raise ConfigError(
-            "there are more processes than classes",
-            got=f"{processes.count} processes",
-            expected=f"at most {num_classes}",
-            fix="Start fewer.",
-        )
 
 
 @dataclass(frozen=True)
@@ -59,100 +40,8 @@ class Whole:
     targets: Tensor | None = None
 
 
-class Share:
-    """What one of several processes has of a source in a stage.
-
-    Process r of W has the classes r, r + W, r + 2 W, ... Between stages each has the whole source,
-    and does with it what a single one would do; so does a single process all the time.
-
-    Args:
-        processes: those that share.
-        source: in the stage, and whole.
-    """
-
-    def __init__(self, processes: Processes, source: Source) -> None:
-        self._processes, self._source = processes, source
-        self._learns_labels = isinstance(source, LearnsLabels)
-        self._labels = source.labels
-        classes = self._labels.unique()
-        self._classes = classes[processes.rank :: processes.count]
-        self._layout: Mapping[str, Tensor] = {}
-        self._groups: Sequence[ParameterGroup] = ()
-
-    @property
-    def labels(self) -> Tensor:
-        """Class of each image of the whole source [N]."""
-        return self._labels
-
-    def take(self, groups: Sequence[ParameterGroup]) -> Sequence[ParameterGroup]:
-        """Leave this process its classes, and return what it optimises.
-
-        Args:
-            groups: what is optimised of the whole source.
-        """
-        self._groups = groups
-        if self._processes.count == 1:
-            return groups
-        source = check_shardable(self._source)
-        self._layout = dict(source.owned)
-        return source.narrow(self._classes)
-
-    def give_back(self) -> None:
-        """Make the source whole again, from what each process has."""
-        if self._processes.count > 1:
-            state = self.whole(self._source.state())
-            check_shardable(self._source).widen(state, self._labels)
-
-    def rows(self, state: State) -> State:
-        """Return what is here of a state of the whole source."""
-        return self._rows(state, self._layout)
-
-    def whole(self, state: State) -> State:
-        """Return the state of the whole source from those of all processes."""
-        return self._whole(state, self._layout)
-
-    def optimizer_rows(self, state: State) -> State:
-        """Return what is here of the state of an optimiser of the whole source."""
-        return self._rows(state, self._optimizer_layout(state))
-
-    def whole_optimizer(self, state: State) -> State:
-        """Return the state of an optimiser of the whole source from those of all processes."""
-        return self._whole(state, self._optimizer_layout(state))
-
-    def _optimizer_layout(self, state: State) -> Mapping[str, Tensor]:
-        """Return the class of each row of those tensors that go with parameters of such rows."""
-        if self._processes.count == 1:
-            return {}
-        of_parameters = [group.classes for group in self._groups for _ in group.tensors]
-        found = {name: of_parameters[int(name.split(".")[0])] for name in state}
-        # counts of steps have no rows
-        return {k: rows for k, rows in found.items() if rows is not None and state[k].ndim}
-
-    def _rows(self, state: State, layout: Mapping[str, Tensor]) -> State:
-        return {
-            name: tensor[self._places(layout[name])[self._processes.rank].to(tensor.device)]
-            if name in layout
-            else tensor
-            for name, tensor in state.items()
-        }
-
-    def _whole(self, state: State, layout: Mapping[str, Tensor]) -> State:
-        return {
-            name: self._join(tensor, self._places(layout[name])) if name in layout else tensor
-            for name, tensor in state.items()
-        }
-
-    def _places(self, classes: Tensor) -> list[Tensor]:
-        """Return where the rows of each process are among rows of these classes."""
-        every, count = self._labels.unique(), self._processes.count
-        return [torch.isin(classes, every[r::count]).nonzero().flatten() for r in range(count)]
-
-    def _join(self, rows: Tensor, places: Sequence[Tensor]) -> Tensor:
-        """Return the rows of all processes, each in its place."""
-        parts = torch.cat(self._processes.gather(rows, [len(own) for own in places]))
-        joined = torch.empty_like(parts)
-        joined[torch.cat([*places]).to(parts.device)] = parts
-        return joined
+class Share(Parts):
+    """What one of several processes matches, of a source that it has a part of."""
 
     def join(self, images: Tensor, chosen: Tensor, targets: Tensor | None = None) -> Whole:
         """Return the images of all processes.
@@ -162,9 +51,9 @@ class Share:
             chosen: their indices among its own [n], ascending.
             targets: their learnt labels [n, K]; None: there are none.
         """
-        labels, rank = self._labels, self._processes.rank
         if self._processes.count == 1:
-            return Whole(images, labels[chosen], _all_of(chosen), targets)
+            return Whole(images, self._labels[chosen], _all_of(chosen), targets)
+        labels, rank = on_host(self._labels), self._processes.rank
         own = self._places(labels)
         if len(chosen) == len(own[rank]):
             places = own
@@ -176,8 +65,18 @@ class Share:
         among = [torch.searchsorted(everything, part) for part in places]
         mine = torch.zeros_like(everything, dtype=torch.bool)
         mine[among[rank]] = True
-        joined = None if targets is None else self._join(targets, among)
-        return Whole(self._join(images, among), labels[everything], mine, joined)
+        joined = None if targets is None else self._gathered(targets, among)
+        return Whole(
+            self._gathered(images, among), _sent(labels[everything], images),
+            _sent(mine, images), joined,
+        )  # fmt: skip
+
+    def _gathered(self, rows: Tensor, places: Sequence[Tensor]) -> Tensor:
+        """Return the rows of all processes, each in its place."""
+        parts = torch.cat(self._processes.gather(rows, [len(own) for own in places]))
+        joined = torch.empty_like(parts)
+        joined[torch.cat([*places]).to(parts.device)] = parts
+        return joined
 
     def match(
         self, objective: Objective, images: Tensor, labels: Tensor, step: Step,
@@ -231,7 +130,7 @@ class Share:
         """Return whether matching at `step` takes the images of other processes."""
         if self._processes.count == 1:
             return False
-        if self._learns_labels or not isinstance(objective, MatchesByClass):
+        if isinstance(self._source, LearnsLabels) or not isinstance(objective, MatchesByClass):
             return True
         return objective.needs_all(step)
 
@@ -253,6 +152,11 @@ class Share:
         if self._processes.count == 1:
             return loss
         return float(self._processes.sum(torch.tensor(loss, dtype=torch.float64)))
+
+
+def _sent(tensor: Tensor, beside: Tensor) -> Tensor:
+    """Return a tensor of the host on the device of another one."""
+    return remember(send(tensor, beside.device), tensor)
 
 
 def _all_of(rows: Tensor) -> Tensor:
