@@ -11,6 +11,7 @@ from PIL import Image
 from hpd.artifacts.checkpoints import CheckpointFolder
 from hpd.device import Processes
 from hpd.engine.keeper import to_checkpoint, to_snapshot
+from hpd.engine.snapshot import KeepsNothing
 
 STEPS = 8
 # whose whole training sets nobody trains on
@@ -79,14 +80,14 @@ class EndsAfter:
         pass
 
 
-class KeepsSnapshots:
+class KeepsSnapshots(KeepsNothing):
     """Keeps every snapshot as it comes back from files, of which each process writes its own."""
 
     def __init__(self, path: Path, processes: Processes | None = None) -> None:
         self.processes = processes or Processes()
         self.folder, self.snapshots = CheckpointFolder(path), []
 
-    def after_step(self, steps, take):
+    def after_step(self, steps, take, agreed):
         self._keep(take())
 
     def after_stage(self, take):

@@ -245,10 +245,10 @@ class _Job:
             if since is not None:
                 self.cost.go_on(since.seconds, since.parts)
             selector = self._selector(objective)
-            every = self.settings.checkpoint_every
             keeper = RunKeeper(
-                folder, every=every, interrupts=interrupts, facts=facts, processes=processes
-            )
+                folder, every=self.settings.checkpoint_every, interrupts=interrupts, facts=facts,
+                processes=processes, minutes=self.settings.checkpoint_minutes,
+            )  # fmt: skip
             with interrupts.deferred():
                 outcome = self._optimise(source, objective, selector, keeper, since, folder)
                 run = self._finish(source, objective, outcome, folder)

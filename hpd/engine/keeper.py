@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,20 +17,32 @@ from hpd.artifacts.shards import Kept, in_memory
 from hpd.checks import check_finite
 from hpd.device import Processes
 from hpd.engine.observer import Measured, StageReport
-from hpd.engine.snapshot import Best, Snapshot, margin_of
+from hpd.engine.snapshot import CHECKPOINT, Best, Snapshot, margin_of
+from hpd.engine.writer import Writer
+from hpd.errors import ProcessError
 from hpd.interrupts import Interrupted, Interrupts
 from hpd.typing import Score, Stage, Step
 
 _SOURCE = "source."
+# in the place of a digest
+_FAILED = "failed"
+_MINUTE = 60
+# between two looks for the parts of others, and for how long once the run has ended
+_LOOK_SECONDS, _GRACE_SECONDS = 0.05, 10.0
 _logger = logging.getLogger(__name__)
 
 
 class RunKeeper:
-    """Keeps a run in its folder: every so many steps, after each stage, and when it is to end.
+    """Keeps a run in its folder: every so often, after each stage, and when it is to end.
+
+    A snapshot is taken between two steps and written beside the steps that follow, by a thread. The
+    next one waits until that is done, so what a kill costs are the steps since the last snapshot
+    but one, at most.
 
     Args:
         folder: of the run.
         every: steps between checkpoints.
+        minutes: between checkpoints, where so many steps take longer; None: steps alone count.
         interrupts: deferred while the run goes on; heard between two steps.
         facts: what the run rests on, as JSON, kept with each checkpoint.
         processes: that share the run: each writes what it has, to a folder that all of them see,
@@ -36,28 +51,126 @@ class RunKeeper:
 
     def __init__(
         self, folder: RunFolder, *, every: int, interrupts: Interrupts, facts: Mapping[str, Any],
-        processes: Processes,
+        processes: Processes, minutes: float | None = None,
     ) -> None:  # fmt: skip
         self._folder, self._every = folder, every
+        self._seconds = math.inf if minutes is None else minutes * _MINUTE
         self._interrupts, self._facts = interrupts, facts
         self._processes = processes
+        self._writer, self._left = Writer(), threading.Event()
+        self._last = time.monotonic()
 
-    def after_step(self, steps: int, take: Callable[[], Snapshot]) -> None:
-        """Write a checkpoint if one is due, or if the run is to end here.
+    def asks(self) -> int:
+        """Return what this process wants of all: see `Keeper`.
+
+        The first one's clock counts.
+
+        Raises:
+            OSError: if the last checkpoint could not be written.
+        """
+        self._writer.check()
+        due = self._processes.is_first and time.monotonic() - self._last >= self._seconds
+        return self._interrupts.number or (CHECKPOINT if due else 0)
+
+    def after_step(self, steps: int, take: Callable[[], Snapshot], agreed: int) -> None:
+        """Begin a checkpoint if one is due, and end the run if it is to end here, with that.
+
+        A signal that this process hears after it was asked waits until it is asked again: if it
+        acted on that alone, the others would wait for it for ever.
 
         Raises:
             Interrupted: if it is to end.
             NumericError: if there is something in the source that is not finite.
-            OSError: if the checkpoint cannot be written.
+            OSError: if a checkpoint cannot be written.
         """
-        number = self._agreed()
-        if steps % self._every == 0 or number:
-            self._write(take())
-        _end(number)
+        if steps % self._every == 0 or agreed:
+            self._begin(take)
+        self._end(agreed)
 
     def after_stage(self, take: Callable[[], Snapshot]) -> None:
-        """Write the best state of the stage, and a checkpoint; see `after_step`."""
-        snapshot = take()
+        """Begin to write the best state of the stage, and a checkpoint; see `after_step`."""
+        self._begin(take)
+        self._end(self._processes.largest(self._interrupts.number))
+
+    def finish(self) -> None:
+        """Wait until all is written.
+
+        Raises:
+            OSError: if it could not be.
+        """
+        with self._processes.together():
+            self._writer.wait()
+
+    def leave(self) -> None:
+        """Wait until what this process has begun is written; others may not be there any more."""
+        self._left.set()
+        with suppress(Exception):
+            self._writer.wait()
+
+    def _end(self, agreed: int) -> None:
+        """Raise the signal that was agreed on, when all is written."""
+        if agreed > CHECKPOINT:
+            self.finish()
+            raise Interrupted(agreed)
+
+    def _begin(self, take: Callable[[], Snapshot]) -> None:
+        """Take a snapshot, and begin to make a checkpoint of those of all processes."""
+        with self._processes.together():
+            self._writer.wait()
+            snapshot = take()
+            _check_source(snapshot)
+            work = self._work(snapshot)
+        self._writer.start(work)
+        self._last = time.monotonic()
+
+    def _work(self, snapshot: Snapshot) -> Callable[[], None]:
+        """Return what writes what this process has of a checkpoint, and in the first all else."""
+        processes, checkpoints = self._processes, self._folder.checkpoints
+        about: dict[str, Any] = {"facts": self._facts}
+        if processes.is_first:
+            about["metrics"] = self._folder.metrics_mark()
+        checkpoint, slot = self._own(to_checkpoint(snapshot, about)), processes.board.slot()
+
+        def write() -> None:
+            name, digest = f"{slot}/{processes.rank}", _FAILED
+            try:
+                digest = checkpoints.write_part(checkpoint, processes.rank, processes.count)
+            finally:
+                if processes.count > 1:
+                    processes.board.put(name, digest)
+            digests = self._digests(slot) if processes.is_first and processes.count > 1 else []
+            if processes.count == 1:
+                digests = [digest]
+            if digests:
+                self._write_stage(snapshot, checkpoint, len(digests))
+                checkpoints.write_index(checkpoint, digests)
+
+        return write
+
+    def _digests(self, slot: str) -> list[str]:
+        """Return the digests of all parts, when they are written; nothing if the run ended first.
+
+        Raises:
+            ProcessError: if another process could not write its own.
+        """
+        names = [f"{slot}/{rank}" for rank in range(self._processes.count)]
+        ends = math.inf
+        while True:
+            found = [text for text in map(self._processes.board.get, names) if text is not None]
+            if _FAILED in found:
+                raise ProcessError("another process could not write its part of a checkpoint")
+            if len(found) == len(names):
+                return found
+            if self._left.is_set():
+                ends = min(ends, time.monotonic() + _GRACE_SECONDS)
+            if time.monotonic() > ends:
+                return []
+            time.sleep(_LOOK_SECONDS)
+
+    def _write_stage(self, snapshot: Snapshot, checkpoint: Checkpoint, count: int) -> None:
+        """Write the best state of a stage, if a snapshot is of one that is finished."""
+        if not snapshot.after_stage:
+            return
         report = snapshot.reports[-1]
         about = {
             "stage": report.stage.name,
@@ -65,39 +178,8 @@ class RunKeeper:
             "best_step": report.best_step,
             "score": report.score,
         }
-        self._write(snapshot, stage=about)
-        _end(self._agreed())
-
-    def _agreed(self) -> int:
-        """Return the signal that ends all processes here; 0 for none.
-
-        One that this process hears from now on waits until all have been asked again: if it acted
-        on that alone, the others would wait for it for ever.
-        """
-        return self._processes.largest(self._interrupts.number)
-
-    def _write(self, snapshot: Snapshot, stage: Mapping[str, Any] | None = None) -> None:
-        """Write what this process has, and make a checkpoint of what all of them wrote.
-
-        Args:
-            snapshot: of this process.
-            stage: what is known of the stage of whose best state it is; None: it is of none.
-        """
-        processes, checkpoints = self._processes, self._folder.checkpoints
-        with processes.together():
-            _check_source(snapshot)
-            checkpoint = self._own(to_checkpoint(snapshot, {"facts": self._facts}))
-            digest = checkpoints.write_part(checkpoint, processes.rank, processes.count)
-        digests = processes.objects(digest)
-
-        def finish() -> None:
-            if stage is not None:
-                state = checkpoints.whole(checkpoint, len(digests), _SOURCE)
-                self._folder.write_stage(snapshot.stage, state, stage)
-            about = {**checkpoint.about, "metrics": self._folder.metrics_mark()}
-            checkpoints.write_index(replace(checkpoint, about=about), digests)
-
-        processes.first(finish)
+        state = self._folder.checkpoints.whole(checkpoint, count, _SOURCE)
+        self._folder.write_stage(report.index, state, about)
 
     def _own(self, checkpoint: Checkpoint) -> Checkpoint:
         """Return what this process writes: what all have alike is the first one's."""
@@ -111,12 +193,6 @@ def _check_source(snapshot: Snapshot) -> None:
     for name, tensor in in_memory(snapshot.source).items():
         where = f"{name} after step {snapshot.steps} of stage {snapshot.stage}"
         check_finite(tensor, where, "Lower the learning rate.")
-
-
-def _end(number: int) -> None:
-    """Raise a signal; 0 for none."""
-    if number:
-        raise Interrupted(number)
 
 
 def last_checkpoint(

@@ -99,7 +99,12 @@ def optimise(
         select_every, curve_every, processes, cost or Cost(source.labels.device), share, start,
         some_classes,
     )  # fmt: skip
-    _run(course, since)
+    try:
+        _run(course, since)
+    except BaseException:
+        course.keeper.leave()
+        raise
+    course.keeper.finish()
     return _outcome(course)
 
 

@@ -120,11 +120,20 @@ class Share(Parts):
             matched: from `match`; returned as it is if there are no blocks.
             whole: as it was given to `match`.
         """
-        if whole is None or not _in_blocks(objective, whole):
+        if whole is None or not self.in_blocks(objective, whole):
             return matched
         # each image is in one block, so that adding zeros changes no bit
         grad = self._processes.sum(matched.image_grad)
         return replace(matched, image_grad=grad[whole.own])
+
+    def in_blocks(self, objective: Objective, whole: Whole | None) -> bool:
+        """Return whether blocks of images are shared out.
+
+        Args:
+            objective: what is matched.
+            whole: as it is given to `match`.
+        """
+        return whole is not None and _in_blocks(objective, whole)
 
     def needs_all(self, objective: Objective, step: Step) -> bool:
         """Return whether matching at `step` takes the images of other processes."""
@@ -134,10 +143,12 @@ class Share(Parts):
             return True
         return objective.needs_all(step)
 
+    def has_common(self, groups: Sequence[ParameterGroup]) -> bool:
+        """Return whether images of several processes depend on some tensor."""
+        return self._processes.count > 1 and any(group.classes is None for group in groups)
+
     def add_up(self, groups: Sequence[ParameterGroup]) -> None:
         """Add up the gradients of the tensors that images of all processes depend on."""
-        if self._processes.count == 1:
-            return
         tensors = [t for group in groups if group.classes is None for t in group.tensors]
         if not tensors:
             return
@@ -149,9 +160,7 @@ class Share(Parts):
 
     def total(self, loss: float) -> float:
         """Return the sum of the losses of all processes."""
-        if self._processes.count == 1:
-            return loss
-        return float(self._processes.sum(torch.tensor(loss, dtype=torch.float64)))
+        return sum(own for (own,) in self._processes.numbers([loss]))
 
 
 def _sent(tensor: Tensor, beside: Tensor) -> Tensor:

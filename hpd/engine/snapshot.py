@@ -116,23 +116,58 @@ class Snapshot:
         return len(self.reports) > self.stage
 
 
+CHECKPOINT = 1
+"""What a keeper asks for that wants a checkpoint; more than that is a signal."""
+
+
 class Keeper(Protocol):
     """Decides when a run is written down, writes it, and may end the run thereafter."""
 
-    def after_step(self, steps: int, take: Callable[[], Snapshot]) -> None:
-        """Hear that a stage has taken `steps` steps; `take` returns the snapshot."""
+    def asks(self) -> int:
+        """Return what it wants after a step: 0, `CHECKPOINT`, or the number of a signal to end.
+
+        Of several processes the largest number counts. What went wrong since is raised here.
+        """
+        ...
+
+    def after_step(self, steps: int, take: Callable[[], Snapshot], agreed: int) -> None:
+        """Hear that a stage has taken `steps` steps; `take` returns the snapshot.
+
+        Args:
+            steps: of the stage.
+            take: returns the snapshot.
+            agreed: the largest of what the keepers of all processes asked for.
+        """
         ...
 
     def after_stage(self, take: Callable[[], Snapshot]) -> None:
         """Hear that a stage is finished, and the source in its best state."""
         ...
 
+    def finish(self) -> None:
+        """Hear that the run is at its end, with which all is to be written."""
+        ...
+
+    def leave(self) -> None:
+        """Hear that the run ends by an error."""
+        ...
+
 
 class KeepsNothing:
     """The keeper of a run that is not written down."""
 
-    def after_step(self, steps: int, take: Callable[[], Snapshot]) -> None:
+    def asks(self) -> int:
+        """Want nothing."""
+        return 0
+
+    def after_step(self, steps: int, take: Callable[[], Snapshot], agreed: int) -> None:
         """Do nothing."""
 
     def after_stage(self, take: Callable[[], Snapshot]) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+    def leave(self) -> None:
         """Do nothing."""

@@ -16,9 +16,10 @@ from hpd.engine.course import Course
 from hpd.engine.curve import fixed_loss
 from hpd.engine.observer import Measured, StageReport, StepReport
 from hpd.engine.optimizer import hand_on_means, optimizer_state, rates, restore
-from hpd.engine.readings import DIVERGED, Readings
-from hpd.engine.rendered import Drawn, Rendered, render_all
+from hpd.engine.readings import DIVERGED
+from hpd.engine.rendered import render_all
 from hpd.engine.snapshot import Best, Snapshot
+from hpd.engine.step import Local, StepWork
 from hpd.engine.trial import allotted, pays
 from hpd.typing import ParameterGroup, Stage, State, Step
 
@@ -27,10 +28,10 @@ from hpd.typing import ParameterGroup, Stage, State, Step
 class _Looked:
     """What was measured before a step, as a `StepReport` has it."""
 
-    score: float | None
-    fixed_loss: float | None
-    score_seconds: float
-    curve_seconds: float
+    score: float | None = None
+    fixed_loss: float | None = None
+    score_seconds: float = 0.0
+    curve_seconds: float = 0.0
 
 
 @dataclass
@@ -47,6 +48,7 @@ class StageRun:
     measured: list[Measured] = field(default_factory=list)
     done: int = 0
     skipped: bool = False
+    not_told: Exception | None = None
 
     @classmethod
     def enter(cls, course: Course, index: int) -> StageRun:
@@ -72,17 +74,18 @@ class StageRun:
         course, source = self.course, self.course.source
         for i in range(self.done, self.steps):
             with course.cost.line("steps"):
-                taken = self._step(Step(self.index, i))
-            if not taken:
+                agreed = self._step(Step(self.index, i))
+            if agreed is None:
                 self.skipped, self.steps = True, i
                 break
             self.done = i + 1
             with course.cost.line("checkpoints"):
-                course.keeper.after_step(self.done, self._snapshot)
+                course.keeper.after_step(self.done, self._snapshot, agreed)
         if not self.skipped:
             hand_on_means(self.optimizer)
         loss = self._fixed_loss(None) if course.curve_every else None
         with course.processes.together():
+            self._check_told()
             last = self._rendered().to(source.labels.device)
             check_finite(last, f"the images after stage {self.stage.name!r}", DIVERGED)
         score = self._score(last)
@@ -103,46 +106,71 @@ class StageRun:
         unchanged = not self.groups and not self.stage.final
         return self.course.ended_with.clone() if unchanged else render_all(self.course.source)
 
-    def _step(self, step: Step) -> bool:
+    def _step(self, step: Step) -> int | None:
         """Score if it is time, match, and take one step of the optimiser.
 
+        With several processes that is one small exchange, unless it is time to score, or a process
+        needs what another one has.
+
         Returns:
-            whether it was taken; False where the trial of the stage ends before it.
+            what the keepers agreed on; None where the trial of the stage ends before the step.
         """
-        course, source, share = self.course, self.course.source, self.course.share
+        course, share = self.course, self.course.share
         where = f"at step {step.index} of stage {self.stage.name!r}"
-        started = time.perf_counter()
-        with course.processes.together():
-            drawn = Drawn.of(source, step, course.some)
-            chosen = drawn.indices
-            rendered = Rendered.of(source, chosen)
-            images, targets = rendered.images, rendered.targets
-        looked = self._look(step, images if drawn.all else None)
-        if step.index == self.stage.trial and not pays(self.measured):
-            # the state is measured once more, as the last one of the stage
-            self.measured.pop()
-            return False
-        needed = share.needs_all(course.objective, step)
-        whole = share.join(images, chosen, targets) if needed else None
-        with course.processes.together():
-            matched = share.match(course.objective, images, drawn.labels, step, whole, targets)
-        matched = share.add_up_blocks(course.objective, matched, whole)
-        with course.processes.together():
-            self.optimizer.zero_grad()
-            rendered.pull(matched)
-        share.add_up(self.groups)
-        with course.processes.together():
-            read = Readings.of(matched, self.groups, where)
-        loss = share.total(read.loss)
-        with course.processes.together():
-            course.settings.step(self.optimizer, step.index, self.steps)
-            seconds = time.perf_counter() - started - looked.score_seconds - looked.curve_seconds
-            report = StepReport(
-                self.stage, step, loss, looked.score, read.metrics, seconds,
-                looked.score_seconds, looked.fixed_loss, looked.curve_seconds,
-            )  # fmt: skip
-            course.observer.on_step(report)
-        return True
+        started, looked = time.perf_counter(), _Looked()
+        taken = StepWork(course, self.groups, self.optimizer, step, self.steps, where)
+        local = Local(course.processes)
+        local.then(self._check_told, taken.draw)
+        if self._looks(step):
+            local.told()
+            looked = self._look(step, taken.all_images)
+            if step.index == self.stage.trial and not pays(self.measured):
+                # the state is measured once more, as the last one of the stage
+                self.measured.pop()
+                return None
+        if share.needs_all(course.objective, step):
+            local.told()
+            taken.join()
+        local.then(taken.match)
+        if taken.in_blocks:
+            local.told()
+            taken.add_up_blocks()
+        local.then(taken.pull)
+        if share.has_common(self.groups):
+            local.told()
+            share.add_up(self.groups)
+        local.then(taken.update)
+        answers = local.agreed(lambda: [taken.read.loss, course.keeper.asks()], 2)
+        seconds = time.perf_counter() - started - looked.score_seconds - looked.curve_seconds
+        report = StepReport(
+            self.stage, step, sum(loss for loss, _ in answers), looked.score, taken.read.metrics,
+            seconds, looked.score_seconds, looked.fixed_loss, looked.curve_seconds,
+        )  # fmt: skip
+        self._tell(report)
+        if course.processes.count == 1:
+            # a signal may have come while somebody heard of the step
+            return course.keeper.asks()
+        return int(max(asked for _, asked in answers))
+
+    def _tell(self, report: StepReport) -> None:
+        """Tell of a step; of an error the other processes hear when they exchange again."""
+        try:
+            self.course.observer.on_step(report)
+        except Exception as error:
+            if self.course.processes.count == 1:
+                raise
+            self.not_told = error
+
+    def _check_told(self) -> None:
+        error, self.not_told = self.not_told, None
+        if error is not None:
+            raise error
+
+    def _looks(self, step: Step) -> bool:
+        """Return whether the state before a step is measured."""
+        every, curve_every = self.course.select_every, self.course.curve_every
+        scored = step.index % every == 0 or step.index == self.stage.trial
+        return scored or (bool(curve_every) and step.index % curve_every == 0)
 
     def _look(self, step: Step, images: Tensor | None) -> _Looked:
         """Measure the state before a step, as far as it is time.
@@ -191,6 +219,7 @@ class StageRun:
 
     def _snapshot(self) -> Snapshot:
         """Return what this process has of the run as it is."""
+        self._check_told()
         course, share = self.course, self.course.share
         finished = len(course.reports) > self.index
         optimizer = State() if finished else optimizer_state(self.optimizer)

@@ -40,8 +40,9 @@ class Quiet:
 class KeepsAll(RunKeeper):
     """Keeps every checkpoint, and a copy of the folder as it is after each."""
 
-    def _write(self, snapshot, stage=None):
-        super()._write(snapshot, stage)
+    def _begin(self, take):
+        super()._begin(take)
+        self.finish()
         with self._processes.together():
             if self._processes.is_first:
                 path = self._folder.path

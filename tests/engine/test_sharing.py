@@ -304,11 +304,14 @@ def test_a_signal_that_one_hears_ends_all_after_the_same_step(run, tmp_path, sou
                 folder, every=100, interrupts=self.interrupts, facts={}, processes=processes
             )
 
-        def after_step(self, steps, take):
-            taken[self.rank].append(steps)
-            if self.rank == 1 and steps == 2:
+        def asks(self):
+            if self.rank == 1 and len(taken[1]) == 1:
                 self.interrupts.number = int(signal.SIGTERM)
-            super().after_step(steps, take)
+            return super().asks()
+
+        def after_step(self, steps, take, agreed):
+            taken[self.rank].append(steps)
+            super().after_step(steps, take, agreed)
 
     found = in_threads(2, lambda p: run(p, source, keeper=Hears(p)))
     assert [type(error) for error in found] == [Interrupted, Interrupted]
