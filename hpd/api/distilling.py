@@ -343,9 +343,9 @@ class _Job:
         if folder is not None:
             best = outcome.stages[outcome.best_stage]
             data = {"data_sha256": self.images.sha256, "data_images": len(self.images)}
-            manifest = data | manifest_of(run, made.provenance, objective, best)
 
             def write() -> dict[str, float]:
+                manifest = data | manifest_of(run, made.provenance, objective, best)
                 # before the manifest, with which the run is finished; and after all is written
                 folder.write_cost(self._cost(folder))
                 with self.cost.line("results"):
