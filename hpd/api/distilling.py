@@ -272,7 +272,7 @@ class _Job:
         work = Work.left(source.stages, every, since, curve_every)
         self.stage = 0 if since is None else len(since.reports)
         wanted, streams = self.settings.classes_per_step, self.streams.fork("steps")
-        some = SomeClasses(wanted, self.processes.count, streams)
+        some = SomeClasses(wanted, source.labels.unique().cpu(), streams)
         chosen = None if self.settings.objective.takes_all(wanted) else some
         with ExitStack() as stack:
             with self.processes.together():

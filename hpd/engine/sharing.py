@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hpd.engine.parts import Parts
+from hpd.engine.rendered import Drawn, SomeClasses
 from hpd.host import on_host, remember, send
 from hpd.typing import (
     LearnsLabels,
@@ -43,23 +44,25 @@ class Whole:
 class Share(Parts):
     """What one of several processes matches, of a source that it has a part of."""
 
-    def join(self, images: Tensor, chosen: Tensor, targets: Tensor | None = None) -> Whole:
+    def join(self, images: Tensor, drawn: Drawn, targets: Tensor | None = None) -> Whole:
         """Return the images of all processes.
 
         Args:
             images: of this process [n, C, H, W].
-            chosen: their indices among its own [n], ascending.
+            drawn: which of its own they are; all in each process, or some in each.
             targets: their learnt labels [n, K]; None: there are none.
         """
+        chosen = drawn.indices
         if self._processes.count == 1:
             return Whole(images, self._labels[chosen], _all_of(chosen), targets)
         labels, rank = on_host(self._labels), self._processes.rank
         own = self._places(labels)
-        if len(chosen) == len(own[rank]):
-            places = own
-        else:
-            drawn = self._processes.objects(on_host(chosen).tolist())
-            places = [part[torch.tensor(i)] for part, i in zip(own, drawn, strict=True)]
+        places = own
+        if not drawn.all:
+            every = self._processes.objects(on_host(chosen).tolist())
+            places = [
+                part[torch.tensor(i, dtype=torch.long)] for part, i in zip(own, every, strict=True)
+            ]
         # from places in the whole set to places among those that were drawn
         everything = torch.cat(places).sort().values
         among = [torch.searchsorted(everything, part) for part in places]
@@ -102,6 +105,11 @@ class Share(Parts):
             share = slice(self._processes.rank, None, self._processes.count)
             return objective.match_blocks(whole.images, whole.labels, step, share)
         if isinstance(objective, MatchesByClass) and targets is None:
+            if whole is not None and not len(images):
+                # what it learns on the way it learns in each process, of any class
+                any_class = whole.labels == whole.labels[:1]
+                objective.match(whole.images, whole.labels, step, any_class)
+                return Matched(0.0, images)
             if whole is None:
                 return objective.match(images, labels, step, _all_of(labels))
             return objective.match(whole.images, whole.labels, step, whole.own)
@@ -135,10 +143,21 @@ class Share(Parts):
         """
         return whole is not None and _in_blocks(objective, whole)
 
-    def needs_all(self, objective: Objective, step: Step) -> bool:
-        """Return whether matching at `step` takes the images of other processes."""
+    def needs_all(self, objective: Objective, step: Step, some: SomeClasses | None = None) -> bool:
+        """Return whether matching at `step` takes the images of other processes.
+
+        So it does where one of them has no image in the step.
+
+        Args:
+            objective: what is matched.
+            step: of the run.
+            some: which classes a step takes; None: all.
+        """
         if self._processes.count == 1:
             return False
+        drawn = None if some is None else some.drawn(step)
+        if drawn is not None and not all(bool(torch.isin(c, drawn).any()) for c in self._classes):
+            return True
         if isinstance(self._source, LearnsLabels) or not isinstance(objective, MatchesByClass):
             return True
         return objective.needs_all(step)

@@ -128,7 +128,7 @@ class StageRun:
                 # the state is measured once more, as the last one of the stage
                 self.measured.pop()
                 return None
-        if share.needs_all(course.objective, step):
+        if share.needs_all(course.objective, step, course.some):
             local.told()
             taken.join()
         local.then(taken.match)

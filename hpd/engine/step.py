@@ -88,7 +88,7 @@ class StepWork:
     def join(self) -> None:
         """Have the images of all processes."""
         images, targets = self._rendered.images, self._rendered.targets
-        self._whole = self._course.share.join(images, self.drawn.indices, targets)
+        self._whole = self._course.share.join(images, self.drawn, targets)
 
     def match(self) -> None:
         """Match what is here."""
@@ -111,6 +111,11 @@ class StepWork:
         """Take gradients back to what is optimised."""
         self._optimizer.zero_grad()
         self._rendered.pull(self._matched)
+        if not len(self.drawn.indices):
+            # images that are in no step move on by what the optimiser remembers, too
+            for group in self._groups:
+                for tensor in group.tensors:
+                    tensor.grad = torch.zeros_like(tensor)
 
     def update(self) -> None:
         """Read what the step came to, and change what is optimised.
