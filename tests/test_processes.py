@@ -191,7 +191,7 @@ def test_no_timer_ends_a_process_that_waits_for_long_work(tmp_path):
     assert started.returncode == 0, said[-3000:]
     for rank in range(2):
         waited, total = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert waited >= 6
+        assert waited > 5
         assert total == 2
 
 
