@@ -115,6 +115,9 @@ def distill(
         there = processes.first(lambda: finished_run(folder, settings, resume=resume))
         if there is not None:
             return there
+    if processes.count > 1:
+        # before data are read, which may take long
+        check_count(processes, processes.first(settings.data.count_classes))
     with processes.together():
         job = _Job(settings, generator, observers, on_setup, on_estimate, processes)
     try:

@@ -20,13 +20,17 @@ from hpd.host import on_host
 from hpd.typing import EntersByClass, ParameterGroup, Source, State
 
 
-def check_count(processes: Processes, num_classes: int) -> None:
+def check_count(processes: Processes, num_classes: int | None) -> None:
     """Check that there is a class for each process.
+
+    Args:
+        processes: that share the run.
+        num_classes: of the data; None: not known yet.
 
     Raises:
         ConfigError: if there is not.
     """
-    if processes.count > num_classes:
+    if num_classes is not None and processes.count > num_classes:
         raise ConfigError(
             "there are more processes than classes",
             got=f"{processes.count} processes",
