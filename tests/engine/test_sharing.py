@@ -22,6 +22,7 @@ from hpd.errors import ConfigError, NumericError, ProcessError
 from hpd.interrupts import Interrupted
 from hpd.objectives import OBJECTIVES
 from hpd.objectives.adjustment import TeacherAdjustment
+from hpd.objectives.distribution import DistributionMatching
 from hpd.rng import Streams
 from hpd.sources import SOURCES
 from hpd.typing import Matched, Shardable
@@ -49,7 +50,7 @@ def run(images):
     def go(processes, source, objective=DM, *, selector="last", path=None, since=None, keeper=None):
         # processes have no tensors in common, as an optimiser may work in those that it is given
         streams, since = Streams(0), deepcopy(since)
-        built = OBJECTIVES.parse(objective).build(images, CPU, streams.fork("objective"))
+        built = OBJECTIVES.parse(objective).build_whole(images, CPU, streams.fork("objective"))
         selection = SELECTORS.parse(selector)
         hears = Hears()
         if path is not None:
@@ -103,6 +104,31 @@ def test_every_objective(run, kind, objective_options, source_settings):
     source = source_settings("pixel", images_per_class=2, steps=STEPS)
     wanted = run(Processes(), source, objective)
     check_like(together(2, lambda p: run(p, source, objective)), wanted, exact=True)
+
+
+@pytest.mark.parametrize("kind", list(OBJECTIVES))
+@pytest.mark.parametrize("count", [2, 3])
+def test_add_ons_and_their_hosts(run, kind, count, objective_options, source_settings, monkeypatch):
+    """A host is shared out as it is without an add-on, which sees all classes in each process."""
+    add_on = {"kind": "mutual_information", "real_batch": 4, "student": SMALL_STUDENT}
+    objective = {"kind": kind, **objective_options[kind], "add_ons": [add_on]}
+    source = source_settings("pixel", images_per_class=2, steps=STEPS)
+    wanted = run(Processes(), source, objective)
+    plain = run(Processes(), source, {k: v for k, v in objective.items() if k != "add_ons"})
+    assert not torch.equal(wanted.images, plain.images)
+    seen = []
+    if kind == "distribution":
+        original = DistributionMatching.match
+
+        def match(self, images, labels, step, own):
+            seen.append((len(images), int(own.sum())))
+            return original(self, images, labels, step, own)
+
+        monkeypatch.setattr(DistributionMatching, "match", match)
+    check_like(together(count, lambda p: run(p, source, objective)), wanted, exact=True)
+    if kind == "distribution":
+        assert {whole for whole, _ in seen} == {6}
+        assert {own for _, own in seen} == ({2, 4} if count == 2 else {2})
 
 
 @pytest.fixture
