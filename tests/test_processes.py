@@ -208,6 +208,9 @@ def test_only_the_first_process_speaks_and_writes(configs, tmp_path):
     for once in ("a step: about", "stage pixels", "distilled 5 images in", "images and all else"):
         assert said.count(once) == 1, said
     assert RunFolder(run).evaluated
+    # the students were shared out, and are those of one process
+    (shared,) = hpd.load_run(run).evaluations.values()
+    assert hpd.evaluate(run).rows == shared.rows
     # three steps, and what the stage came to
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 4
     assert len(list((run / "tensorboard").iterdir())) == 1
