@@ -42,8 +42,8 @@ FORMAT = 1
 # what can change while a run goes on: paths are held to the hashes of what lies there, the device
 # and the size of chunks decide no more than how sums are rounded
 _FREE = {
-    "format", "description", "device", "float32", "checkpoint_every", "curve_every", "tracking",
-    "evaluation", "own_code",
+    "format", "description", "device", "float32", "checkpoint_every", "checkpoint_minutes",
+    "curve_every", "tracking", "evaluation", "own_code",
 }  # fmt: skip
 _FREE_ANYWHERE = {"chunk_images", "root", "generator", "experts", "teacher"}
 
@@ -73,14 +73,12 @@ class RunSettings(Settings):
         " there are more than 100",
     )
     tracking: TrackingSettings = Field(TrackingSettings())
-    checkpoint_every: int = Field(
-        50, ge=1, description="steps between checkpoints; there is one after each stage, too"
+    checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints within a stage")
+    checkpoint_minutes: float | None = Field(
+        10, gt=0, description="minutes between checkpoints at most; null: however many"
     )
     curve_every: int = Field(
-        20,
-        ge=0,
-        description="steps between losses on fixed draws, the curve of the report; 0: none."
-        " They change nothing else",
+        20, ge=0, description="steps between losses on fixed draws, the report's curve; 0: none"
     )
     own_code: list[OwnCode] = Field(
         [], description="noted by a run: what does not come with hpd; nothing is imported by it"

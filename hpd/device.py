@@ -9,21 +9,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from hpd.errors import ConfigError, DeviceError, ProcessError
-from hpd.exchange import exchanging, meet
+from hpd.board import Board
+from hpd.errors import DeviceError, ProcessError
+from hpd.exchange import (
+    Met,
+    added_up,
+    exchanging,
+    gathered,
+    in_turn,
+    meet,
+    open_words,
+    told_by_all,
+)
 from hpd.launch import VARIABLES, Launch, read_launch
 from hpd.precision import Float32, set_float32
 
 if TYPE_CHECKING:
     from accelerate import PartialState
-    from torch.distributed import ProcessGroup
 
 TrackerName = Literal["tensorboard", "wandb"]
 
@@ -32,6 +40,8 @@ _Object = TypeVar("_Object")
 # as its connections close and its launcher ends the others
 _PATIENCE = timedelta(hours=2)
 _STATE = threading.Lock()
+# what the processes of the present group exchange words by
+_MET: list[Met] = []
 # a child of fork has none of the threads that its parent computed with, and would wait for them
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
@@ -118,13 +128,15 @@ class Processes:
     Whatever is exchanged is exchanged by all of them, in the same order. With one process every
     exchange is free, and nothing of Accelerate is imported.
 
-    Tensors of the computation go where they lie, by NCCL between GPUs. Numbers and objects, and
-    with them all waiting for one that works alone, go by Gloo: NCCL ends processes that wait long.
+    Tensors of the computation go where they lie, by NCCL between GPUs, at moments at which all are
+    there. Numbers and objects, and with them all waiting for one that works alone, go by Gloo: a
+    process waits for another as long as there are signs of it.
 
     Args:
         rank: which of them this is.
         count: how many there are.
-        words: the group that numbers and objects are exchanged in; None: that of the tensors.
+        met: what they exchange words by; None: the group of the tensors, and a board of this
+            process alone.
 
     Raises:
         ProcessError: from any exchange, if another process has ended.
@@ -133,10 +145,10 @@ class Processes:
         told: whether a failure of one of them is known to all.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1, words: ProcessGroup | None = None) -> None:
+    def __init__(self, rank: int = 0, count: int = 1, met: Met | None = None) -> None:
         self.rank, self.count = rank, count
         self.told = False
-        self._words = words
+        self._met = met or Met()
 
     @classmethod
     def started(cls, *, cpu: bool = False) -> Processes:
@@ -149,27 +161,32 @@ class Processes:
             ProcessError: if a launcher said half of what is needed (see `hpd.launch.read_launch`),
                 or if the processes do not meet where it said.
         """
-        if read_launch().count == 1:
+        launch = read_launch()
+        if launch.count == 1:
             return cls()
         # Arguments in it default to the group of when it is imported, and torch's optimizers import
         # it at their first. Imported now that there is none, or end() would leave the group's
         # threads to the exit of the process, which aborts if one of them frees a tensor then.
         import_module("torch.distributed.fsdp")
-        state, words = _state(cpu=cpu or _only_cpu()), None
+        state = _state(cpu=cpu or _only_cpu())
         if not torch.distributed.is_initialized():
             raise ProcessError(
                 "the processes have no connection with each other (any more)",
                 fix="Start them before anything else of Accelerate, and end them last.",
             )
-        with exchanging():
-            if torch.distributed.get_backend() != "gloo":
-                words = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
-        return cls(state.process_index, state.num_processes, cast("ProcessGroup | None", words))
+        if not _MET:
+            _MET.append(open_words(launch.rank, launch.address.rpartition(":")[0]))
+        return cls(state.process_index, state.num_processes, _MET[0])
 
     @property
     def is_first(self) -> bool:
         """Whether this is the one that writes and prints."""
         return self.rank == 0
+
+    @property
+    def board(self) -> Board:
+        """Where they leave texts for each other."""
+        return self._met.board
 
     def average(self, tensor: Tensor) -> Tensor:
         """Return the mean over processes of tensors of one shape, the same bits in each."""
@@ -182,11 +199,8 @@ class Processes:
     def _reduced(self, tensor: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
         if self.count == 1:
             return tensor
-        from accelerate.utils import reduce
-
-        with exchanging():
-            found = reduce(tensor.to(_exchange_device()).contiguous(), reduction=reduction)
-        return found.to(tensor.device)
+        total = added_up(tensor.to(_exchange_device())).to(tensor.device)
+        return total if reduction == "sum" else total / self.count
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` holds in one of them, the same answer in each."""
@@ -194,12 +208,17 @@ class Processes:
 
     def largest(self, number: int) -> int:
         """Return the largest of the numbers of all processes, the same in each."""
+        return int(max(own[0] for own in self.numbers([number])))
+
+    def numbers(self, own: Sequence[float]) -> list[list[float]]:
+        """Return the numbers that each process gives, equally many, in their order.
+
+        It waits for the others as long as there are signs of them.
+        """
         if self.count == 1:
-            return number
-        found = torch.tensor([number])
-        with exchanging():
-            torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, self._words)
-        return int(found)
+            return [list(own)]
+        others = self.board.watch(rank for rank in range(self.count) if rank != self.rank)
+        return told_by_all(own, self.count, self._met.words, others)
 
     def gather(self, rows: Tensor, counts: Sequence[int]) -> list[Tensor]:
         """Return the tensors [n, ...] of all processes, in their order.
@@ -210,24 +229,32 @@ class Processes:
         """
         if self.count == 1:
             return [rows]
-        from accelerate.utils import gather
+        found = gathered(rows.to(_exchange_device()), counts)
+        return [part.to(rows.device) for part in found]
 
-        # libraries exchange tensors of one shape only
-        most = max(counts)
-        padded = rows.new_zeros(most, *rows.shape[1:], device=_exchange_device())
-        padded[: len(rows)] = rows
-        with exchanging():
-            found = gather(padded).to(rows.device)
-        parts = found.split(most)
-        return [part[:count] for part, count in zip(parts, counts, strict=True)]
+    def in_turn(self, rows: Tensor, counts: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the tensors [n, ...] of all processes, in their order, no two of them at once.
+
+        Args:
+            rows: of this process; the processes' may differ in n alone.
+            counts: n of each process.
+        """
+        if self.count == 1:
+            yield rows
+            return
+        self.numbers([0])
+        # numbers of the host need no GPU to be exchanged
+        words = self._met.words if rows.device.type == "cpu" else None
+        yield from in_turn(rows, self.rank, counts, words)
 
     def objects(self, own: _Object) -> list[_Object]:
         """Return what each process gives, in their order: small objects that can be pickled."""
         if self.count == 1:
             return [own]
         found: list[Any] = [None] * self.count
+        self.numbers([0])
         with exchanging():
-            torch.distributed.all_gather_object(found, own, self._words)
+            torch.distributed.all_gather_object(found, own, self._met.words)
         return found
 
     @contextmanager
@@ -243,19 +270,42 @@ class Processes:
         try:
             yield
         except Exception as error:
-            self._tell(error)
+            self._tell(error, [])
             raise
-        self._tell(None)
+        self._tell(None, [])
 
-    def _tell(self, error: Exception | None) -> None:
-        """Exchange whether there was an error."""
-        if not self.any(error is not None):
-            return
+    def agree(self, work: Callable[[], Sequence[float]], size: int) -> list[list[float]]:
+        """Do something in each of them, and return the numbers that each came to, in their order.
+
+        It is one exchange, and the work fails in all of them if it fails in one.
+
+        Args:
+            work: returns the numbers of this process; nothing is exchanged in it.
+            size: how many there are.
+
+        Raises:
+            ProcessError: where the work itself did not fail, with what another one said.
+        """
+        if self.count == 1:
+            return [list(work())]
+        try:
+            own = work()
+        except Exception as error:
+            self._tell(error, [0.0] * size)
+            raise
+        return self._tell(None, own)
+
+    def _tell(self, error: Exception | None, own: Sequence[float]) -> list[list[float]]:
+        """Exchange numbers, and whether there was an error."""
+        found = self.numbers([float(error is not None), *own])
+        if not any(failed for failed, *_ in found):
+            return [numbers for _, *numbers in found]
         said = self.objects(None if error is None else f"{type(error).__name__}: {error}")
         self.told = True
         if error is None:
             rank = next(i for i, text in enumerate(said) if text is not None)
             raise ProcessError(f"process {rank} of {self.count} failed", got=said[rank])
+        return []
 
     def first(self, work: Callable[[], _Object]) -> _Object:
         """Let the first process do something, and return in each what it gave.
@@ -277,7 +327,7 @@ class Processes:
             return own
         box = [own]
         with exchanging():
-            torch.distributed.broadcast_object_list(box, 0, self._words)
+            torch.distributed.broadcast_object_list(box, 0, self._met.words)
         return box[0]
 
     def end(self) -> None:
@@ -285,20 +335,9 @@ class Processes:
         if self.count > 1:
             from accelerate import PartialState
 
+            self._met.end()
+            _MET.clear()
             PartialState().destroy_process_group()
-
-
-def check_tracker(name: TrackerName) -> None:
-    """Check that the package of a tracker is installed.
-
-    Raises:
-        ConfigError: if it is not.
-    """
-    if find_spec(name) is None:
-        raise ConfigError(
-            f"the tracker {name!r} needs a package that is not installed",
-            fix=f"Install it with `pip install {name}`, or leave the tracker out.",
-        )
 
 
 class Tracker:

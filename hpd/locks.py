@@ -1,4 +1,4 @@
-"""Folders that one process holds, so that no two write to them at once."""
+"""Folders and files that one process holds, so that no two do the same work at once."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ _LENT: dict[tuple[int, int], tuple[int, int]] = {}
 _LONGEST_COMMAND = 120
 
 
+class BusyError(RunError):
+    """A folder that another process holds."""
+
+
 @contextmanager
 def held(path: Path, does: str, *, lends: bool = False, borrows: bool = False) -> Iterator[None]:
     """Make a folder and hold it for the length of a block.
@@ -32,8 +36,8 @@ def held(path: Path, does: str, *, lends: bool = False, borrows: bool = False) -
         borrows: be content with what this thread holds and lends.
 
     Raises:
-        RunError: if another process holds it, saying which, or it cannot be made, or if its name is
-            not UTF-8.
+        BusyError: if another process holds it, saying which.
+        RunError: if it cannot be made, or if its name is not UTF-8.
     """
     try:
         str(path).encode()
@@ -78,7 +82,50 @@ def held(path: Path, does: str, *, lends: bool = False, borrows: bool = False) -
         os.close(descriptor)
 
 
-def _refused(path: Path, does: str, inode: int) -> RunError:
+@contextmanager
+def trying(path: Path) -> Iterator[bool]:
+    """Try to hold a file for the length of a block, and say whether that went.
+
+    It is made for this, and gone afterwards. The system lets go of it when the process ends,
+    however it does; then the file stays, for the next one.
+
+    Args:
+        path: the file, of nothing but this.
+
+    Raises:
+        RunError: if it cannot be made.
+    """
+    if sys.platform == "win32":  # has no such locks
+        yield True
+        return
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise RunError(f"cannot write {path}", got=error.strerror) from None
+    holds = _holds(descriptor, path)
+    try:
+        yield holds
+    finally:
+        if holds:
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _holds(descriptor: int, path: Path) -> bool:
+    """Lock an open file, and return whether it is locked and still the one at the path."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(descriptor).st_ino == path.stat().st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError as error:
+        _logger.warning("cannot lock %s: %s", path, error.strerror)
+        return True
+
+
+def _refused(path: Path, does: str, inode: int) -> BusyError:
     """Return the error of a folder that another process, or another thread, holds."""
     pid = _holder(inode)
     if pid is None:
@@ -89,7 +136,7 @@ def _refused(path: Path, does: str, inode: int) -> RunError:
         who = _described(pid)
         fix = f"Wait for it to end, or end it: `kill {pid}`. What it has done is kept"
     problem = f"cannot {does} {path}: another process works in it"
-    return RunError(problem, got=who, fix=f"{fix}; then give the same command again.")
+    return BusyError(problem, got=who, fix=f"{fix}; then give the same command again.")
 
 
 def _holder(inode: int) -> int | None:

@@ -268,6 +268,21 @@ class Shardable(Source, Protocol):
 
 
 @runtime_checkable
+class EntersByClass(Protocol):
+    """A shardable source that can enter a stage with the images of some classes only.
+
+    Any other is made whole for the moment. `narrow` may then be called before the first stage, too.
+    """
+
+    def enters_by_class(self, stage: int) -> bool:
+        """Return whether an image starts a stage with what came of itself, whichever others are.
+
+        What is in `owned` since that stage has a row an image, or rows as others had before.
+        """
+        ...
+
+
+@runtime_checkable
 class LearnsLabels(Protocol):
     """A source that learns a label of each image, besides the class that the image stands for."""
 

@@ -61,15 +61,19 @@ def main(configs: Path, folder: Path) -> None:
 
 
 class Counts(RunKeeper):
-    """Counts steps, and exchanges something where a run would gather a snapshot."""
+    """Counts steps, and exchanges something where a run would take a snapshot."""
 
     steps = 0
 
-    def take(self):
-        return self._processes.sum(torch.ones(3))
+    def step(self):
+        """What a run does: ask, agree, and hear what was agreed."""
+        self.steps += 1
+        agreed = self._processes.largest(self.asks())
+        self.after_step(self.steps, lambda: None, agreed)
 
-    def _write(self, snapshot):
-        assert snapshot.tolist() == [self._processes.count] * 3
+    def _begin(self, take):
+        found = self._processes.sum(torch.ones(3))
+        assert found.tolist() == [self._processes.count] * 3
 
 
 def check_signals(processes: Processes, folder: RunFolder) -> None:
@@ -86,8 +90,7 @@ def check_signals(processes: Processes, folder: RunFolder) -> None:
                 timer.start()
             with suppress(Interrupted):
                 while True:
-                    keeper.steps += 1
-                    keeper.after_step(keeper.steps, keeper.take)
+                    keeper.step()
             if timer.is_alive():
                 timer.join()
         found = processes.objects(keeper.steps)

@@ -9,7 +9,9 @@ from conftest import SMALL_STUDENT, random_images
 from PIL import Image
 
 from hpd.artifacts.checkpoints import CheckpointFolder
+from hpd.device import Processes
 from hpd.engine.keeper import to_checkpoint, to_snapshot
+from hpd.engine.snapshot import KeepsNothing
 
 STEPS = 8
 # whose whole training sets nobody trains on
@@ -78,22 +80,26 @@ class EndsAfter:
         pass
 
 
-class KeepsSnapshots:
-    """Keeps every snapshot as it comes back from a file; of several processes one writes."""
+class KeepsSnapshots(KeepsNothing):
+    """Keeps every snapshot as it comes back from files, of which each process writes its own."""
 
-    def __init__(self, path: Path, *, writes: bool = True) -> None:
-        self.writes, self.folder, self.snapshots = writes, CheckpointFolder(path), []
+    def __init__(self, path: Path, processes: Processes | None = None) -> None:
+        self.processes = processes or Processes()
+        self.folder, self.snapshots = CheckpointFolder(path), []
 
-    def after_step(self, steps, take):
+    def after_step(self, steps, take, agreed):
         self._keep(take())
 
     def after_stage(self, take):
         self._keep(take())
 
     def _keep(self, snapshot):
-        if self.writes:
-            self.folder.write(to_checkpoint(snapshot, {}))
-            self.snapshots.append(to_snapshot(self.folder.newest()))
+        processes, checkpoint = self.processes, to_checkpoint(snapshot, {})
+        digest = self.folder.write_part(checkpoint, processes.rank, processes.count)
+        digests = processes.objects(digest)
+        if processes.is_first:
+            self.folder.write_index(checkpoint, digests)
+        self.snapshots.append(processes.first(lambda: to_snapshot(self.folder.newest().loaded())))
 
 
 def interrupt_at(call: int, monkeypatch, module) -> list:

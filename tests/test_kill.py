@@ -59,11 +59,12 @@ def test_kills_did_happen_at_all_ages_of_a_run(runs):
     assert len(taken) >= 5
 
 
-def test_nothing_is_lost_but_the_steps_since_the_last_checkpoint(runs):
+def test_nothing_is_lost_but_the_steps_since_the_last_checkpoint_but_one(runs):
     _, report, _ = runs
     for entry in report:
         taken, kept = entry["kept"]
-        assert 0 <= taken - kept <= CONFIG["checkpoint_every"], entry
+        # one is written beside the steps, while the next is not begun
+        assert 0 <= taken - kept <= 2 * CONFIG["checkpoint_every"], entry
 
 
 def test_no_kill_breaks_a_checkpoint(runs):

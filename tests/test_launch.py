@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import socket
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import PartialState
 
 from hpd import exchange
+from hpd.board import Board
 from hpd.device import Processes, open_device
 from hpd.errors import DeviceError, ProcessError
-from hpd.exchange import exchanging, meet
+from hpd.exchange import Met, exchanging, meet
 from hpd.launch import VARIABLES, Launch, read_launch
 
 PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
@@ -211,20 +213,97 @@ def test_flags_numbers_and_objects_go_by_the_group_of_words(monkeypatch):
     """So that a process waits for one that works long without NCCL, which would end it."""
     groups, words = [], object()
 
-    def gathered(found, own, group):
+    def gathered(found, own, group, **options):
         groups.append(group)
         found[:] = [own] * len(found)
+        return SimpleNamespace(wait=lambda timeout: True)
 
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *given: groups.append(given[2]))
+    monkeypatch.setattr(torch.distributed, "all_gather", gathered)
     monkeypatch.setattr(torch.distributed, "all_gather_object", gathered)
     monkeypatch.setattr(
         torch.distributed, "broadcast_object_list", lambda box, src, group: groups.append(group)
     )
-    processes = Processes(0, 2, words)
+    processes = Processes(0, 2, Met(words))
     processes.any(True)
     processes.largest(1)
     processes.objects("a")
     processes.first(lambda: "b")
     with processes.together():
         pass
-    assert groups == [words] * 6
+    processes.agree(lambda: [1.0, 2.0], 2)
+    assert groups == [words] * 8
+
+
+class Moments:
+    """An exchange that takes some moments, or fails in the end."""
+
+    def __init__(self, moments, error=None):
+        self.left, self.error = moments, error
+
+    def wait(self, timeout):
+        self.left -= 1
+        if self.left >= 0:
+            raise RuntimeError("Operation timed out!")
+        if self.error is not None:
+            raise self.error
+        return True
+
+    def is_completed(self):
+        return self.left < 0
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Two processes whose numbers take some moments, and the board on which the other writes."""
+
+    def begin(moments, error=None):
+        def gathered(found, own, group, **options):
+            for part in found:
+                part.copy_(own)
+            return Moments(moments, error)
+
+        monkeypatch.setattr(torch.distributed, "all_gather", gathered)
+        board = Board()
+        return Processes(0, 2, Met(board=board)), board
+
+    return begin
+
+
+def test_one_that_works_long_is_waited_for_as_long_as_there_are_signs_of_it(slow, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    processes, board = slow(50)
+
+    def get(name):
+        # half an hour between two looks, and a sign since the last
+        clock.now += 1800
+        return str(clock.now)
+
+    monkeypatch.setattr(board, "get", get)
+    monkeypatch.setattr("hpd.board.time.monotonic", lambda: clock.now)
+    assert processes.largest(0) == 0
+    assert clock.now > 80_000
+
+
+def test_one_that_is_silent_is_not_waited_for(slow, monkeypatch):
+    clock = iter(range(0, 10**6, 60))
+    processes, board = slow(10**6)
+    board.put("alive/1", "7")
+    monkeypatch.setattr("hpd.board.time.monotonic", lambda: next(clock))
+    with pytest.raises(ProcessError, match="nothing was heard of process 1 for 600 seconds"):
+        processes.largest(0)
+    # a minute each, and the first one saw a sign
+    assert 600 < next(clock) < 1000
+
+
+def test_an_exchange_that_fails_after_a_wait_says_what_it_means(slow):
+    processes, _ = slow(3, RuntimeError("Connection closed by peer [::1]:6"))
+    with pytest.raises(ProcessError, match="another process of the run has ended"):
+        processes.largest(0)
+
+
+def test_a_slot_is_the_same_for_all_and_new_each_time():
+    one, other = Board(), Board()
+    assert [one.slot() for _ in range(3)] == [other.slot() for _ in range(3)]
+    assert len({one.slot() for _ in range(3)}) == 3
+    one.put("a", "b")
+    assert (one.get("a"), one.get("c")) == ("b", None)

@@ -74,7 +74,7 @@ def take(options, classes: int) -> Taken:
     pixels = {"kind": "pixel", "images_per_class": 2}
     source = SOURCES.parse(pixels).build(train, CPU, Streams(1))
     source.enter(0)
-    some = SomeClasses(None, 1, Streams(2))
+    some = SomeClasses(None, torch.arange(classes), Streams(2))
 
     def step(index: int = 0) -> None:
         drawn = Drawn.of(source, Step(0, index), some)

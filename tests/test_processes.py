@@ -184,6 +184,17 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(configs, tmp_path)
     assert torch.equal(ended.distilled.images, hpd.distill(config).distilled.images)
 
 
+def test_no_timer_ends_a_process_that_waits_for_long_work(tmp_path):
+    """The group's own limit is far shorter than what the first one works for."""
+    started = launch(2, TESTS / "waiting.py", tmp_path, stderr=subprocess.PIPE)
+    _, said = started.communicate(timeout=LONG)
+    assert started.returncode == 0, said[-3000:]
+    for rank in range(2):
+        waited, total = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert waited > 5
+        assert total == 2
+
+
 def test_only_the_first_process_speaks_and_writes(configs, tmp_path):
     config = configs["pixel-distribution"] | {"evaluation": SMALL_EVALUATION}
     path, run = tmp_path / "config.yaml", tmp_path / "run"
@@ -197,6 +208,9 @@ def test_only_the_first_process_speaks_and_writes(configs, tmp_path):
     for once in ("a step: about", "stage pixels", "distilled 5 images in", "images and all else"):
         assert said.count(once) == 1, said
     assert RunFolder(run).evaluated
+    # the students were shared out, and are those of one process
+    (shared,) = hpd.load_run(run).evaluations.values()
+    assert hpd.evaluate(run).rows == shared.rows
     # three steps, and what the stage came to
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 4
     assert len(list((run / "tensorboard").iterdir())) == 1

@@ -10,8 +10,18 @@ from typing import Any
 
 import torch
 
+import hpd.board
 from hpd.device import Processes
 from hpd.errors import ProcessError
+from hpd.exchange import Met
+
+
+class TextBoard(hpd.board.Board):
+    """The same texts for all threads, and slots for each to count."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        super().__init__()
+        self._texts = texts
 
 
 class Board:
@@ -21,6 +31,7 @@ class Board:
         self._count, self._ended = count, False
         self._changed = threading.Condition()
         self._exchanges: dict[int, dict[int, Any]] = {}
+        self.texts: dict[str, str] = {}
 
     def exchange(self, number: int, rank: int, value: Any) -> list[Any]:
         """Return what every thread gives at its exchange of this number."""
@@ -43,7 +54,7 @@ class Board:
 
 class Threads(Processes):
     def __init__(self, rank: int, count: int, board: Board) -> None:
-        super().__init__(rank, count)
+        super().__init__(rank, count, Met(board=TextBoard(board.texts)))
         self._board = board
         self.exchanges = 0
 
@@ -55,13 +66,16 @@ class Threads(Processes):
         total = functools.reduce(torch.add, self._exchange(tensor.clone()))
         return total if reduction == "sum" else total / self.count
 
-    def largest(self, number):
-        return max(self._exchange(number))
+    def numbers(self, own):
+        return self._exchange([float(number) for number in own])
 
     def gather(self, rows, counts):
         found = self._exchange(rows.detach().clone())
         assert [len(part) for part in found] == list(counts)
         return found
+
+    def in_turn(self, rows, counts):
+        yield from self.gather(rows, counts)
 
     def objects(self, own):
         return pickle.loads(pickle.dumps(self._exchange(own)))

@@ -6,6 +6,7 @@ from hpd.api.comparing import compare
 from hpd.api.continual import continual
 from hpd.api.decoding import decode
 from hpd.api.distilling import distill
+from hpd.api.evaluating import evaluate
 from hpd.api.experts import train_experts
 from hpd.api.exporting import export
 from hpd.api.hearing import telling
@@ -15,7 +16,7 @@ from hpd.api.packing import Packed, pack
 from hpd.api.pruning import prune
 from hpd.api.relabelling import relabel
 from hpd.api.reports import report
-from hpd.api.runs import Run, evaluate, load_run
+from hpd.api.runs import Run, load_run
 from hpd.api.sampling import sample
 from hpd.api.scoring import score_generator
 from hpd.api.sharing import Pulled, Pushed, pull, push

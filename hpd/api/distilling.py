@@ -10,16 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from generators import Generator, StoredGenerator
 from hpd.api.accounts import account_of
 from hpd.api.fitting import out_of_memory
 from hpd.api.judges import check_judges, with_labels
-from hpd.api.manifests import manifest_of
-from hpd.api.resuming import GO_ON, check_facts, facts_of, finished_run, is_finished
+from hpd.api.manifests import Origins, manifest_of
+from hpd.api.resuming import GO_ON, facts_of, finished_run, is_finished, open_run
 from hpd.api.runs import Run
-from hpd.artifacts import DistilledSet, RunFolder
+from hpd.artifacts import RunFolder
 from hpd.artifacts.costs import LINES, as_cost, seconds_of
 from hpd.artifacts.places import check_can_be_made, writing_to
 from hpd.boundary import public
@@ -29,11 +27,11 @@ from hpd.engine import Observer, Outcome, StageReport, StepReport, optimise
 from hpd.engine.cost import Cost
 from hpd.engine.estimate import Estimate, Estimator, Work
 from hpd.engine.forecast import Forecast
-from hpd.engine.keeper import RunKeeper, last_snapshot
+from hpd.engine.keeper import RunKeeper
 from hpd.engine.observer import Listeners
+from hpd.engine.parts import check_count
 from hpd.engine.recorder import Recorder
 from hpd.engine.rendered import SomeClasses
-from hpd.engine.sharing import check_count
 from hpd.engine.snapshot import Snapshot
 from hpd.engine.tracking import Tracking
 from hpd.errors import ConfigError
@@ -51,7 +49,6 @@ from hpd.typing import (
     Source,
     Stage,
     StoresBits,
-    generator_floats_of,
 )
 
 _logger = logging.getLogger(__name__)
@@ -118,6 +115,9 @@ def distill(
         there = processes.first(lambda: finished_run(folder, settings, resume=resume))
         if there is not None:
             return there
+    if processes.count > 1:
+        # before data are read, which may take long
+        check_count(processes, processes.first(settings.data.count_classes))
     with processes.together():
         job = _Job(settings, generator, observers, on_setup, on_estimate, processes)
     try:
@@ -231,6 +231,7 @@ class _Job:
         processes = self.processes
         with processes.together():
             source, objective = self.parts(self.settings)
+        self.origins = Origins.of(source)
         if folder is None:
             selector = self._selector(objective)
             outcome = self._optimise(source, objective, selector, None, None, None)
@@ -243,30 +244,19 @@ class _Job:
             # the launcher of several passes on what the terminal tells each of them, too
             interrupts = stack.enter_context(Interrupts(repeated=processes.count > 1))
             facts = facts_of(self.images, source, objective)
-            since = processes.first(lambda: self._open(folder, facts))
+            since = open_run(folder, self.settings, facts, processes)
             if since is not None:
                 self.cost.go_on(since.seconds, since.parts)
             selector = self._selector(objective)
-            every = self.settings.checkpoint_every
             keeper = RunKeeper(
-                folder, every=every, interrupts=interrupts, facts=facts, processes=processes
-            )
+                folder, every=self.settings.checkpoint_every, interrupts=interrupts, facts=facts,
+                processes=processes, minutes=self.settings.checkpoint_minutes,
+            )  # fmt: skip
             with interrupts.deferred():
                 outcome = self._optimise(source, objective, selector, keeper, since, folder)
                 run = self._finish(source, objective, outcome, folder)
                 with processes.together():
                     return with_labels(run, self.settings, writes=processes.is_first)
-
-    def _open(self, folder: RunFolder, facts: Mapping[str, Any]) -> Snapshot | None:
-        """Make the folder of a new run, or return where the one in it was left."""
-        config = self.settings.to_yaml()
-        if not folder.started:
-            RunFolder.create(folder.path, config)
-            return None
-        since = last_snapshot(folder, lambda before: check_facts(folder.path, before, facts))
-        folder.reopen()
-        folder.write_config(config)
-        return since
 
     def _selector(self, objective: Objective) -> Selector:
         """Return the selector; in other processes than the first one that is never asked."""
@@ -285,7 +275,7 @@ class _Job:
         work = Work.left(source.stages, every, since, curve_every)
         self.stage = 0 if since is None else len(since.reports)
         wanted, streams = self.settings.classes_per_step, self.streams.fork("steps")
-        some = SomeClasses(wanted, self.processes.count, streams)
+        some = SomeClasses(wanted, source.labels.unique().cpu(), streams)
         chosen = None if self.settings.objective.takes_all(wanted) else some
         with ExitStack() as stack:
             with self.processes.together():
@@ -336,32 +326,18 @@ class _Job:
         self, source: Source, objective: Objective, outcome: Outcome, folder: RunFolder | None
     ) -> Run:
         """Turn what the loop came to into a run, and write it if there is a folder."""
-        train, coded = self.train, source if isinstance(source, StoresBits) else None
+        coded = source if isinstance(source, StoresBits) else None
         taken = any(report.stage.steps for report in outcome.stages)
         if outcome.kept_start and taken and self.processes.is_first:
             _logger.warning(
                 "no state scored better than the start, which was kept: the images are those of "
                 "before the first step (selection=last keeps the last state instead)"
             )
-
-        def as_set(images: torch.Tensor, soft: torch.Tensor | None = None) -> DistilledSet:
-            return DistilledSet(
-                images.float(),
-                outcome.labels,
-                train.classes,
-                train.normalisation,
-                source.stored_floats,
-                soft_labels=soft,
-                generator_floats=generator_floats_of(source),
-                optimised=True,
-                stored_bits=None if coded is None else coded.stored_bits,
-                label_bits=None if coded is None or soft is None else coded.label_bits,
-            )
-
+        made, train = self.origins, self.train
         run = Run(
             config=self.settings,
-            distilled=as_set(outcome.images, outcome.targets),
-            initial=as_set(outcome.initial_images),
+            distilled=made.as_set(outcome.images, outcome.labels, train, coded, outcome.targets),
+            initial=made.as_set(outcome.initial_images, outcome.labels, train, coded),
             folder=None if folder is None else folder.path,
             data_sha256=self.images.sha256,
             stages=tuple(outcome.stages),
@@ -370,9 +346,9 @@ class _Job:
         if folder is not None:
             best = outcome.stages[outcome.best_stage]
             data = {"data_sha256": self.images.sha256, "data_images": len(self.images)}
-            manifest = data | manifest_of(run, source, objective, best)
 
             def write() -> dict[str, float]:
+                manifest = data | manifest_of(run, made.provenance, objective, best)
                 # before the manifest, with which the run is finished; and after all is written
                 folder.write_cost(self._cost(folder))
                 with self.cost.line("results"):

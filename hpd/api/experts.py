@@ -30,7 +30,8 @@ def train_experts(
 ) -> ExpertFolder:
     """Train the networks that an objective rests on, as far as they are not there yet.
 
-    An interrupted training goes on where it stopped, to the same bytes on a CPU.
+    An interrupted training goes on where it stopped, to the same bytes on a CPU. Several processes,
+    however they were started, may call this at once for one folder, and share the experts out.
 
     Args:
         config: of a run whose objective is ``trajectory``, or ``gradient`` with a bank; see

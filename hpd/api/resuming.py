@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,11 @@ from hpd.artifacts.run_folder import CONFIG
 from hpd.config import RunSettings, config_changes
 from hpd.data import ImageSet
 from hpd.data.whitening import recipe_of
+from hpd.device import Processes
+from hpd.engine.keeper import last_checkpoint, to_snapshot
+from hpd.engine.snapshot import Snapshot
 from hpd.errors import ConfigError, RunError
+from hpd.files import write_bytes
 from hpd.locks import held
 from hpd.own_code import changed_code
 from hpd.typing import Objective, Source
@@ -74,6 +79,59 @@ def finished_run(folder: RunFolder, settings: RunSettings, *, resume: bool) -> R
     # it was killed between its result and the labels of it
     with held(folder.path, "relabel"):
         return with_labels(run, settings, writes=True)
+
+
+def open_run(
+    folder: RunFolder, settings: RunSettings, facts: Mapping[str, Any], processes: Processes
+) -> Snapshot | None:
+    """Make the folder of a new run, or return where the one in it was left.
+
+    What was written is looked through by the first process; each reads its part by itself.
+
+    Args:
+        folder: of the run.
+        settings: of the run.
+        facts: what it rests on; see `facts_of`.
+        processes: that share the run, and call this at once.
+
+    Raises:
+        RunError: if the run there rests on something else, or the processes do not see one folder.
+    """
+
+    def opened() -> str | None:
+        if not folder.started:
+            RunFolder.create(folder.path, settings.to_yaml())
+            return None
+        name = last_checkpoint(folder, lambda before: check_facts(folder.path, before, facts))
+        folder.reopen()
+        folder.write_config(settings.to_yaml())
+        return name
+
+    name = processes.first(opened)
+    check_seen(folder.path, processes)
+    with processes.together():
+        return None if name is None else to_snapshot(folder.checkpoints.read(name, checked=True))
+
+
+def check_seen(folder: Path, processes: Processes) -> None:
+    """Check that all processes see one folder, on however many machines they are.
+
+    Raises:
+        RunError: if one of them does not find there what the first one wrote.
+    """
+    if processes.count == 1:
+        return
+    # named as what a kill leaves, which is swept up
+    token = processes.first(lambda: f".seen.{secrets.token_hex(4)}.part")
+    processes.first(lambda: write_bytes(folder / token, b""))
+    with processes.together():
+        if not (folder / token).exists():
+            raise RunError(
+                "the processes of the run do not see the same folder",
+                got=f"process {processes.rank} does not find in {folder} what the first one wrote",
+                fix="Choose a folder with --out that all machines share.",
+            )
+    processes.first(lambda: (folder / token).unlink())
 
 
 def check_config(folder: RunFolder, settings: RunSettings) -> None:

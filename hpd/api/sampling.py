@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from generators import Generator
-from hpd.api.runs import Run, folder_with_latents, opened, stored_generator
+from hpd.api.evaluating import stored_generator
+from hpd.api.runs import Run, folder_with_latents, opened
 from hpd.artifacts import DistilledSet
 from hpd.boundary import public
 from hpd.device import open_device

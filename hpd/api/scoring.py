@@ -7,11 +7,14 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from generators import read_generator
 from hpd.api.naming import data_again
 from hpd.boundary import public
 from hpd.data import Dataset
 from hpd.data.finding import data_settings
+from hpd.device import Processes, open_device
 from hpd.errors import ConfigError, GeneratorError
 from hpd.evaluation import generators
 from hpd.evaluation.generators import Network, Scores, ScoreSettings
@@ -25,6 +28,8 @@ def score_generator(
     *,
     seeds: Sequence[int] = (0,),
     resnet20: str | Path | None = None,
+    device: str = "auto",
+    processes: Processes | None = None,
     report: Callable[[int, Scores], None] = lambda seed, scores: None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -36,7 +41,10 @@ def score_generator(
             none of their options; None: as its provenance has them.
         seeds: one or more; each decides samples, students and the order of images.
         resnet20: weights of the ResNet-20 for CIFAR-10, to measure with as well.
-        report: hears of each seed.
+        device: where to measure.
+        processes: that a launcher started, to share the seeds out: all of them call this at once,
+            and get the same. None: this one alone.
+        report: hears of each seed, in the first process.
         **options: of `ScoreSettings`: samples, student, student_images, ...
 
     Returns:
@@ -53,15 +61,24 @@ def score_generator(
         raise ConfigError(
             "seeds are not valid", got=list(seeds), expected="one or more, each 0 or more"
         )
-    stored = read_generator(name)
-    known = _read_data(stored.provenance, stored.name, data)
-    network = None if resnet20 is None else _read_network(resnet20)
-    found = {}
-    for seed in seeds:
-        found[seed] = generators.score_generator(
-            stored.generator, known, settings, seed=seed, network=network
-        )
-        report(seed, found[seed])
+    processes = processes or Processes()
+    with processes.together():
+        where, stored = open_device(device), read_generator(name)
+        known = _read_data(stored.provenance, stored.name, data)
+        network = None if resnet20 is None else _read_network(resnet20, where)
+    found: dict[int, Scores] = {}
+    for start in range(0, len(seeds), processes.count):
+        own: dict[int, Scores] = {}
+        with processes.together():
+            for seed in seeds[start:][processes.rank : processes.rank + 1]:
+                own[seed] = generators.score_generator(
+                    stored.generator, known, settings, seed=seed, network=network, device=where
+                )
+        for theirs in processes.objects(own):
+            found |= theirs
+            for seed, scores in theirs.items():
+                if processes.is_first:
+                    report(seed, scores)
     return {
         "generator": stored.name,
         "sha256": stored.sha256,
@@ -92,6 +109,6 @@ def _read_data(
     return settings.build()
 
 
-def _read_network(path: str | Path) -> Network:
-    network = read_resnet20(Path(path))
-    return Network(NAME, NORMALISATION, network.embed, network)
+def _read_network(path: str | Path, device: torch.device) -> Network:
+    network = read_resnet20(Path(path)).to(device)
+    return Network(NAME, NORMALISATION, network.embed, network, device)

@@ -32,6 +32,8 @@ from hpd.storage import Amount, Storage
 
 FILE_NAME = "distilled.safetensors"
 SOFT_LABELS = "soft_labels"
+# images that are turned into bytes together
+_AT_ONCE = 256
 _OPTIMISED = "Those of a run may lie outside: DistilledSet(..., optimised=True)."
 
 
@@ -87,7 +89,7 @@ class DistilledSet:
     def _repr_html_(self) -> str:
         return as_html(
             repr(self),
-            grid_html(lambda chosen: _as_bytes(self.images[chosen]), self.labels, self.classes),
+            grid_html(lambda chosen: as_bytes(self.images[chosen]), self.labels, self.classes),
         )
 
     def __post_init__(self) -> None:
@@ -198,7 +200,7 @@ class DistilledSet:
 
     def uint8(self) -> Tensor:
         """Return the images as stored in pictures: rounded and clipped to 0..255."""
-        return _as_bytes(self.images)
+        return as_bytes(self.images)
 
     def save(self, path: Path) -> str:
         """Write one safetensors file, and return its SHA-256; equal sets give equal bytes."""
@@ -324,6 +326,10 @@ def _normalisation(about: Mapping[str, Any]) -> Normalisation:
     return Zca(about["mean"], about["std"], kind=zca["kind"], sha256=str(zca["sha256"]))
 
 
-def _as_bytes(images: Tensor) -> Tensor:
+def as_bytes(images: Tensor) -> Tensor:
     """Return images as pictures hold them, uint8: rounded and clipped to 0..255."""
-    return (images * 255).round().clamp(0, 255).to(torch.uint8)
+    found = torch.empty(images.shape, dtype=torch.uint8)
+    # some at a time, so that no copy as large as all of them comes between
+    for part, own in zip(found.split(_AT_ONCE), images.split(_AT_ONCE), strict=True):
+        part.copy_((own * 255).round_().clamp_(0, 255))
+    return found

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from hpd.artifacts.distilled import DistilledSet
+from hpd.artifacts.distilled import DistilledSet, as_bytes
 from hpd.files import write_bytes
 
 _TILE_PIXELS = 96
@@ -89,14 +89,13 @@ def grid(distilled: DistilledSet, columns: int = 10) -> Image.Image:
     width = columns * (_TILE_PIXELS + _GAP_PIXELS) + _GAP_PIXELS
     canvas = Image.new("RGB", (width, bands * band), "white")
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=12)
-    pixels = distilled.uint8()
     for c, own in enumerate(per_class):
         left = _GAP_PIXELS + (c % columns) * (_TILE_PIXELS + _GAP_PIXELS)
         top = (c // columns) * band
         caption = _shorten(distilled.classes[c], pen, font)
         pen.text((left + _TILE_PIXELS / 2, top + 3), caption, "black", font, anchor="ma")
         for row, i in enumerate(own):
-            tile = to_picture(pixels[i]).convert("RGB")
+            tile = to_picture(as_bytes(distilled.images[i])).convert("RGB")
             tile = tile.resize((_TILE_PIXELS, _TILE_PIXELS), Image.Resampling.NEAREST)
             canvas.paste(tile, (left, top + _CAPTION_PIXELS + row * (_TILE_PIXELS + _GAP_PIXELS)))
     return canvas

@@ -17,6 +17,7 @@ from hpd.artifacts.ledger import Ledger
 from hpd.artifacts.pictures import grid, png_bytes, worth_looking_at, write_image_folder
 from hpd.artifacts.places import check_free
 from hpd.artifacts.relabels import NEXT, has_label_codes, settled, write_label_codes
+from hpd.artifacts.shards import Kept
 from hpd.artifacts.stages import SavedStage, read_stage
 from hpd.errors import RunError
 from hpd.files import (
@@ -124,7 +125,7 @@ class RunFolder:
         if path.exists():
             os.truncate(path, min(path.stat().st_size, mark["bytes"]))
 
-    def write_stage(self, index: int, state: State, about: Mapping[str, Any]) -> None:
+    def write_stage(self, index: int, state: Mapping[str, Kept], about: Mapping[str, Any]) -> None:
         """Write the best state of a stage as `checkpoints/stage-<index>.safetensors` and JSON."""
         path = self.path / CHECKPOINTS / f"stage-{index:02d}.safetensors"
         path.parent.mkdir(exist_ok=True)

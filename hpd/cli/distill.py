@@ -13,6 +13,8 @@ from hpd.cli.evaluate import evaluate_and_show
 from hpd.cli.running import folder_of, interruptible, one_speaks, option_if, runs_a_config
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from hpd.api.runs import Run
 
 
@@ -61,36 +63,45 @@ def _distill_and_evaluate(settings: Any, folder: Path, resume: bool, holder: Exi
 
     from hpd import api
     from hpd.artifacts import RunFolder
-    from hpd.artifacts.report.page import REPORT
     from hpd.cli.progress import ProgressBar
     from hpd.cli.tables import account_table, say
     from hpd.device import Processes
 
     processes = Processes.started(cpu=settings.device == "cpu")
     console = Console(quiet=not processes.is_first)
-    with one_speaks(processes), ProgressBar(console, "distilling") as bar:
-        run = api.distill(
-            settings, out=folder, resume=resume, processes=processes, observers=[bar],
-            on_setup=bar.expect, on_estimate=bar.on_estimate,
-            holder=holder,
-        )  # fmt: skip
+    with one_speaks(processes):
+        with ProgressBar(console, "distilling") as bar:
+            run = api.distill(
+                settings, out=folder, resume=resume, processes=processes, observers=[bar],
+                on_setup=bar.expect, on_estimate=bar.on_estimate,
+                holder=holder,
+            )  # fmt: skip
+        # the first one has seen what there was to do
+        worked = processes.any(bar.worked)
+        if not worked and processes.first(lambda: _is_evaluated(folder, settings)):
+            processes.first(lambda: _show_that_nothing_is_left(run, folder, console))
+            processes.end()
+            return
+        if worked:
+            say(console, _spent(run))
+        account = RunFolder(folder).read_manifest().get("account") if processes.is_first else None
+        if account:
+            console.print(account_table(account))
+        # a run that was finished before is judged as is asked for now
+        config = run.config.model_copy(update={"evaluation": settings.evaluation})
+        evaluate_and_show(replace(run, config=config), (), processes)
     processes.end()
-    if not processes.is_first:
-        return
-    if bar.worked:
-        say(console, _spent(run))
-    elif _is_evaluated(folder, settings):
-        if not (folder / REPORT).exists():
-            api.report(run)
-        say(console, f"nothing left to do: {folder}")
-        return
-    account = RunFolder(folder).read_manifest().get("account")
-    if account:
-        console.print(account_table(account))
-    # a run that was finished before is judged as is asked for now
-    run = replace(run, config=run.config.model_copy(update={"evaluation": settings.evaluation}))
-    evaluate_and_show(run, ())
     say(console, f"images and all else: {folder}")
+
+
+def _show_that_nothing_is_left(run: Run, folder: Path, console: Console) -> None:
+    from hpd import api
+    from hpd.artifacts.report.page import REPORT
+    from hpd.cli.tables import say
+
+    if not (folder / REPORT).exists():
+        api.report(run)
+    say(console, f"nothing left to do: {folder}")
 
 
 def _is_evaluated(folder: Path, settings: Any) -> bool:

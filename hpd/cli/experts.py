@@ -11,7 +11,7 @@ import click
 
 from hpd.cli.own_code import takes_own_code
 from hpd.cli.paths import PATH
-from hpd.cli.running import interruptible, option_if
+from hpd.cli.running import interruptible, one_speaks, option_if
 
 if TYPE_CHECKING:
     from hpd.students.trajectories import ExpertFolder
@@ -31,11 +31,14 @@ def experts(
 ) -> None:
     """Train the experts that the objective of CONFIG matches students to.
 
-    Experts that are there are kept, and one that was interrupted goes on where it stopped.
+    Experts that are there are kept, and one that was interrupted goes on where it stopped. The same
+    command may run several times at once, on one machine or on several: each takes experts that
+    nobody is at.
 
     \b
     Example:
       hpd experts digits objective=trajectory --count 3
+      accelerate launch -m hpd experts digits objective=trajectory --count 8
     """
     from rich.console import Console
 
@@ -43,18 +46,24 @@ def experts(
     from hpd.cli.progress import ProgressBar
     from hpd.cli.tables import say
     from hpd.config import load_config
+    from hpd.device import Processes
 
-    settings, console = load_config(config, overrides, seed), Console()
+    settings = load_config(config, overrides, seed)
+    processes = Processes.started(cpu=settings.device == "cpu")
+    console = Console(quiet=not processes.is_first)
     started = time.perf_counter()
     options = [*option_if("--out", out), *option_if("--count", count), *option_if("--seed", seed)]
     with (
         interruptible("experts", [config, *overrides, *options]),
+        one_speaks(processes),
         ProgressBar(console, "training experts") as bar,
+        processes.together(),
     ):
         folder = api.train_experts(
             settings, out=out, count=count, report=bar.on_epoch, on_setup=bar.expect_experts
         )
     seconds = time.perf_counter() - started
+    processes.end()
     line = _describe(folder)
     line = f"{line}, {seconds:.0f} s" if bar.done else f"nothing left to train: {line}"
     say(console, f"{line}: {folder.path}")

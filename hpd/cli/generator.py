@@ -199,15 +199,16 @@ def sample(name: str, classes: str | None, seeds: str, psi: float, out: Path) ->
     from generators.sampling import draw_samples, tile
     from hpd.artifacts.pictures import png_bytes
     from hpd.cli.progress import ProgressBar
+    from hpd.device import open_device
     from hpd.files import write_bytes
     from hpd.progress import told
 
     chosen = _parse_seeds(seeds)
-    network = read_generator(name).generator
+    network = read_generator(name).generator.to(open_device("auto"))
     asked = _parse_classes(classes, network.spec.classes, network.spec.num_classes)
     with ProgressBar(Console(), None):
         rows = [
-            draw_samples(network, label, chosen, truncation_psi=psi)
+            draw_samples(network, label, chosen, truncation_psi=psi).cpu()
             for label in told("drawing samples", asked)
         ]
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import click
 
 from hpd.cli.own_code import takes_own_code
 from hpd.cli.paths import PATH
+from hpd.cli.running import one_speaks
 
 
 @click.command()
@@ -24,6 +25,7 @@ from hpd.cli.paths import PATH
 @click.option("--samples", type=click.IntRange(10), help="Of the generator.  [10000]")
 @click.option("--student", help="Kind, or a YAML mapping.  [{kind: convnet, width: 32}]")
 @click.option("--student-images", type=click.IntRange(1), help="Seen by each student.  [50000]")
+@click.option("--device", default="auto", show_default=True, help="Where to measure.")
 @click.option(
     "--resnet20", type=PATH,
     help="Weights of the ResNet-20 for CIFAR-10, to measure with as well.",
@@ -33,6 +35,7 @@ def score(
     data: str | None,
     target: Path | None,
     seeds: tuple[int, ...],
+    device: str,
     resnet20: Path | None,
     **options: Any,
 ) -> None:
@@ -41,7 +44,8 @@ def score(
     Label agreement: share of samples that a student trained on real images gives the class asked
     for. Student ratio: test accuracy of a student trained on samples alone, as a share of that of
     one trained on real images. Diversity: spread within classes, as a share of the data's. FID:
-    Frechet distance of features of a student, or of the ResNet-20 if its weights are given.
+    Frechet distance of features of a student, or of the ResNet-20 if its weights are given. Several
+    processes share the seeds out.
 
     \b
     Example:
@@ -53,10 +57,12 @@ def score(
     from hpd import api
     from hpd.cli.progress import ProgressBar
     from hpd.cli.tables import say
+    from hpd.device import Processes
     from hpd.files import write_json
     from hpd.yaml_text import parse_value
 
-    console = Console()
+    processes = Processes.started(cpu=device == "cpu")
+    console = Console(quiet=not processes.is_first)
     given = {key: value for key, value in options.items() if value is not None}
     if "student" in given:
         given["student"] = parse_value(given["student"], "--student")
@@ -64,10 +70,14 @@ def score(
     def tell(seed: int, scores: Any) -> None:
         say(console, _sentence(f"seed {seed}", asdict(scores)))
 
-    with ProgressBar(console, None):
+    with one_speaks(processes), ProgressBar(console, None):
         found = api.score_generator(
-            name, data, seeds=seeds or (0,), resnet20=resnet20, report=tell, **given
-        )
+            name, data, seeds=seeds or (0,), resnet20=resnet20, device=device,
+            processes=processes, report=tell, **given,
+        )  # fmt: skip
+    processes.end()
+    if not processes.is_first:
+        return
     if len(found["seeds"]) > 1:
         say(console, _sentence("mean", found))
     if target is not None:

@@ -9,7 +9,7 @@ from hpd.data.images import Dataset
 from hpd.data.registry import DATASETS, DatasetSettings
 
 _TEST_IMAGES = 500
-_SPLIT_SEED = 0
+_SPLIT_SEED, _CLASSES = 0, 10
 
 
 @DATASETS.register("digits")
@@ -20,6 +20,10 @@ class DigitsSettings(DatasetSettings):
     `digits16` never saw the 500.
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
     """
+
+    def count_classes(self) -> int:
+        """Return how many digits there are, or are kept."""
+        return super().count_classes() or _CLASSES
 
     def build(self) -> Dataset:
         """Read the digits; nothing is downloaded."""
@@ -37,6 +41,6 @@ class DigitsSettings(DatasetSettings):
         return Dataset.of(
             (images[train], labels[train]),
             (images[test], labels[test]),
-            [str(c) for c in range(10)],
+            [str(c) for c in range(_CLASSES)],
             self.classes,
         )

@@ -45,6 +45,14 @@ class PictureSetSettings(DatasetSettings):
         """
         raise NotImplementedError
 
+    def count_classes(self) -> int:
+        """Return how many classes it has; no picture is opened."""
+        known = super().count_classes()
+        if known is not None:
+            return known
+        with garbage_later():
+            return len(self.listing().classes)
+
     @property
     def wanted(self) -> Wanted:
         """Classes and parts that are wanted."""

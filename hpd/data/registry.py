@@ -46,6 +46,14 @@ class DatasetSettings(Settings):
         """
         raise NotImplementedError
 
+    def count_classes(self) -> int | None:
+        """Return how many classes it has, before any image is read; None where that is not known.
+
+        Raises:
+            DataError: if it is missing or not understood.
+        """
+        return None if self.classes is None else len(self.classes)
+
 
 def _whitening(build: Callable[[Any], Dataset]) -> Callable[[Any], Dataset]:
     """Return a method `build` whose data sets are whitened where that is asked for."""

@@ -23,6 +23,7 @@ class TorchvisionSettings(DatasetSettings):
 
     torchvision_name: ClassVar[str]
     class_names: ClassVar[tuple[str, ...] | None] = None
+    num_classes: ClassVar[int] = 10
 
     root: str = Field("~/.cache/hpd/data", description="folder with the data, as torchvision's")
     download: bool = Field(False, description="fetch the data into root if they are not there")
@@ -37,6 +38,10 @@ class TorchvisionSettings(DatasetSettings):
         train, test = self._part(train=True), self._part(train=False)
         names = self.class_names or tuple(train.classes)
         return Dataset.of(self._tensors(train), self._tensors(test), names, self.classes)
+
+    def count_classes(self) -> int:
+        """Return how many classes it has, or how many are kept."""
+        return super().count_classes() or self.num_classes
 
     def _part(self, *, train: bool) -> Any:
         import torchvision.datasets
@@ -95,6 +100,7 @@ class CIFAR100Settings(TorchvisionSettings):
     """CIFAR-100: 50,000 + 10,000 colour images of 32 px, 100 classes (Krizhevsky, 2009)."""
 
     torchvision_name = "CIFAR100"
+    num_classes = 100
 
 
 @DATASETS.register("svhn")

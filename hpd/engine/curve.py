@@ -11,7 +11,7 @@ import math
 from torch import Tensor
 
 from hpd.device import Processes
-from hpd.engine.rendered import Drawn, SomeClasses
+from hpd.engine.rendered import Drawn, Rendered, SomeClasses
 from hpd.engine.sharing import Share
 from hpd.errors import NumericError
 from hpd.host import told
@@ -49,9 +49,12 @@ def fixed_loss(
         drawn = Drawn.of(source, FIXED, some)
         chosen = drawn.indices
         if images is None or not drawn.all:
-            images, _ = source.render(chosen)
-        targets = source.targets(chosen)[0] if isinstance(source, LearnsLabels) else None
-    whole = share.join(images, chosen, targets) if share.needs_all(objective, FIXED) else None
+            rendered = Rendered.of(source, chosen)
+            images, targets = rendered.images, rendered.targets
+        else:
+            targets = source.targets(chosen)[0] if isinstance(source, LearnsLabels) else None
+    needed = share.needs_all(objective, FIXED, some)
+    whole = share.join(images, drawn, targets) if needed else None
     with processes.together():
         kept = objective.state()
         try:

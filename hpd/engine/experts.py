@@ -1,9 +1,10 @@
-"""Trains experts for trajectory matching, one after another, and goes on where it stopped."""
+"""Trains experts for trajectory matching, in one process or several; goes on where it stopped."""
 
 from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 from hpd.data import ImageSet, SeenImages
 from hpd.engine.optimizer import optimizer_state, restore
 from hpd.errors import NumericError, RunError
-from hpd.locks import held
+from hpd.locks import BusyError, held
 from hpd.rng import Streams
 from hpd.students import Student, Taught, accuracy, train_epoch
 from hpd.students.expert_checks import check_images, check_matches
@@ -26,6 +27,8 @@ from hpd.students.trajectories import RECORD, ExpertFolder, Progress
 Report = Callable[[int, int, float], None]
 """Hears (expert, epochs done, mean training loss) after each epoch."""
 
+# between two looks for what other processes do, and for how long one that begins is waited for
+_LOOK_SECONDS, _TURN_SECONDS = 0.5, 60.0
 _logger = logging.getLogger(__name__)
 
 
@@ -53,7 +56,9 @@ def train_experts(
     """Train the experts that a folder lacks.
 
     A killed training goes on at the epoch at which it stopped, and on a CPU ends in the same bytes
-    as one that was not. Each expert is the same whatever the count and the order.
+    as one that was not. Each expert is the same whatever the count and the order, so any number of
+    processes may be at one folder, on one machine or several: each trains experts that no other one
+    is at, and waits for those of the others.
 
     Args:
         wanted: which; their folder is made if it is not there.
@@ -68,21 +73,38 @@ def train_experts(
     Raises:
         ConfigError: for a student with batch norm.
         DataError: for images that are constant.
-        RunError: if the folder holds something else, experts of another training, or broken ones,
-            or if another process is at it.
+        RunError: if the folder holds something else, experts of another training, or broken ones.
         NumericError: if an expert diverges, naming expert and epoch.
     """
     path, settings = Path(wanted.path).expanduser(), wanted.settings
     record = ExpertRecord.of(wanted.student, train, settings.training, seed)
     check_images(train)
-    with held(path, "train experts in"):
-        folder = _open_or_create(path, record, train)
-        missing = [i for i in range(settings.count) if not folder.has(i)]
+    folder = _opened(path, record, train)
+    missing = [i for i in range(settings.count) if not folder.has(i)]
+    course = _Course.of(folder, train, device, report) if missing else None
+    while course is not None and missing:
+        for expert in missing:
+            with folder.work_on(expert) as works:
+                if works:
+                    course.train(expert)
+        missing = [i for i in missing if not folder.has(i)]
         if missing:
-            course = _Course.of(folder, train, device, report)
-            for expert in missing:
-                course.train(expert)
+            # others are at these; one that ends before leaves its work to this one
+            time.sleep(_LOOK_SECONDS)
     return ExpertFolder.open(path)
+
+
+def _opened(path: Path, record: ExpertRecord, train: ImageSet) -> ExpertFolder:
+    """Return the folder, made if it is not there; processes that begin at once take turns."""
+    ends = time.monotonic() + _TURN_SECONDS
+    while True:
+        try:
+            with held(path, "train experts in"):
+                return _open_or_create(path, record, train)
+        except BusyError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(_LOOK_SECONDS)
 
 
 def _open_or_create(path: Path, record: ExpertRecord, train: ImageSet) -> ExpertFolder:

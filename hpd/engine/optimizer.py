@@ -10,6 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from hpd.device import Processes
+from hpd.host import on_host, told
 from hpd.registry import Only, Settings
 from hpd.typing import ParameterGroup, State
 
@@ -43,9 +45,23 @@ class OptimizerSettings(Settings):
         " with and hands on; 0: the state after the last step",
     )
 
-    def learning_rates(self, groups: Sequence[ParameterGroup]) -> tuple[float, ...]:
-        """Return the learning rate of each tensor of `groups`."""
-        return tuple(self._rate(group.lr, tensor) for group in groups for tensor in group.tensors)
+    def learning_rates(
+        self, groups: Sequence[ParameterGroup], processes: Processes | None = None
+    ) -> tuple[float, ...]:
+        """Return the learning rate of each tensor of `groups`, the same in every process.
+
+        Args:
+            groups: what is optimised.
+            processes: each of which has the rows of some classes; None: this one has all.
+        """
+        if self.rates == "absolute":
+            return tuple(group.lr for group in groups for _ in group.tensors)
+        processes = processes or Processes()
+        return tuple(
+            group.lr * root_mean_square(tensor, group.classes, processes)
+            for group in groups
+            for tensor in group.tensors
+        )
 
     def build(
         self, groups: Sequence[ParameterGroup], lrs: Sequence[float] | None = None
@@ -90,9 +106,6 @@ class OptimizerSettings(Settings):
             if taken >= 0:
                 _add_to_means(optimizer, taken)
 
-    def _rate(self, lr: float, tensor: Tensor) -> float:
-        return lr if self.rates == "absolute" else lr * root_mean_square(tensor)
-
 
 @torch.no_grad()
 def _add_to_means(optimizer: torch.optim.Optimizer, taken: int) -> None:
@@ -116,10 +129,35 @@ def hand_on_means(optimizer: torch.optim.Optimizer) -> None:
                 tensor.copy_(mean)
 
 
-def root_mean_square(tensor: Tensor) -> float:
-    """Return sqrt(mean(x^2)), or 1 for a tensor of zeros, which has no scale of its own."""
-    value = float(tensor.detach().double().square().mean().sqrt())
+def root_mean_square(
+    tensor: Tensor, classes: Tensor | None = None, processes: Processes | None = None
+) -> float:
+    """Return sqrt(mean(x^2)), or 1 for a tensor of zeros, which has no scale of its own.
+
+    Args:
+        tensor: any; of several processes the rows that this one has.
+        classes: class of each row; None: the tensor is the same in every process. Squares are
+            added up class by class, and these sums without rounding: it does not matter who has
+            which.
+        processes: that have the other classes; None: there are none.
+    """
+    values, count = tensor.detach(), tensor.numel()
+    if classes is None:
+        squares = [float(values.double().square().sum())]
+    else:
+        here = told([values[rows].double().square_().sum() for rows in _by_class(classes)])
+        every = (processes or Processes()).objects((here, count))
+        squares = [square for theirs, _ in every for square in theirs]
+        count = sum(theirs for _, theirs in every)
+    value = math.sqrt(math.fsum(squares) / count) if count else 0.0
     return value or 1.0
+
+
+def _by_class(classes: Tensor) -> tuple[Tensor, ...]:
+    """Return the rows of each class, in order."""
+    known = on_host(classes)
+    rows = known.argsort(stable=True)
+    return rows.split(known.unique(return_counts=True)[1].tolist())
 
 
 def rates(optimizer: torch.optim.Optimizer) -> tuple[float, ...]:

@@ -57,30 +57,43 @@ class Drawn:
 
 @dataclass(frozen=True)
 class SomeClasses:
-    """Which classes a step takes.
+    """Which classes a step takes, whoever has them.
 
-    Of several processes each takes some of its own, so that all have work at each step.
+    The draw is spread evenly over the places of the classes modulo a power of two, so that two,
+    four or eight processes, each with every second, fourth or eighth class, have as many each.
 
     Args:
-        count: of all processes together; None: all, and 10 where there are more than 100.
-        processes: that share them.
+        count: of them; None: all, and 10 where there are more than 100.
+        classes: all of the run, ascending, on the host.
         streams: the draw is of the step, so that a run that is resumed takes the same ones.
     """
 
     count: int | None
-    processes: int
+    classes: Tensor
     streams: Streams
 
-    def of(self, labels: Tensor, step: Step) -> Tensor | None:
-        """Return the classes of a step among some labels [N], None for all of them."""
-        classes = labels.unique()
-        whole = len(classes) * self.processes
-        usual = whole if whole <= _MANY else _OF_MANY
-        count = max(1, (self.count or usual) // self.processes)
-        if count >= len(classes):
+    def drawn(self, step: Step) -> Tensor | None:
+        """Return the classes of a step, ascending, None for all of them."""
+        whole = len(self.classes)
+        count = self.count or (whole if whole <= _MANY else _OF_MANY)
+        if count >= whole:
             return None
         rng = self.streams.generator("classes", step.stage, step.index)
-        return classes[torch.randperm(len(classes), generator=rng)[:count]].sort().values
+        strata = 2 ** (count.bit_length() - 1)
+        order = torch.randperm(whole, generator=rng)
+        # those of each stratum in the order of the draw, and the strata by turns
+        by_stratum = (order % strata).sort(stable=True)
+        sizes = by_stratum.values.unique(return_counts=True)[1].tolist()
+        turns = torch.cat([torch.arange(size) for size in sizes])
+        first = int(torch.randint(strata, (), generator=rng))
+        keys = turns * strata + (by_stratum.values - first) % strata
+        chosen = order[by_stratum.indices[keys.argsort()[:count]]]
+        return self.classes[chosen.sort().values]
+
+    def of(self, labels: Tensor, step: Step) -> Tensor | None:
+        """Return the classes of a step that are among some labels [N], None for all of them."""
+        drawn = self.drawn(step)
+        return None if drawn is None else drawn[torch.isin(drawn, labels)]
 
 
 @dataclass(frozen=True)
@@ -107,11 +120,22 @@ class Rendered:
             source: in a stage.
             indices: which.
         """
+        if not len(indices):
+            return cls._of_none(source)
         images, pullback = source.render(indices)
         if not isinstance(source, LearnsLabels):
             return cls(images, None, pullback, None)
         targets, label_pullback = source.targets(indices)
         return cls(images, targets, pullback, label_pullback)
+
+    @classmethod
+    def _of_none(cls, source: Source) -> Rendered:
+        """Return no images, in the shape that images have; there is no way back to anything."""
+        first = torch.zeros(1, dtype=torch.long, device=source.labels.device)
+        images, targets = source.render(first)[0][:0], None
+        if isinstance(source, LearnsLabels):
+            targets = source.targets(first)[0][:0]
+        return cls(images, targets, _leave, None)
 
     def pull(self, matched: Matched) -> None:
         """Take the gradients of a match back to what the source optimises.
@@ -124,6 +148,10 @@ class Rendered:
             if matched.label_grad is None:
                 raise RunError("the objective gave no gradient to the labels that are learnt")
             self.label_pullback(matched.label_grad)
+
+
+def _leave(grad: Tensor) -> None:
+    """Take a gradient of no images nowhere."""
 
 
 def render_all(source: Source) -> Tensor:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor
 
-from hpd.checks import check_shardable
-from hpd.device import Processes
-from hpd.errors import ConfigError
-from hpd.host import on_host, remember
+from hpd.engine.parts import Parts
+from hpd.engine.rendered import Drawn, SomeClasses
+from hpd.host import on_host, remember, send
 from hpd.typing import (
     LearnsLabels,
     Matched,
@@ -21,25 +20,8 @@ from hpd.typing import (
     MatchesTargets,
     Objective,
     ParameterGroup,
-    Source,
-    State,
     Step,
 )
-
-
-def check_count(processes: Processes, num_classes: int) -> None:
-    """Check that there is a class for each process.
-
-    Raises:
-        ConfigError: if there is not.
-    """
-    if processes.count > num_classes:
-        raise ConfigError(
-            "there are more processes than classes",
-            got=f"{processes.count} processes",
-            expected=f"at most {num_classes}",
-            fix="Start fewer.",
-        )
 
 
 @dataclass(frozen=True)
@@ -59,125 +41,45 @@ class Whole:
     targets: Tensor | None = None
 
 
-class Share:
-    """What one of several processes has of a source in a stage.
+class Share(Parts):
+    """What one of several processes matches, of a source that it has a part of."""
 
-    Process r of W has the classes r, r + W, r + 2 W, ... Between stages each has the whole source,
-    and does with it what a single one would do; so does a single process all the time.
-
-    Args:
-        processes: those that share.
-        source: in the stage, and whole.
-    """
-
-    def __init__(self, processes: Processes, source: Source) -> None:
-        self._processes, self._source = processes, source
-        self._learns_labels = isinstance(source, LearnsLabels)
-        self._labels = source.labels
-        classes = self._labels.unique()
-        self._classes = classes[processes.rank :: processes.count]
-        self._layout: Mapping[str, Tensor] = {}
-        self._groups: Sequence[ParameterGroup] = ()
-
-    @property
-    def labels(self) -> Tensor:
-        """Class of each image of the whole source [N]."""
-        return self._labels
-
-    def take(self, groups: Sequence[ParameterGroup]) -> Sequence[ParameterGroup]:
-        """Leave this process its classes, and return what it optimises.
-
-        Args:
-            groups: what is optimised of the whole source.
-        """
-        self._groups = groups
-        if self._processes.count == 1:
-            return groups
-        source = check_shardable(self._source)
-        self._layout = dict(source.owned)
-        return source.narrow(self._classes)
-
-    def give_back(self) -> None:
-        """Make the source whole again, from what each process has."""
-        if self._processes.count > 1:
-            state = self.whole(self._source.state())
-            check_shardable(self._source).widen(state, self._labels)
-
-    def rows(self, state: State) -> State:
-        """Return what is here of a state of the whole source."""
-        return self._rows(state, self._layout)
-
-    def whole(self, state: State) -> State:
-        """Return the state of the whole source from those of all processes."""
-        return self._whole(state, self._layout)
-
-    def optimizer_rows(self, state: State) -> State:
-        """Return what is here of the state of an optimiser of the whole source."""
-        return self._rows(state, self._optimizer_layout(state))
-
-    def whole_optimizer(self, state: State) -> State:
-        """Return the state of an optimiser of the whole source from those of all processes."""
-        return self._whole(state, self._optimizer_layout(state))
-
-    def _optimizer_layout(self, state: State) -> Mapping[str, Tensor]:
-        """Return the class of each row of those tensors that go with parameters of such rows."""
-        if self._processes.count == 1:
-            return {}
-        of_parameters = [group.classes for group in self._groups for _ in group.tensors]
-        found = {name: of_parameters[int(name.split(".")[0])] for name in state}
-        # counts of steps have no rows
-        return {k: rows for k, rows in found.items() if rows is not None and state[k].ndim}
-
-    def _rows(self, state: State, layout: Mapping[str, Tensor]) -> State:
-        return {
-            name: tensor[self._places(layout[name])[self._processes.rank].to(tensor.device)]
-            if name in layout
-            else tensor
-            for name, tensor in state.items()
-        }
-
-    def _whole(self, state: State, layout: Mapping[str, Tensor]) -> State:
-        return {
-            name: self._join(tensor, self._places(layout[name])) if name in layout else tensor
-            for name, tensor in state.items()
-        }
-
-    def _places(self, classes: Tensor) -> list[Tensor]:
-        """Return where the rows of each process are among rows of these classes."""
-        every, count = self._labels.unique(), self._processes.count
-        return [torch.isin(classes, every[r::count]).nonzero().flatten() for r in range(count)]
-
-    def _join(self, rows: Tensor, places: Sequence[Tensor]) -> Tensor:
-        """Return the rows of all processes, each in its place."""
-        parts = torch.cat(self._processes.gather(rows, [len(own) for own in places]))
-        joined = torch.empty_like(parts)
-        joined[torch.cat([*places]).to(parts.device)] = parts
-        return joined
-
-    def join(self, images: Tensor, chosen: Tensor, targets: Tensor | None = None) -> Whole:
+    def join(self, images: Tensor, drawn: Drawn, targets: Tensor | None = None) -> Whole:
         """Return the images of all processes.
 
         Args:
             images: of this process [n, C, H, W].
-            chosen: their indices among its own [n], ascending.
+            drawn: which of its own they are; all in each process, or some in each.
             targets: their learnt labels [n, K]; None: there are none.
         """
-        labels, rank = self._labels, self._processes.rank
+        chosen = drawn.indices
         if self._processes.count == 1:
-            return Whole(images, labels[chosen], _all_of(chosen), targets)
+            return Whole(images, self._labels[chosen], _all_of(chosen), targets)
+        labels, rank = on_host(self._labels), self._processes.rank
         own = self._places(labels)
-        if len(chosen) == len(own[rank]):
-            places = own
-        else:
-            drawn = self._processes.objects(on_host(chosen).tolist())
-            places = [part[torch.tensor(i)] for part, i in zip(own, drawn, strict=True)]
+        places = own
+        if not drawn.all:
+            every = self._processes.objects(on_host(chosen).tolist())
+            places = [
+                part[torch.tensor(i, dtype=torch.long)] for part, i in zip(own, every, strict=True)
+            ]
         # from places in the whole set to places among those that were drawn
         everything = torch.cat(places).sort().values
         among = [torch.searchsorted(everything, part) for part in places]
         mine = torch.zeros_like(everything, dtype=torch.bool)
         mine[among[rank]] = True
-        joined = None if targets is None else self._join(targets, among)
-        return Whole(self._join(images, among), labels[everything], mine, joined)
+        joined = None if targets is None else self._gathered(targets, among)
+        return Whole(
+            self._gathered(images, among), _sent(labels[everything], images),
+            _sent(mine, images), joined,
+        )  # fmt: skip
+
+    def _gathered(self, rows: Tensor, places: Sequence[Tensor]) -> Tensor:
+        """Return the rows of all processes, each in its place."""
+        parts = torch.cat(self._processes.gather(rows, [len(own) for own in places]))
+        joined = torch.empty_like(parts)
+        joined[torch.cat([*places]).to(parts.device)] = parts
+        return joined
 
     def match(
         self, objective: Objective, images: Tensor, labels: Tensor, step: Step,
@@ -203,6 +105,11 @@ class Share:
             share = slice(self._processes.rank, None, self._processes.count)
             return objective.match_blocks(whole.images, whole.labels, step, share)
         if isinstance(objective, MatchesByClass) and targets is None:
+            if whole is not None and not len(images):
+                # what it learns on the way it learns in each process, of any class
+                any_class = whole.labels == whole.labels[:1]
+                objective.match(whole.images, whole.labels, step, any_class)
+                return Matched(0.0, images)
             if whole is None:
                 return objective.match(images, labels, step, _all_of(labels))
             return objective.match(whole.images, whole.labels, step, whole.own)
@@ -221,24 +128,46 @@ class Share:
             matched: from `match`; returned as it is if there are no blocks.
             whole: as it was given to `match`.
         """
-        if whole is None or not _in_blocks(objective, whole):
+        if whole is None or not self.in_blocks(objective, whole):
             return matched
         # each image is in one block, so that adding zeros changes no bit
         grad = self._processes.sum(matched.image_grad)
         return replace(matched, image_grad=grad[whole.own])
 
-    def needs_all(self, objective: Objective, step: Step) -> bool:
-        """Return whether matching at `step` takes the images of other processes."""
+    def in_blocks(self, objective: Objective, whole: Whole | None) -> bool:
+        """Return whether blocks of images are shared out.
+
+        Args:
+            objective: what is matched.
+            whole: as it is given to `match`.
+        """
+        return whole is not None and _in_blocks(objective, whole)
+
+    def needs_all(self, objective: Objective, step: Step, some: SomeClasses | None = None) -> bool:
+        """Return whether matching at `step` takes the images of other processes.
+
+        So it does where one of them has no image in the step.
+
+        Args:
+            objective: what is matched.
+            step: of the run.
+            some: which classes a step takes; None: all.
+        """
         if self._processes.count == 1:
             return False
-        if self._learns_labels or not isinstance(objective, MatchesByClass):
+        drawn = None if some is None else some.drawn(step)
+        if drawn is not None and not all(bool(torch.isin(c, drawn).any()) for c in self._classes):
+            return True
+        if isinstance(self._source, LearnsLabels) or not isinstance(objective, MatchesByClass):
             return True
         return objective.needs_all(step)
 
+    def has_common(self, groups: Sequence[ParameterGroup]) -> bool:
+        """Return whether images of several processes depend on some tensor."""
+        return self._processes.count > 1 and any(group.classes is None for group in groups)
+
     def add_up(self, groups: Sequence[ParameterGroup]) -> None:
         """Add up the gradients of the tensors that images of all processes depend on."""
-        if self._processes.count == 1:
-            return
         tensors = [t for group in groups if group.classes is None for t in group.tensors]
         if not tensors:
             return
@@ -250,9 +179,12 @@ class Share:
 
     def total(self, loss: float) -> float:
         """Return the sum of the losses of all processes."""
-        if self._processes.count == 1:
-            return loss
-        return float(self._processes.sum(torch.tensor(loss, dtype=torch.float64)))
+        return sum(own for (own,) in self._processes.numbers([loss]))
+
+
+def _sent(tensor: Tensor, beside: Tensor) -> Tensor:
+    """Return a tensor of the host on the device of another one."""
+    return remember(send(tensor, beside.device), tensor)
 
 
 def _all_of(rows: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+from hpd.artifacts.shards import Kept
 from hpd.engine.observer import Measured, StageReport
-from hpd.typing import Score, Source, State
+from hpd.typing import Score, Source
 
 
 @dataclass
@@ -18,13 +19,13 @@ class Best:
     """The state of a stage to keep. It is a clone: the optimiser works in place.
 
     Args:
-        state: of the source.
+        state: of the source: what this process has of it.
         score: of that state, None where nothing is scored.
         step: number of optimiser steps of the stage before it.
         lowest: score so far, of this stage and those before it.
     """
 
-    state: State
+    state: Mapping[str, Kept]
     score: float | None
     step: int
     lowest: float = math.inf
@@ -67,7 +68,9 @@ def margin_of(score: float | None) -> float:
 class Snapshot:
     """A run between two steps, or after a stage.
 
-    All draws are derived from the step they are for, so there is no random state to keep.
+    All draws are derived from the step they are for, so there is no random state to keep. One that
+    is taken holds what this process has, in memory; one that is gone on with all there is, of which
+    each process reads its own.
 
     Args:
         stage: number of the stage that the source is in.
@@ -86,23 +89,26 @@ class Snapshot:
         seconds: what the parts of the run took so far, by `hpd.artifacts.costs.LINES`; see
             `hpd.engine.cost`.
         parts: number of parts in which the run was taken so far.
+        places: of what this process has a part of: the place in the whole of each of its rows, by
+            the names that tensors have in a checkpoint.
     """
 
     stage: int
     steps: int
-    source: State
-    objective: State
-    optimizer: State
+    source: Mapping[str, Kept]
+    objective: Mapping[str, Kept]
+    optimizer: Mapping[str, Kept]
     rates: tuple[float, ...]
     best: Best
     reports: tuple[StageReport, ...]
     best_stage: int
-    images: Tensor
-    initial_images: Tensor
-    targets: Tensor | None = None
+    images: Kept
+    initial_images: Kept
+    targets: Kept | None = None
     measured: tuple[Measured, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     parts: int = 1
+    places: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def after_stage(self) -> bool:
@@ -110,23 +116,58 @@ class Snapshot:
         return len(self.reports) > self.stage
 
 
+CHECKPOINT = 1
+"""What a keeper asks for that wants a checkpoint; more than that is a signal."""
+
+
 class Keeper(Protocol):
     """Decides when a run is written down, writes it, and may end the run thereafter."""
 
-    def after_step(self, steps: int, take: Callable[[], Snapshot]) -> None:
-        """Hear that a stage has taken `steps` steps; `take` returns the snapshot."""
+    def asks(self) -> int:
+        """Return what it wants after a step: 0, `CHECKPOINT`, or the number of a signal to end.
+
+        Of several processes the largest number counts. What went wrong since is raised here.
+        """
+        ...
+
+    def after_step(self, steps: int, take: Callable[[], Snapshot], agreed: int) -> None:
+        """Hear that a stage has taken `steps` steps; `take` returns the snapshot.
+
+        Args:
+            steps: of the stage.
+            take: returns the snapshot.
+            agreed: the largest of what the keepers of all processes asked for.
+        """
         ...
 
     def after_stage(self, take: Callable[[], Snapshot]) -> None:
         """Hear that a stage is finished, and the source in its best state."""
         ...
 
+    def finish(self) -> None:
+        """Hear that the run is at its end, with which all is to be written."""
+        ...
+
+    def leave(self) -> None:
+        """Hear that the run ends by an error."""
+        ...
+
 
 class KeepsNothing:
     """The keeper of a run that is not written down."""
 
-    def after_step(self, steps: int, take: Callable[[], Snapshot]) -> None:
+    def asks(self) -> int:
+        """Want nothing."""
+        return 0
+
+    def after_step(self, steps: int, take: Callable[[], Snapshot], agreed: int) -> None:
         """Do nothing."""
 
     def after_stage(self, take: Callable[[], Snapshot]) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+    def leave(self) -> None:
         """Do nothing."""

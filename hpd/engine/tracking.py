@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from hpd.device import Tracker, TrackerName, check_tracker
+from hpd.device import Tracker, TrackerName
 from hpd.engine.observer import StageReport, StepReport
 from hpd.errors import ConfigError
 from hpd.registry import Only, Settings
@@ -33,7 +34,11 @@ class TrackingSettings(Settings):
             ConfigError: if a package is missing, or there is no folder.
         """
         for name in self.to:
-            check_tracker(name)
+            if find_spec(name) is None:
+                raise ConfigError(
+                    f"the tracker {name!r} needs a package that is not installed",
+                    fix=f"Install it with `pip install {name}`, or leave the tracker out.",
+                )
         if self.to and folder is None:
             raise ConfigError("trackers write to the folder of the run", fix="Give it an --out.")
 

@@ -33,6 +33,7 @@ from hpd.students import (
 )
 from hpd.students.convnet import ConvNetSettings
 
+_CPU = torch.device("cpu")
 _CHUNK = 500
 _VARIANCE_VALUES = 1 << 22
 
@@ -88,12 +89,14 @@ class Network:
         normalisation: what it wants of images in [0, 1].
         embed: normalised images [N, C, H, W] to features [N, E].
         classify: normalised images to logits [N, K].
+        device: where it lies.
     """
 
     name: str
     normalisation: Normalisation
     embed: Callable[[Tensor], Tensor]
     classify: Callable[[Tensor], Tensor]
+    device: torch.device = _CPU
 
 
 @torch.no_grad()
@@ -101,13 +104,14 @@ def draw_samples(generator: Generator, count: int, rng: torch.Generator) -> tupl
     """Return `count` samples in [0, 1], classes in turn, with the classes asked for.
 
     Returns:
-        Images [count, C, H, W] and labels [count].
+        Images [count, C, H, W] and labels [count], on the CPU wherever the generator is.
     """
     labels = torch.arange(count) % generator.spec.num_classes
+    device = next(generator.parameters()).device
     parts = []
     for part in told("drawing samples", labels.split(_CHUNK)):
-        z = torch.randn(len(part), generator.spec.z_dim, generator=rng)
-        parts.append((generator(generator.map(z, part)) + 1) / 2)
+        z = torch.randn(len(part), generator.spec.z_dim, generator=rng).to(device)
+        parts.append(((generator(generator.map(z, part.to(device))) + 1) / 2).cpu())
     return torch.cat(parts).clamp(0, 1), labels
 
 
@@ -176,6 +180,7 @@ def score_generator(
     *,
     seed: int = 0,
     network: Network | None = None,
+    device: torch.device = _CPU,
 ) -> Scores:
     """Measure one generator with one seed.
 
@@ -186,7 +191,8 @@ def score_generator(
         data: its training part is what the generator was trained on.
         settings: what to measure with.
         seed: of samples and students.
-        network: whose features the Frechet distance is taken on.
+        network: whose features the Frechet distance is taken on; it may lie anywhere.
+        device: where samples are made and students trained; the generator is moved there.
 
     Raises:
         GeneratorError: if the generator does not fit the data.
@@ -194,18 +200,20 @@ def score_generator(
     check_fit(generator, data)
     streams = Streams(seed).fork("score generator")
     real, test = data.train, data.test
-    unit, labels = draw_samples(generator, settings.samples, streams.generator("samples"))
-    normalised = real.normalisation.apply(unit)
-    seen = real.seen_on()
-    from_real = _train(seen, real.labels, real, settings, streams)
-    from_samples = _train(normalised, labels, real, settings, streams)
-    accuracy_real = accuracy(from_real, test.seen_on(), test.labels)
-    accuracy_samples = accuracy(from_samples, test.seen_on(), test.labels)
+    unit, labels = draw_samples(
+        generator.to(device), settings.samples, streams.generator("samples")
+    )
+    normalised, asked = real.normalisation.apply(unit).to(device), labels.to(device)
+    from_real = _train(real.seen_on(device), real.labels.to(device), real, settings, streams)
+    from_samples = _train(normalised, asked, real, settings, streams)
+    seen, known = test.seen_on(device), test.labels.to(device)
+    accuracy_real = accuracy(from_real, seen, known)
+    accuracy_samples = accuracy(from_samples, seen, known)
     spreads = [
         within_class_spread(unit[labels == k].var(dim=0) for k in range(real.num_classes)),
         within_class_spread(_variance(real, own) for own in real.by_class),
     ]
-    measure = network or Network("", real.normalisation, from_real.embed, from_real)
+    measure = network or Network("", real.normalisation, from_real.embed, from_real, device)
     order = torch.randperm(len(real), generator=streams.generator("real features"))
     chosen = order[: settings.features_of].split(_CHUNK)
     some = (real.unit(part) for part in told("asking a network", chosen))
@@ -215,7 +223,7 @@ def score_generator(
     ]
     guesses = None if network is None else _run(network, network.classify, unit).argmax(dim=1)
     return Scores(
-        label_agreement=accuracy(from_real, normalised, labels),
+        label_agreement=accuracy(from_real, normalised, asked),
         student_ratio=accuracy_samples / accuracy_real,
         accuracy_samples=accuracy_samples,
         accuracy_real=accuracy_real,
@@ -234,11 +242,15 @@ def _train(
     chosen = torch.randperm(len(images), generator=rng)[: settings.student_images // epochs]
     training = TrainingSettings(epochs=epochs, batch_size=settings.batch_size, schedule="cosine")
     rng = streams.generator("student")
-    student = settings.student.build(real.image_shape, real.num_classes, rng)
+    student = settings.student.build(real.image_shape, real.num_classes, rng).to(labels.device)
     part = images[chosen] if isinstance(images, Tensor) else images.at(chosen)
     return train_student(student, part, labels[chosen], training, streams.fork("training"))
 
 
 def _run(network: Network, function: Callable[[Tensor], Tensor], unit: Tensor) -> Tensor:
     """Apply a part of the network to images [N, C, H, W] in [0, 1]."""
-    return in_batches(lambda x: function(network.normalisation.apply(x)), unit, _CHUNK)
+
+    def asked(part: Tensor) -> Tensor:
+        return function(network.normalisation.apply(part).to(network.device)).cpu()
+
+    return in_batches(asked, unit, _CHUNK)

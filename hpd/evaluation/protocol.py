@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from generators import Prior
 from hpd.artifacts import DistilledSet
 from hpd.artifacts.ledger import Ledger
 from hpd.data import Dataset, Images
+from hpd.device import Processes
 from hpd.evaluation.bench import Bench
 from hpd.evaluation.card import Card, measure_card
 from hpd.evaluation.contenders import (
@@ -49,6 +50,7 @@ def evaluate_sets(
     prior: Prior | None = None,
     report: Report = lambda name, done, total: None,
     ledger: Ledger | None = None,
+    processes: Processes | None = None,
 ) -> Evaluation:
     """Train students on a distilled set and on its baselines, and test them on real images.
 
@@ -64,14 +66,17 @@ def evaluate_sets(
         streams: randomness of students, order, augmentation and of what is drawn.
         prior: the generator behind the source; None without one.
         report: hears of each student.
-        ledger: knows the students that were tested before, and hears of each; None: of none.
+        ledger: knows the students that were tested before, and hears of each; None: of none. Of
+            several processes that of the first counts.
+        processes: that share the students out, and call this at once; each tests some, and all get
+            the same. None: this one tests all.
 
     Raises:
         ConfigError: if a class has fewer distilled images than one of `counts`, the soft labels to
             take are not there, the teacher is of other images, or a baseline needs a generator.
         RunError: if there is no such teacher.
     """
-    bench = Bench(dataset, settings, device, streams)
+    bench, processes = Bench(dataset, settings, device, streams), processes or Processes()
     seen = dataset.train.normalisation
     distilled = distilled.seen_as(seen)
     initial = None if initial is None else initial.seen_as(seen)
@@ -85,7 +90,7 @@ def evaluate_sets(
     if settings.scores:
         counted = random_of_counts(table, dataset.train, settings, streams)
         others = [*counted, *references([*table, *counted], settings)]
-    found = _measure([*table, *others], bench, settings, report, ledger or Ledger())
+    found = _measure([*table, *others], bench, settings, report, ledger or Ledger(), processes)
     keys = {contender.key for contender in table}
     rows, rest = ([row for key, row in found.rows if (key in keys) == own] for own in (True, False))
     known = whole_sets(dataset)
@@ -94,7 +99,7 @@ def evaluate_sets(
         asked = [contender for contender in table if contender.name in _CARDED]
         about["card"] = {
             "settings": settings.card.model_dump(mode="json"),
-            "sets": [card.as_json() for card in _cards(asked, bench, settings, dataset, report)],
+            "sets": _cards(asked, bench, settings, dataset, report, processes),
         }
     return Evaluation(scored(rows, rest, _marks(known, settings)), rest, about=about)
 
@@ -115,36 +120,40 @@ def compare(
     rows.
     """
     bench = Bench(dataset, settings, device, streams)
-    found = _measure(contenders, bench, settings, report, ledger or Ledger())
+    found = _measure(contenders, bench, settings, report, ledger or Ledger(), Processes())
     marks = _marks(whole_sets(dataset), settings)
     return Evaluation(scored([row for _, row in found.rows], [], marks), about=found.about)
 
 
 def _cards(
     contenders: Sequence[Contender], bench: Bench, settings: EvaluationSettings,
-    dataset: Dataset, report: Report,
-) -> Iterator[Card]:  # fmt: skip
+    dataset: Dataset, report: Report, processes: Processes,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Train students on each set once more, at its own resolution and at the other."""
     assert settings.card is not None, "asked for"
-    side = settings.card.side_for(dataset.train.image_shape)
-    seeds, done = range(settings.seeds), 0
-    total = len(contenders) * len(settings.students)
-    for student in settings.students:
-        for contender in contenders:
-            # a teacher that is asked online knows images of its own size only
-            other = [] if contender.labels == "online" else seeds
-            yield measure_card(
-                contender.name,
-                settings.name_of(student),
-                bench.trained(student, contender, seeds),
-                bench.trained(student, contender, other, side),
-                data=dataset,
-                settings=settings.card,
-                streams=bench.streams,
-                device=bench.device,
-            )
-            done += 1
-            report(f"card of {contender.name}", done, total)
+    card, side = settings.card, settings.card.side_for(dataset.train.image_shape)
+
+    def measured(student: StudentSettings, contender: Contender) -> Card:
+        seeds = range(settings.seeds)
+        # a teacher that is asked online knows images of its own size only
+        other = [] if contender.labels == "online" else seeds
+        return measure_card(
+            contender.name,
+            settings.name_of(student),
+            bench.trained(student, contender, seeds),
+            bench.trained(student, contender, other, side),
+            data=dataset,
+            settings=card,
+            streams=bench.streams,
+            device=bench.device,
+        )
+
+    works = [(student, contender) for student in settings.students for contender in contenders]
+    found: list[dict[str, Any]] = []
+    for some in _rounds(works, processes.count):
+        found += _share(some, lambda work: measured(*work).as_json(), processes)
+        report(f"card of {some[-1][1].name}", len(found), len(works))
+    return found
 
 
 @dataclass(frozen=True)
@@ -155,49 +164,109 @@ class _Measured:
     about: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Work:
+    """Students that learn at once: of one kind, on one set.
+
+    Args:
+        network: kind of student, after its number among them.
+        student: its options.
+        contender: the set.
+        seeds: of the students.
+    """
+
+    network: str
+    student: StudentSettings
+    contender: Contender
+    seeds: Sequence[int]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the students in the ledger."""
+        return [f"{self.network} {self.contender.key} {seed}" for seed in self.seeds]
+
+    def found(self, bench: Bench, known: Sequence[float | None]) -> list[float]:
+        """Return the accuracies of all of them; those that are not known are tested."""
+        missing = [seed for seed, score in zip(self.seeds, known, strict=True) if score is None]
+        tested = iter(bench.scores(self.student, self.contender, missing))
+        return [next(tested) if score is None else score for score in known]
+
+
 def _measure(
     contenders: Sequence[Contender], bench: Bench, settings: EvaluationSettings, report: Report,
-    ledger: Ledger,
+    ledger: Ledger, processes: Processes,
 ) -> _Measured:  # fmt: skip
-    total = len(contenders) * len(settings.students) * settings.seeds
-    rows, done, started = list[tuple[str, Row]](), 0, time.perf_counter()
-    for number, student in enumerate(settings.students):
-        network = STUDENTS.kind_of(student)
-        for contender in contenders:
-            scores: list[float] = []
-            while len(scores) < settings.seeds:
-                seeds = range(len(scores), min(len(scores) + _TOGETHER, settings.seeds))
-                names = {s: f"{number} {network} {contender.key} {s}" for s in seeds}
-                scores += _known_or_found(names, bench, student, contender, ledger)
-                for _ in seeds:
-                    done += 1
-                    report(contender.name, done, total)
-            rows.append((contender.key, bench.row(contender, student, scores)))
+    every, started = range(settings.seeds), time.perf_counter()
+    works = [
+        _Work(f"{number} {STUDENTS.kind_of(student)}", student, contender, every[i : i + _TOGETHER])
+        for number, student in enumerate(settings.students)
+        for contender in contenders
+        for i in range(0, len(every), _TOGETHER)
+    ]
+    scores, total = list[float](), len(contenders) * len(settings.students) * settings.seeds
+    for some in _rounds(works, processes.count):
+        found = _tested(some, bench, ledger, processes)
+        for work, own in zip(some, found, strict=True):
+            for score in own:
+                scores.append(score)
+                report(work.contender.name, len(scores), total)
+    pairs = [(student, contender) for student in settings.students for contender in contenders]
+    rows = processes.first(
+        lambda: [
+            (contender.key, bench.row(contender, student, scores[i * len(every) :][: len(every)]))
+            for i, (student, contender) in enumerate(pairs)
+        ]
+    )
     seconds = round(time.perf_counter() - started, 3)
     return _Measured(
         rows, {"settings": settings.model_dump(mode="json"), "students_seconds": seconds}
     )
 
 
+def _tested(
+    works: Sequence[_Work], bench: Bench, ledger: Ledger, processes: Processes
+) -> list[list[float]]:
+    """Return the accuracies of some students, one work a process; those that are known as they are.
+
+    The ledger hears of all students that learned at once: a part of them trained again would have
+    other companions.
+    """
+    names = [work.names for work in works]
+    known = processes.first(lambda: [[ledger.get(name) for name in own] for own in names])
+    pairs = list(zip(works, known, strict=True))
+    found = _share(pairs, lambda pair: pair[0].found(bench, pair[1]), processes)
+
+    def keep() -> None:
+        for own, before, scores in zip(names, known, found, strict=True):
+            new = zip(own, before, scores, strict=True)
+            ledger.put_all({name: score for name, old, score in new if old is None})
+
+    processes.first(keep)
+    return found
+
+
+_Given = TypeVar("_Given")
+_Found = TypeVar("_Found")
+
+
+def _rounds(works: Sequence[_Given], count: int) -> Iterator[Sequence[_Given]]:
+    """Yield works, as many at a time as there are processes."""
+    for start in range(0, len(works), count):
+        yield works[start : start + count]
+
+
+def _share(
+    works: Sequence[_Given], do: Callable[[_Given], _Found], processes: Processes
+) -> list[_Found]:
+    """Do one work in each process, and return what came of all of them in each, in their order."""
+    own: list[_Found] = []
+    with processes.together():
+        if processes.rank < len(works):
+            own = [do(works[processes.rank])]
+    return [found for theirs in processes.objects(own) for found in theirs]
+
+
 def _marks(known: list[WholeSet], settings: EvaluationSettings) -> dict[str, float]:
     """Return what is known of the students on the whole set, by name."""
     found = {settings.name_of(own): accuracy_of(known, own) for own in settings.students}
     return {name: accuracy for name, accuracy in found.items() if accuracy is not None}
-
-
-def _known_or_found(
-    names: Mapping[int, str],
-    bench: Bench,
-    student: StudentSettings,
-    contender: Contender,
-    ledger: Ledger,
-) -> list[float]:
-    """Return the accuracies of some seeds, by their names in the ledger; those missing are tested.
-
-    The ledger hears of them all at once: a part of them trained again would have other companions.
-    """
-    known = {seed: ledger.get(name) for seed, name in names.items()}
-    missing = [seed for seed, score in known.items() if score is None]
-    found = dict(zip(missing, bench.scores(student, contender, missing), strict=True))
-    ledger.put_all({names[seed]: score for seed, score in found.items()})
-    return [score for score in {**known, **found}.values() if score is not None]

@@ -16,7 +16,8 @@ from hpd.storage import Amount, Storage
 Order = Literal["score", "bits", "given"]
 # what two runs of one group may differ in
 _FREE = (
-    "seed", "device", "description", "format", "checkpoint_every", "curve_every", "evaluation",
+    "seed", "device", "description", "format", "checkpoint_every", "checkpoint_minutes",
+    "curve_every", "evaluation",
 )  # fmt: skip
 
 

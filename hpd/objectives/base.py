@@ -11,10 +11,19 @@ from pydantic import Field
 from torch import Tensor
 
 from hpd.data import ImageSet
+from hpd.host import on_host, send
 from hpd.objectives.checked import checked_build, matches_targets
 from hpd.registry import Registry, Settings
 from hpd.rng import Streams
-from hpd.typing import Matched, MatchesTargets, Objective, State, Step
+from hpd.typing import (
+    Matched,
+    MatchesByBlock,
+    MatchesByClass,
+    MatchesTargets,
+    Objective,
+    State,
+    Step,
+)
 
 
 class BuildsChecked(Settings):
@@ -92,7 +101,11 @@ class ObjectiveSettings(BuildsChecked):
             )
             for number, settings in enumerate(self.add_ons)
         ]
-        return WithAddOns(host, added) if added else host
+        if not added:
+            return host
+        kind = _AddedByClass if isinstance(host, MatchesByClass) else WithAddOns
+        kind = _AddedByBlock if isinstance(host, MatchesByBlock) else kind
+        return kind(host, added)
 
 
 OBJECTIVES: Registry[ObjectiveSettings] = Registry("objective", ObjectiveSettings)
@@ -155,12 +168,28 @@ class WithAddOns:
 
     def _add(self, host: Matched, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Return the match of the host with those of the add-ons."""
+        return self._with(host, images, labels, step, slice(None), 1.0)
+
+    def _with(
+        self, host: Matched, images: Tensor, labels: Tensor, step: Step, kept: slice | Tensor,
+        share: float,
+    ) -> Matched:  # fmt: skip
+        """Return the match of the host with some of what the add-ons give.
+
+        Args:
+            host: the match.
+            images: all of the step.
+            labels: of these.
+            step: of the run.
+            kept: whose gradient the host's match has.
+            share: of the add-ons' loss that counts here.
+        """
         loss, grad, metrics = host.loss, host.image_grad.clone(), dict(host.metrics)
         length = host.image_grad.norm().double().clamp_min(1e-30)
         for one in self._added:
             matched = one.objective(images, labels, step)
-            own = one.weight * matched.image_grad
-            loss = loss + one.weight * matched.loss
+            own = one.weight * matched.image_grad[kept]
+            loss = loss + share * (one.weight * matched.loss)
             grad += own
             metrics |= {f"{one.name}_{name}": value for name, value in matched.metrics.items()}
             metrics[f"{one.name}_loss"] = matched.loss
@@ -195,3 +224,31 @@ class WithAddOns:
     def _parts(self) -> list[tuple[str, Objective]]:
         added = [(f"add_on{i}.", one.objective) for i, one in enumerate(self._added)]
         return [("host.", self._host), *added]
+
+
+class _AddedByClass(WithAddOns):
+    """The same where the host is a sum over classes, which several processes share out.
+
+    Add-ons look at the images of all classes, in each process; it keeps the gradient of its own.
+    """
+
+    def needs_all(self, step: Step) -> bool:
+        """Return that add-ons need the images of all classes."""
+        return True
+
+    def match(self, images: Tensor, labels: Tensor, step: Step, own: Tensor) -> Matched:
+        """Match some classes; see `MatchesByClass`."""
+        assert isinstance(self._host, MatchesByClass)
+        host = self._host.match(images, labels, step, own)
+        where = send(on_host(own).nonzero().flatten(), images.device)
+        return self._with(host, images, labels, step, where, len(where) / len(images))
+
+
+class _AddedByBlock(WithAddOns):
+    """The same where the host is a sum over blocks; add-ons are matched beside the first ones."""
+
+    def match_blocks(self, images: Tensor, labels: Tensor, step: Step, share: slice) -> Matched:
+        """Match some blocks; see `MatchesByBlock`."""
+        assert isinstance(self._host, MatchesByBlock)
+        host = self._host.match_blocks(images, labels, step, share)
+        return host if share.start else self._add(host, images, labels, step)

@@ -10,6 +10,7 @@ from torch import Tensor
 from hpd.checks import check_shardable
 from hpd.typing import (
     DrawsBatches,
+    EntersByClass,
     ParameterGroup,
     Shardable,
     Source,
@@ -65,6 +66,10 @@ class Around:
     def enter(self, stage: int) -> Sequence[ParameterGroup]:
         """Enter the stage of the source inside."""
         return self.inner.enter(stage)
+
+    def enters_by_class(self, stage: int) -> bool:
+        """Return what the source inside does; see `EntersByClass`."""
+        return isinstance(self.inner, EntersByClass) and self.inner.enters_by_class(stage)
 
     @property
     def owned(self) -> Mapping[str, Tensor]:

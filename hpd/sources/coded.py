@@ -149,6 +149,11 @@ class Coded(AroundImages):
             self._scales = {n: self._codec(n).fit(v) for n, v in self._values().items()}
         return self._groups
 
+    def enters_by_class(self, stage: int) -> bool:
+        """Return whether no scale is fitted, which is of all images; see `EntersByClass`."""
+        fits = stage == len(self.stages) - 1 and self._rounds
+        return not fits and super().enters_by_class(stage)
+
     def _codec(self, name: str) -> Codec:
         """Return by what a tensor is stored."""
         return self._settings.of_generator if name.startswith(GENERATOR) else self._settings

@@ -122,8 +122,14 @@ class GanSource:
             self.features = tuple(self._random(i, part) for i, part in enumerate(self.features))
         return self._groups()
 
+    def enters_by_class(self, stage: int) -> bool:
+        """Return whether no other image matters: noise is as spread as features of all are."""
+        return stage > 0 or self._noise is None
+
     def _groups(self) -> Sequence[ParameterGroup]:
         """Return what is optimised at the present level."""
+        if self._stage < 0:
+            return ()
         plan = self._plan[self._stage]
         if self.level == self.generator.spec.last_level:
             return (ParameterGroup("pixels", self.features, self._lr_pixels, self.labels),)
@@ -186,8 +192,12 @@ class GanSource:
             )
 
         everything = torch.arange(len(self.labels), device=self.labels.device)
-        parts = [forward(part) for part in everything.split(self._chunk_images)]
-        joined = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+        joined: LevelState = ()
+        for part in everything.split(self._chunk_images):
+            made = forward(part)
+            joined = joined or tuple(t.new_empty(len(everything), *t.shape[1:]) for t in made)
+            for tensor, own in zip(joined, made, strict=True):
+                tensor[part] = own
         limit, name = self._feature_limit, self.generator.spec.levels[level].name
         self.level = level
         self.features = tuple(
@@ -252,4 +262,4 @@ class GanSource:
 
 def _guard(tensor: Tensor, limit: float | None, name: str) -> Tensor:
     check_finite(tensor, name, _FLOAT_GUARD)
-    return tensor if limit is None else tensor.clamp(-limit, limit)
+    return tensor if limit is None else tensor.clamp_(-limit, limit)

@@ -14,6 +14,7 @@ from torch import Tensor
 from hpd.sources.gan_levels import GanSource
 from hpd.sources.hmn_generator import GeneratorDecoder, GeneratorDecoderSettings
 from hpd.sources.hmn_memories import HmnSource
+from hpd.sources.rows import as_leaf
 from hpd.typing import ParameterGroup, Pullback, Shardable, Stage, State, Step
 
 
@@ -67,6 +68,10 @@ class HmnThenLevels:
             self._take_over()
         return self._levels.enter(stage - 1)
 
+    def enters_by_class(self, stage: int) -> bool:
+        """Return whether the levels are entered, where images share nothing any more."""
+        return stage > 0
+
     @property
     def owned(self) -> Mapping[str, Tensor]:
         """The instance memories, or ws and features; see `Shardable`."""
@@ -84,7 +89,8 @@ class HmnThenLevels:
     def _take_over(self) -> None:
         everything = torch.arange(len(self.labels), device=self.labels.device)
         parts = [self._memories.latents(p) for p in everything.split(self._chunk_images)]
-        self._levels.ws.copy_(torch.cat([ws for _, ws in parts]))
+        self._levels.labels = self.labels
+        self._levels.ws = as_leaf(torch.cat([ws for _, ws in parts]).to(self._levels.ws))
         states = [state for state, _ in parts]
         self._levels.features = tuple(torch.cat(own) for own in zip(*states, strict=True))
         self._levels.level = self._decoder.level

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from hpd.errors import HpdError, RunError
 from hpd.files import is_leftover, parse_json, read_about, write_json, write_tensors
+from hpd.locks import trying
 from hpd.registry import Settings
 from hpd.seals import digest_tensor, sealed, unsealed
 from hpd.students.expert_record import FORMAT, ExpertRecord, ExpertSettings
@@ -279,11 +281,28 @@ class ExpertFolder:
         optimizer = {name.removeprefix(_OPTIMIZER): value for name, value in tensors.items()}
         return Progress(rows, tuple(about["losses"]), about["accuracy_before"], optimizer)
 
-    def remove_leftovers(self) -> None:
-        """Delete the temporary files of a process that was killed while it wrote."""
+    def remove_leftovers(self, of: str = RECORD) -> None:
+        """Delete the temporary files of a process that was killed while it wrote.
+
+        Args:
+            of: beginning of the name of what it wrote; nobody else may be at it.
+        """
         for path in self.path.iterdir():
-            if _LEFTOVER.fullmatch(path.name):
+            if _LEFTOVER.fullmatch(path.name) and path.name.startswith(f".{of}"):
                 path.unlink(missing_ok=True)
+
+    @contextmanager
+    def work_on(self, expert: int) -> Iterator[bool]:
+        """Hold an expert for the length of a block, and say whether there is work on it.
+
+        There is none where another process is at it, or has finished it.
+        """
+        with trying(self.path / f".{expert:03d}.lock") as held:
+            if held and (self.path / f"{expert:03d}.json").exists():
+                self._results[expert] = self._open_expert(expert)
+            elif held:
+                self.remove_leftovers(f"{expert:03d}.")
+            yield held and not self.has(expert)
 
     def _shard(self, expert: int) -> Path:
         return self.path / f"{expert:03d}.safetensors"

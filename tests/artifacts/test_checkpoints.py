@@ -39,7 +39,7 @@ def names(folder):
 
 
 def same(one, other):
-    return one.step == other.step and torch.equal(one.tensors["x"], other.tensors["x"])
+    return one.step == other.step and torch.equal(one.loaded().tensors["x"], other.tensors["x"])
 
 
 def test_the_last_two_are_kept_and_come_back_to_the_bit(folder):
@@ -95,7 +95,7 @@ def test_every_byte_counts(folder):
             changed[i] ^= 1 << (i % 8)
             (folder.path / name).write_bytes(changed)
             try:
-                read = folder._read("step-01-000000")
+                read = folder.read("step-01-000000")
             except (ValueError, KeyError, TypeError, OSError):
                 continue
             # such as a capital letter in an escape: the content is the same
@@ -108,7 +108,7 @@ def test_one_of_a_newer_version_is_refused_and_kept(folder):
     path = folder.path / "step-01-000000.json"
     write_json(path, sealed(read_sealed(path) | {"format": FORMAT + 1}))
     before = names(folder)
-    with pytest.raises(RunError, match=r"newer version of hpd: got format 2, expected at most 1"):
+    with pytest.raises(RunError, match=r"newer version of hpd: got format 3, expected at most 2"):
         folder.newest()
     assert names(folder) == before
 
@@ -132,7 +132,7 @@ def test_a_kill_at_any_moment_of_a_write_leaves_whole_ones_only(folder, event, c
     assert caplog.messages == []
     assert same(newest, checkpoint(1, 2) if written else checkpoint(1, 0))
     # the one before is whole, too, so there are always two
-    assert same(folder._read(folder._names()[-2]), checkpoint(*((1, 0) if written else (0, 10))))
+    assert same(folder.read(folder._names()[-2]), checkpoint(*((1, 0) if written else (0, 10))))
     stems = {json.loads((folder.path / f"{n}.json").read_text())["seen"] for n in folder._names()}
     assert stems <= {0, 2, 10}
     visible = {name.split(".")[0] for name in names(folder) if not name.startswith(".")}

@@ -335,10 +335,10 @@ def test_nobody_is_let_in_while_the_first_evaluates(here, monkeypatch):
         refused.append((other.returncode, other.stderr.splitlines()[-1]))
         return evaluate(*args, **options)
 
-    from hpd.api import runs
+    from hpd.api import evaluating
 
-    evaluate = runs.evaluate_sets
-    monkeypatch.setattr(runs, "evaluate_sets", meanwhile)
+    evaluate = evaluating.evaluate_sets
+    monkeypatch.setattr(evaluating, "evaluate_sets", meanwhile)
     assert distil().exit_code == 0
     ((code, said),) = refused
     assert code == 2

@@ -7,6 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from small_runs import contents
 
 from hpd.engine.experts import train_experts
 from hpd.errors import ConfigError, DataError, NumericError, RunError
+from hpd.locks import trying
 from hpd.rng import Streams
 from hpd.students import STUDENTS, TrainingSettings, accuracy, train_student
 from hpd.students.expert_record import ExpertsWanted
@@ -224,17 +228,82 @@ def test_an_expert_that_diverges_is_named_and_earlier_ones_are_kept(images, tmp_
     assert sorted(contents(tmp_path)) == ["experts.json"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no locks of folders")
-def test_nobody_trains_in_a_folder_in_which_another_does(images, tmp_path):
-    def meanwhile(*epoch):
-        with pytest.raises(RunError, match="another process works in it"):
-            train(tmp_path, images)
-        heard.append(epoch)
+@pytest.mark.skipif(sys.platform == "win32", reason="has no locks of files")
+def test_two_at_once_share_the_experts_out_and_both_get_all(images, tmp_path, experts_folder):
+    """Each expert is trained once, and who is done first waits for the other."""
+    heard, both = [], threading.Barrier(2)
 
-    heard = []
-    train(tmp_path, images, count=1, report=meanwhile)
-    assert len(heard) == 3
-    assert len(train(tmp_path, images)) == 2
+    def work(name):
+        def report(expert, epoch, loss):
+            if not any(who == name for who, _, _ in heard):
+                # both are in the middle of an expert
+                both.wait(30)
+            heard.append((name, expert, epoch))
+
+        return train(tmp_path, images, report=report)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(work, ("one", "other")))
+    assert [len(folder) for folder in found] == [2, 2]
+    assert sorted((expert, epoch) for _, expert, epoch in heard) == [
+        (expert, epoch) for expert in range(2) for epoch in (1, 2, 3)
+    ]
+    assert len({(who, expert) for who, expert, _ in heard}) == 2
+    assert contents(tmp_path) == contents(experts_folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no locks of files")
+def test_what_one_leaves_the_other_goes_on_with(images, tmp_path, experts_folder):
+    heard, begun = {"dies": [], "stays": []}, threading.Event()
+
+    def dies(expert, epoch, loss):
+        heard["dies"].append((expert, epoch))
+        if epoch == 2:
+            begun.set()
+            # until the other one has done what was left, and waits
+            while (1, 3) not in heard["stays"]:
+                time.sleep(0.01)
+            raise Killed
+
+    def stays(expert, epoch, loss):
+        heard["stays"].append((expert, epoch))
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(train, tmp_path, images, report=dies)
+        assert begun.wait(30)
+        second = pool.submit(train, tmp_path, images, report=stays)
+        assert isinstance(first.exception(), Killed)
+        assert len(second.result()) == 2
+    assert heard == {"dies": [(0, 1), (0, 2)], "stays": [(1, 1), (1, 2), (1, 3), (0, 3)]}
+    assert contents(tmp_path) == contents(experts_folder)
+
+
+def test_what_another_is_writing_is_not_swept_up(images, tmp_path, experts_folder):
+    half = tmp_path / ".001.partial.safetensors.x2"
+
+    with pytest.raises(Killed):
+        train(tmp_path, images, count=1, report=KilledAt((0, 1)))
+    with trying(tmp_path / ".001.lock") as held:
+        assert held
+        half.write_bytes(b"half")
+        train(tmp_path, images, count=1)
+        assert half.exists()
+    train(tmp_path, images)
+    assert contents(tmp_path) == contents(experts_folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no locks of files")
+def test_a_file_is_held_by_one_and_gone_afterwards(tmp_path):
+    path = tmp_path / "lock"
+    with trying(path) as one:
+        with trying(path) as other:
+            assert (one, other) == (True, False)
+        # who did not get it does not take it away
+        assert path.exists()
+    assert not path.exists()
+    path.touch()
+    with trying(path) as again:
+        assert again
 
 
 def test_leftovers_of_a_kill_while_writing_are_swept_up(images, tmp_path, experts_folder):
@@ -273,7 +342,7 @@ def test_a_process_that_is_killed_goes_on_to_the_same_bytes(images, tmp_path, ex
         assert process.wait() == -signal.SIGKILL
     assert heard[-1].startswith("1 1 ")
     assert sorted(contents(tmp_path)) == [
-        "000.json", "000.safetensors", "001.partial.safetensors", "experts.json"
+        ".001.lock", "000.json", "000.safetensors", "001.partial.safetensors", "experts.json"
     ]  # fmt: skip
     listener = KilledAt()
     train(tmp_path, images, report=listener)

@@ -1,4 +1,4 @@
-"""Several processes end where all of them agreed to."""
+"""When a run is written down, beside its steps, and ends: as all processes agreed to."""
 
 from __future__ import annotations
 
@@ -12,24 +12,10 @@ from hpd.engine.keeper import RunKeeper
 from hpd.interrupts import Interrupted, Interrupts
 
 
-class HearsWhileItAsks(Processes):
-    """A process that gets a signal between being asked for it and being told what all answered."""
-
-    def __init__(self):
-        super().__init__(0, 2)
-        self.asked = []
-
-    def largest(self, number):
-        self.asked.append(number)
-        if len(self.asked) == 1:
-            signal.raise_signal(signal.SIGTERM)
-        return number
-
-
 class Keeps(RunKeeper):
     written = 0
 
-    def _write(self, snapshot):
+    def _begin(self, take):
         self.written += 1
 
 
@@ -37,29 +23,22 @@ class Keeps(RunKeeper):
 def keeper(tmp_path):
     folder = RunFolder.create(tmp_path / "run", "")
     with Interrupts(repeated=True) as interrupts:
-        yield Keeps(
-            folder, every=100, interrupts=interrupts, facts={}, processes=HearsWhileItAsks()
-        )
+        yield Keeps(folder, every=100, interrupts=interrupts, facts={}, processes=Processes())
 
 
 def test_a_signal_after_the_question_waits_for_the_next_one(keeper):
     """Or this process would write and end while the others take their next step, and wait."""
-    processes = keeper._processes
     with pytest.raises(Interrupted) as caught, keeper._interrupts.deferred():
-        keeper.after_step(1, lambda: None)
+        agreed = keeper.asks()
+        signal.raise_signal(signal.SIGTERM)
+        keeper.after_step(1, lambda: None, agreed)
         assert keeper.written == 0
-        keeper.after_step(2, lambda: None)
+        keeper.after_step(2, lambda: None, keeper.asks())
     assert caught.value.number == signal.SIGTERM
-    assert (keeper.written, processes.asked) == (1, [0, signal.SIGTERM])
+    assert keeper.written == 1
 
 
-def test_a_signal_of_another_process_ends_this_one_after_a_checkpoint(tmp_path):
-    class Told(Processes):
-        def largest(self, number):
-            return int(signal.SIGINT)
-
-    folder = RunFolder.create(tmp_path / "run", "")
-    keeper = Keeps(folder, every=100, interrupts=Interrupts(), facts={}, processes=Told(1, 2))
+def test_a_signal_of_another_process_ends_this_one_after_a_checkpoint(keeper):
     with pytest.raises(Interrupted) as caught:
-        keeper.after_step(1, lambda: None)
+        keeper.after_step(1, lambda: None, int(signal.SIGINT))
     assert (caught.value.number, keeper.written) == (signal.SIGINT, 1)

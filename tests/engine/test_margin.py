@@ -7,8 +7,8 @@ import pickle
 
 import pytest
 
+from hpd.engine.course import _outdoes
 from hpd.engine.keeper import to_checkpoint, to_snapshot
-from hpd.engine.loop import _outdoes
 from hpd.engine.observer import StageReport
 from hpd.engine.snapshot import Best, Snapshot, near
 from hpd.typing import Score, Stage

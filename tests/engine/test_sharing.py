@@ -17,11 +17,12 @@ from hpd.artifacts import RunFolder
 from hpd.device import Processes
 from hpd.engine import SELECTORS, OptimizerSettings, optimise
 from hpd.engine.keeper import RunKeeper
-from hpd.engine.sharing import check_count
+from hpd.engine.parts import check_count
 from hpd.errors import ConfigError, NumericError, ProcessError
 from hpd.interrupts import Interrupted
 from hpd.objectives import OBJECTIVES
 from hpd.objectives.adjustment import TeacherAdjustment
+from hpd.objectives.distribution import DistributionMatching
 from hpd.rng import Streams
 from hpd.sources import SOURCES
 from hpd.typing import Matched, Shardable
@@ -49,11 +50,11 @@ def run(images):
     def go(processes, source, objective=DM, *, selector="last", path=None, since=None, keeper=None):
         # processes have no tensors in common, as an optimiser may work in those that it is given
         streams, since = Streams(0), deepcopy(since)
-        built = OBJECTIVES.parse(objective).build(images, CPU, streams.fork("objective"))
+        built = OBJECTIVES.parse(objective).build_whole(images, CPU, streams.fork("objective"))
         selection = SELECTORS.parse(selector)
         hears = Hears()
         if path is not None:
-            keeper = KeepsSnapshots(path, writes=processes.is_first)
+            keeper = KeepsSnapshots(path, processes)
         outcome = optimise(
             SOURCES.parse(source).build(images, CPU, streams.fork("source")), built,
             selection.build(images, CPU, streams.fork("selection"), built), OptimizerSettings(),
@@ -103,6 +104,31 @@ def test_every_objective(run, kind, objective_options, source_settings):
     source = source_settings("pixel", images_per_class=2, steps=STEPS)
     wanted = run(Processes(), source, objective)
     check_like(together(2, lambda p: run(p, source, objective)), wanted, exact=True)
+
+
+@pytest.mark.parametrize("kind", list(OBJECTIVES))
+@pytest.mark.parametrize("count", [2, 3])
+def test_add_ons_and_their_hosts(run, kind, count, objective_options, source_settings, monkeypatch):
+    """A host is shared out as it is without an add-on, which sees all classes in each process."""
+    add_on = {"kind": "mutual_information", "real_batch": 4, "student": SMALL_STUDENT}
+    objective = {"kind": kind, **objective_options[kind], "add_ons": [add_on]}
+    source = source_settings("pixel", images_per_class=2, steps=STEPS)
+    wanted = run(Processes(), source, objective)
+    plain = run(Processes(), source, {k: v for k, v in objective.items() if k != "add_ons"})
+    assert not torch.equal(wanted.images, plain.images)
+    seen = []
+    if kind == "distribution":
+        original = DistributionMatching.match
+
+        def match(self, images, labels, step, own):
+            seen.append((len(images), int(own.sum())))
+            return original(self, images, labels, step, own)
+
+        monkeypatch.setattr(DistributionMatching, "match", match)
+    check_like(together(count, lambda p: run(p, source, objective)), wanted, exact=True)
+    if kind == "distribution":
+        assert {whole for whole, _ in seen} == {6}
+        assert {own for _, own in seen} == ({2, 4} if count == 2 else {2})
 
 
 @pytest.fixture
@@ -258,9 +284,9 @@ def test_a_process_has_the_latents_of_its_classes_only(images, streams, source_s
     assert rows[1, 0] == ({"ws": 2}, [1, 1])
     assert rows[0, 1][0] == {"ws": 4, "features.0": 4}
     assert rows[1, 1][0] == {"ws": 2, "features.0": 2}
-    # and all of them when it is over
-    assert torch.equal(found[0].ws, found[1].ws)
-    assert found[0].labels.tolist() == [0, 0, 1, 1, 2, 2]
+    # and still when it is over: what comes of it is whole, not what it came from
+    assert [source.labels.tolist() for source in found] == [[0, 0, 2, 2], [1, 1]]
+    assert [len(source.ws) for source in found] == [4, 2]
 
 
 def test_what_fails_in_one_ends_all_and_is_told(run, monkeypatch, source_settings):
@@ -304,11 +330,14 @@ def test_a_signal_that_one_hears_ends_all_after_the_same_step(run, tmp_path, sou
                 folder, every=100, interrupts=self.interrupts, facts={}, processes=processes
             )
 
-        def after_step(self, steps, take):
-            taken[self.rank].append(steps)
-            if self.rank == 1 and steps == 2:
+        def asks(self):
+            if self.rank == 1 and len(taken[1]) == 1:
                 self.interrupts.number = int(signal.SIGTERM)
-            super().after_step(steps, take)
+            return super().asks()
+
+        def after_step(self, steps, take, agreed):
+            taken[self.rank].append(steps)
+            super().after_step(steps, take, agreed)
 
     found = in_threads(2, lambda p: run(p, source, keeper=Hears(p)))
     assert [type(error) for error in found] == [Interrupted, Interrupted]
