@@ -40,6 +40,11 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
+def name_of(dtype: torch.dtype | None) -> str:
+    """Return how a dtype is called in settings and manifests; None is what is not rounded."""
+    return str(dtype or torch.float32).removeprefix("torch.")
+
+
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Return whether a device computes convolutions in bfloat16 faster than in float32.
 

@@ -24,7 +24,7 @@ from typing import Any
 import click
 import torch
 from commands import tool
-from stopwatch import Stopwatch, device_option, wait
+from stopwatch import CLOCKS, Clock, Stopwatch, clock_option, device_option
 from torch import Tensor
 
 from generators.filters import design_lowpass, design_radial_lowpass
@@ -35,8 +35,6 @@ from generators.ops.native import uses_native
 from generators.ops.upfirdn2d import upfirdn2d_reference
 
 Operation = Callable[[Tensor], Tensor]
-Clock = Callable[[], float]
-CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "processor": time.process_time}
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -116,17 +114,10 @@ def cases(images: int, device: str) -> list[Case]:
 
 def timed(call: Callable[[], Any], device: str, clock: Clock = time.perf_counter) -> float:
     """Return the seconds of a call, with all that it started; on a GPU between events."""
-    there = torch.device(device)
-    if clock is time.perf_counter:
-        watch = Stopwatch(there)
-        call()
-        watch.mark()
-        return watch.seconds()[0]
-    wait(there)
-    started = clock()
+    watch = Stopwatch(torch.device(device), clock)
     call()
-    wait(there)
-    return clock() - started
+    watch.mark()
+    return watch.seconds()[0]
 
 
 def once(
@@ -180,7 +171,7 @@ def copy_speed(moved: int, device: str = "cuda") -> float:
 @click.option("--images", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", show_default=True)
 @device_option
-@click.option("--clock", type=click.Choice(list(CLOCKS)), default="wall", show_default=True)
+@clock_option
 @click.option("--only", default="", help="Only operations whose name begins so.")
 def main(
     path: Path | None, repeats: int, images: int, dtype: str, device: str, clock: str, only: str

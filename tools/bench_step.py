@@ -1,13 +1,15 @@
-"""Time a step of H-PD, by objective and by what the generator and the real images run in.
+"""Time a step of H-PD, by objective and by what the generator and the student compute in.
 
     python tools/bench_step.py --json step.json
     python tools/bench_step.py --device cuda --repeats 20
 
 Ten images of 32 px at level 1 are matched to ten classes of 256 real images through a ConvNet-3 of
 width 128. `reference` runs the operations of the generator in plain torch, `float32` natively, and
-`bfloat16` in that type; `--compile` compiles the student of the last two, which pays in bfloat16.
+`bfloat16` in that type, generator and student, on both sides; `--compile` compiles the student of
+the last two for the real images.
 Each way has a process of its own, so that its peak memory is its own, and one that fails ends no
-other; the ways take their steps in turn, and medians are given. `image_deviation` is the largest
+other; the ways take their steps in turn, and medians are given, the last three of the ratios to
+`float32` beside it: of the step, the generator, the objective. `image_deviation` is the largest
 difference from the images of the reference, whose values lie in [0, 1]. On a GPU seconds
 are those between events, and memory is that of its tensors; float32 is IEEE's there.
 """
@@ -19,7 +21,7 @@ import json
 import multiprocessing
 import os
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,7 +31,7 @@ import click
 import torch
 import torch.nn.functional as F
 from commands import tool
-from stopwatch import Stopwatch, device_option, peak_of
+from stopwatch import CLOCKS, Stopwatch, clock_option, device_option, peak_of
 from torch import Tensor
 
 from generators import StoredGenerator
@@ -65,6 +67,7 @@ OBJECTIVES_TIMED: dict[str, dict[str, Any]] = {
     "regression": {"kind": "regression", "real_batch": 2560},
 }  # fmt: skip
 MEBIBYTE = 2**20
+RATIOS = ("seconds_per_step", "generator_seconds", "objective_seconds")
 CPU = torch.device("cpu")
 
 
@@ -139,7 +142,7 @@ class Stepper:
         ).build_from(StoredGenerator.of(network), train, device, streams)  # fmt: skip
         self.objective = OBJECTIVES.parse(
             {"real_batch": work.real_batch, "compile": options["compile"]}
-            | {"real_dtype": options["precision"]}
+            | {"real_dtype": options["precision"], "synthetic_dtype": options["precision"]}
             | dict(work.objective)
         ).build(train, device, streams)
         self.groups = self.source.enter(0)
@@ -164,9 +167,9 @@ class Stepper:
         mark()
         self.steps += 1
 
-    def step(self) -> dict[str, float]:
+    def step(self, clock: str = "wall") -> dict[str, float]:
         """Take a step and return the seconds of it and of its parts."""
-        watch = Stopwatch(self.device)
+        watch = Stopwatch(self.device, CLOCKS[clock])
         self.take(watch.mark)
         forward, match, backward = watch.seconds()
         return {
@@ -177,9 +180,9 @@ class Stepper:
 
 
 def serve(connection: Connection, work: Work, way: Way, device: str) -> None:
-    """Take steps as asked, in a process of its own; the answer to None is the peak memory.
+    """Take steps by the clock that is asked for, in a process of its own, until that is None.
 
-    What fails is the answer, as an error, and the last one.
+    The answer to that is the peak memory. What fails is the answer, as an error, and the last one.
     """
     try:
         keep_freed_memory()
@@ -189,8 +192,8 @@ def serve(connection: Connection, work: Work, way: Way, device: str) -> None:
         connection.send(stepper.images().numpy())
         stepper.step()  # compiles
         connection.send(None)
-        while connection.recv() is not None:
-            connection.send(stepper.step())
+        while (clock := connection.recv()) is not None:
+            connection.send(stepper.step(clock))
         connection.send(peak_of(stepper.device))
     # whatever it is, the others go on
     except Exception as error:
@@ -212,7 +215,7 @@ class Server:
         self._process.start()
         theirs.close()
         self.images: Tensor | None = None
-        self._steps: list[dict[str, float]] = []
+        self.steps: list[dict[str, float]] = []
 
     def get_ready(self) -> None:
         """Wait for its images, and for its first step, which compiles."""
@@ -240,23 +243,30 @@ class Server:
             self._pipe.send(question)
         return self._hear()
 
-    def step(self) -> None:
+    def step(self, clock: str) -> None:
         """Take a step."""
-        taken = None if self.problem is not None else self._ask("step")
-        self._steps += [] if taken is None else [taken]
+        taken = None if self.problem is not None else self._ask(clock)
+        self.steps += [] if taken is None else [taken]
 
-    def end(self, first: Tensor | None) -> dict[str, Any]:
+    def end(
+        self, first: Tensor | None, plain: Sequence[Mapping[str, float]] = ()
+    ) -> dict[str, Any]:
         """End it, and return medians, peak memory and deviation, or why there are none.
 
         Args:
             first: images to compare with.
+            plain: steps of `float32`, each taken beside the one here of its number.
         """
         peak = None if self.problem is not None else self._ask(None)
         self._process.join()
         if self.problem is not None or self.images is None:
             return {"failed": self.problem}
-        names = list(self._steps[0])
-        found = {k: round(statistics.median(s[k] for s in self._steps), 6) for k in names}
+        names = list(self.steps[0])
+        found = {k: round(statistics.median(s[k] for s in self.steps), 6) for k in names}
+        for name in RATIOS if len(plain) == len(self.steps) else ():
+            pairs = zip(self.steps, plain, strict=True)
+            ratio = statistics.median(own[name] / theirs[name] for own, theirs in pairs)
+            found[name.replace("seconds", "ratio")] = round(ratio, 3)
         found["peak_bytes"] = peak
         if first is not None:
             found["image_deviation"] = float((self.images - first).abs().max())
@@ -264,35 +274,39 @@ class Server:
 
 
 def measure(
-    work: Work, named: Mapping[str, Way], repeats: int, device: str = "cpu"
+    work: Work, named: Mapping[str, Way], repeats: int, device: str = "cpu", clock: str = "wall"
 ) -> dict[str, dict[str, Any]]:
     """Time the steps of each way, in turn.
 
     Returns:
         for each way seconds per step, its parts, peak bytes and deviation of its first images from
-        those of the first way that has any; `failed` in their place says why there are none.
+        those of the first way that has any; the median of the ratios to `float32`, where that is
+        one of the ways. `failed` in their place says why there are none.
     """
     servers = {name: Server(work, way, device) for name, way in named.items()}
     for server in servers.values():
         server.get_ready()
     for _ in range(repeats):
         for server in servers.values():
-            server.step()
+            server.step(clock)
     first = next((s.images for s in servers.values() if s.images is not None), None)
-    return {name: server.end(first) for name, server in servers.items()}
+    plain = servers["float32"].steps if "float32" in servers else []
+    return {name: server.end(first, plain) for name, server in servers.items()}
 
 
 def show(title: str, found: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the figures of one objective."""
-    click.echo(f"{title:22}   s/step  generator  objective  peak MiB  deviation")
+    click.echo(f"{title:22}   s/step  generator  objective  peak MiB  deviation  of float32")
     for name, row in found.items():
         if "failed" in row:
             click.echo(f"  {name:20} failed: {row['failed']}")
             continue
+        ratios = [row.get(name.replace("seconds", "ratio")) for name in RATIOS]
         click.echo(
             f"  {name:20} {row['seconds_per_step']:8.4f} "
             f"{row['generator_seconds']:10.4f} {row['objective_seconds']:10.4f} "
-            f"{row['peak_bytes'] / MEBIBYTE:9.0f} {row['image_deviation']:10.1e}"
+            f"{row['peak_bytes'] / MEBIBYTE:9.0f} {row['image_deviation']:10.1e}  "
+            + " ".join("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)
         )
 
 
@@ -313,19 +327,20 @@ def show(title: str, found: Mapping[str, Mapping[str, Any]]) -> None:
     help="Only these.",
 )  # fmt: skip
 @device_option
+@clock_option
 def main(
     path: Path | None, repeats: int, network: str, bfloat16: bool | None, compiled: bool,
-    chosen_objectives: tuple[str, ...], device: str,
+    chosen_objectives: tuple[str, ...], device: str, clock: str,
 ) -> None:  # fmt: skip
     """Print a table for each objective, and write it as JSON."""
-    figures: dict[str, Any] = {"network": network, "device": device}
+    figures: dict[str, Any] = {"network": network, "device": device, "clock": clock}
     wants_half = has_fast_bfloat16(open_device(device)) if bfloat16 is None else bfloat16
     for name in chosen_objectives or OBJECTIVES_TIMED:
         chosen = ways(compiled)
         if not wants_half:
             del chosen["bfloat16"]
         work = Work(NETWORKS[network], OBJECTIVES_TIMED[name])
-        figures[name] = measure(work, chosen, repeats, device)
+        figures[name] = measure(work, chosen, repeats, device, clock)
         show(f"{network}, {name}", figures[name])
     if path is not None:
         path.write_text(json.dumps(figures, indent=2) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -15,6 +16,15 @@ device_option = click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True
 )
 """Where a tool measures."""
+
+Clock = Callable[[], float]
+CLOCKS: Mapping[str, Clock] = {"wall": time.perf_counter, "processor": time.process_time}
+"""Of a CPU: processor seconds count little what else the machine does, and add up threads."""
+
+clock_option = click.option(
+    "--clock", type=click.Choice([*CLOCKS]), default="wall", show_default=True
+)
+"""By which clock a tool measures on a CPU."""
 
 
 def wait(device: torch.device) -> None:
@@ -28,18 +38,19 @@ class Stopwatch:
 
     Args:
         device: whose work is timed. What it does at the moment is waited for.
+        clock: of a CPU.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, clock: Clock = time.perf_counter) -> None:
         wait(device)
-        self._device = device
+        self._device, self._clock = device, clock
         self._marks: list[Any] = []
         self.mark()
 
     def mark(self) -> None:
         """Mark the moment at which all that was asked for so far is done."""
         if self._device.type != "cuda":
-            self._marks.append(time.perf_counter())
+            self._marks.append(self._clock())
             return
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self._device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +30,7 @@ from hpd.yaml_text import flatten
 GO_ON = "What was written is whole: mend that, and go on with --resume (resume=True)."
 _OTHER_FOLDER = "Choose another folder with --out."
 _SHOWN = 5
+_PRECISION = re.compile(r"\w+_precision\b")
 _logger = logging.getLogger(__name__)
 
 
@@ -187,8 +189,9 @@ def check_facts(folder: Path, started: Mapping[str, Any], now: Mapping[str, Any]
         RunError: naming what differs.
     """
     before, after = flatten(started), flatten(now)
-    # a generator may have moved, as long as its weights are the same
-    keys = [k for k in {**before, **after} if not k.endswith(".name")]
+    # a generator may have moved, as long as its weights are the same, and so may the run, to where
+    # `auto` means another dtype
+    keys = [k for k in {**before, **after} if not (k.endswith(".name") or _PRECISION.match(k))]
     pairs = {key: (before.get(key), after.get(key)) for key in keys}
     changed = [f"{key}: {old} -> {new}" for key, (old, new) in pairs.items() if old != new]
     if changed:

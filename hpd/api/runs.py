@@ -24,7 +24,6 @@ from hpd.sources import SOURCES
 from hpd.yaml_text import parse_yaml
 
 
-
 @dataclass(frozen=True)
 class Run:
     """A finished distillation.

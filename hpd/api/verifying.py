@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from generators import Generator
+from hpd.api.evaluating import evaluate, stored_generator
 from hpd.api.identity import EvaluationData
 from hpd.api.naming import data_again, split_data
-from hpd.api.runs import Run, evaluate, load_run, stored_generator
+from hpd.api.runs import Run, load_run
 from hpd.archives import is_archive
 from hpd.artifacts import RunFolder
 from hpd.artifacts.evaluations import find_record

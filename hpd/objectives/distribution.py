@@ -5,7 +5,7 @@ Source: Zhao and Bilen, Dataset Condensation with Distribution Matching, WACV 20
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from pydantic import Field
@@ -64,6 +64,11 @@ class DistributionMatching(Stateless):
         self._real, self._parts = real, 2 if halves else 1
         self._kept: dict[tuple[Step, tuple[int, ...]], list[Tensor]] = {}
 
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """What the student computed in."""
+        return {"student_precision": self._real.precision}
+
     def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
         real = self._real
@@ -74,7 +79,7 @@ class DistributionMatching(Stateless):
         for part in of_classes(labels, at_once=at_once):
             real_means = self._real_means(student, augment, part.labels, step)
             leaf = images.detach()[part.where].requires_grad_()
-            embedded = student.embed(augment(real.normalise(leaf)))
+            embedded = real.traced(student).embed(student, augment(real.normalise(leaf)))
             synthetic = self._means(embedded, part.counts, "synthetic")
             how = distribution_loss if self._parts == 1 else distribution_halves
             distance = how(*real_means, *synthetic)

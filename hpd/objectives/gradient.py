@@ -12,10 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.func import functional_call
 from typing_extensions import Self
 
 from hpd.data import ImageSet
@@ -29,7 +27,6 @@ from hpd.objectives.network import Network, NetworkSettings
 from hpd.rng import Streams
 from hpd.students import Student
 from hpd.students.expert_record import ExpertsWanted
-from hpd.students.response import gradients_of_batches
 from hpd.typing import Matched, Objective, State, Step
 
 Layers = Literal["weights", "convolutions", "all"]
@@ -88,46 +85,6 @@ def counted(student: Student, layers: Layers) -> tuple[str, ...]:
     """
     least = {"weights": 2, "convolutions": 4, "all": 0}[layers]
     return tuple(name for name, value in student.named_parameters() if value.ndim >= least)
-
-
-def weight_gradient(
-    student: Student, images: Tensor, labels: Tensor, names: Sequence[str]
-) -> list[Tensor]:
-    """Return the gradient of the mean cross entropy, to be differentiated by the images.
-
-    Args:
-        student: the network.
-        images: normalised [N, C, H, W].
-        labels: [N], or probabilities [N, K], which the gradient depends on, too.
-        names: of the parameters.
-    """
-    parameters = dict(student.named_parameters())
-    loss = F.cross_entropy(student(images), labels)
-    return list(torch.autograd.grad(loss, [parameters[n] for n in names], create_graph=True))
-
-
-def weight_gradients(
-    student: Student, images: Tensor, labels: Tensor, names: Sequence[str]
-) -> list[Tensor]:
-    """Return `weight_gradient` of several batches of one size, each by itself, at once.
-
-    Args:
-        student: the network.
-        images: normalised [B, n, C, H, W].
-        labels: [B, n], or probabilities [B, n, K].
-        names: of the parameters.
-
-    Returns:
-        a tensor [B, ...] of each parameter.
-    """
-    rest = dict(student.named_parameters()) | dict(student.named_buffers())
-    chosen = tuple(rest.pop(name) for name in names)
-
-    def loss(weights: tuple[Tensor, ...], x: Tensor, y: Tensor) -> Tensor:
-        given = rest | dict(zip(names, weights, strict=True))
-        return F.cross_entropy(functional_call(student, given, (x,)), y)
-
-    return list(gradients_of_batches(loss, chosen, images, labels))
 
 
 @OBJECTIVES.register("gradient")
@@ -194,8 +151,8 @@ class GradientMatching:
 
     @property
     def provenance(self) -> Mapping[str, object]:
-        """The networks, where they were trained beforehand."""
-        return self._network.provenance
+        """What the student computed in; the networks, where they were trained beforehand."""
+        return {"student_precision": self._real.precision, **self._network.provenance}
 
     def __call__(self, images: Tensor, labels: Tensor, step: Step) -> Matched:
         """Match images [N, C, H, W] in [0, 1] with labels [N] at `step`."""
@@ -270,12 +227,12 @@ class GradientMatching:
         leaves = tuple(one.detach().requires_grad_() for one in given)
         batch, synthetic = self._augmented(batch, real.normalise(leaves[0]), part.labels, step)
         names = counted(student, self._settings.layers)
-        response = real.response(student)
+        response, traced = real.response(student), real.traced(student)
         if count == 1:
             label = part.labels[0]
             target = response.weight_gradient(student, batch, _all(label, batch), names)
             told = leaves[1] if len(leaves) > 1 else _all(label, synthetic)
-            got = weight_gradient(student, synthetic, told, names)
+            got = traced.weight_gradient(student, synthetic, told, names)
         else:
             batches, parts = (x.unflatten(0, (count, -1)) for x in (batch, synthetic))
             classes = send(torch.tensor(part.labels), batch.device)[:, None]
@@ -285,7 +242,7 @@ class GradientMatching:
             told = classes.expand(-1, parts.shape[1])
             if len(leaves) > 1:
                 told = leaves[1].unflatten(0, (count, -1))
-            got = weight_gradients(student, parts, told, names)
+            got = traced.weight_gradients(student, parts, told, names)
             # what is summed over channels is summed over classes and channels
             target, got = ([_channels_of(one) for one in each] for each in (target, got))
         distance = gradient_distance(target, got, self._settings.distance)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 from weakref import WeakKeyDictionary
 
@@ -17,13 +18,18 @@ from hpd.errors import ShapeError
 from hpd.host import computes_on_host, remember, send
 from hpd.objectives.base import ObjectiveSettings
 from hpd.objectives.real_rows import RealRows
-from hpd.precision import Precision, resolve_precision
+from hpd.precision import Precision, name_of
 from hpd.rng import Streams, isolated
 from hpd.students import STUDENTS, Student, StudentSettings
 from hpd.students.convnet import ConvNetSettings
+from hpd.students.half import student_dtype
 from hpd.students.parameters import Sent
 from hpd.students.response import Response
+from hpd.students.stack import stack_pays
+from hpd.students.traced import Traced
 from hpd.typing import Step
+
+_logger = logging.getLogger(__name__)
 
 # of each class, for the statistics of batch norms, as in the released DC code
 _CALIBRATION_IMAGES = 16
@@ -53,8 +59,13 @@ class MatchingSettings(ObjectiveSettings):
     )
     real_dtype: Precision = Field(
         "float32",
-        description="what real images are computed in; bfloat16 needs AMX or a GPU; auto: where "
-        "it is fast",
+        description="what the student computes in for real images; bfloat16 needs AVX512-BF16, AMX"
+        " or a GPU; auto: where it is faster and derivatives point the same way",
+    )
+    synthetic_dtype: Precision = Field(
+        "float32",
+        description="what it computes in for synthetic images, there and back; worth it for many of"
+        " them: what is rounded here goes into their gradient",
     )
 
 
@@ -75,23 +86,55 @@ class RealSide:
         self._rows = RealRows(train, device)
         self._settings = settings
         self._kinds = [settings.student, *settings.cross]
-        self._responses = [self._response(kind) for kind in self._kinds]
+        ways = [self._ways(kind) for kind in self._kinds]
+        self._responses = [response for response, _ in ways]
+        self._traced = [traced for _, traced in ways]
+        self._tell()
         # which of the kinds a student is
         self._turns: WeakKeyDictionary[Student, int] = WeakKeyDictionary()
         # by kind, those that last for a step
         self._places: dict[int, Sent[Student]] = {}
 
-    def _response(self, kind: StudentSettings) -> Response:
-        settings, train = self._settings, self.train
-        return Response(
-            lambda: kind.make(train.image_shape, train.num_classes),
-            compiled=settings.compile,
-            dtype=resolve_precision(settings.real_dtype, self.device),
-        )
+    def _ways(self, kind: StudentSettings) -> tuple[Response, Traced]:
+        """Return how students of a kind answer to real and to synthetic images."""
+        settings, shape, device = self._settings, self.train.image_shape, self.device
+
+        def make() -> Student:
+            return kind.make(shape, self.train.num_classes)
+
+        with torch.device("meta"):
+            student = make().eval()
+        real = student_dtype(settings.real_dtype, student, shape, device)
+        traced = student_dtype(settings.synthetic_dtype, student, shape, device, traced=True)
+        # a dtype that is named stands for its bits, the same ones as ever
+        stacked = settings.real_dtype != "auto" or stack_pays(student, shape)
+        response = Response(make, compiled=settings.compile, dtype=real, stacked=stacked)
+        return response, Traced(make, dtype=traced)
+
+    @property
+    def precision(self) -> Mapping[str, str]:
+        """What students compute in, by the side, as JSON; for the manifest."""
+        return {
+            "real": _names(response.dtype for response in self._responses),
+            "synthetic": _names(traced.dtype for traced in self._traced),
+        }
+
+    def _tell(self) -> None:
+        """Say what is computed in, where that is not plain."""
+        if {self._settings.real_dtype, self._settings.synthetic_dtype} != {"float32"}:
+            found = self.precision
+            _logger.info(
+                "the student computes real images in %s, synthetic ones in %s, on %s",
+                found["real"], found["synthetic"], self.device.type,
+            )  # fmt: skip
 
     def response(self, student: Student) -> Response:
         """Return how a student that was built here answers to real images."""
         return self._responses[self._turns[student]]
+
+    def traced(self, student: Student) -> Traced:
+        """Return how a student that was built here answers to synthetic images."""
+        return self._traced[self._turns[student]]
 
     def student(self, step: Step, turn: int | None = None) -> Student:
         """Return the fresh student of this step, ready to be matched through.
@@ -270,3 +313,8 @@ class RealSide:
     def normalise(self, images: Tensor) -> Tensor:
         """Normalise images [N, C, H, W] in [0, 1] as the students expect."""
         return self.train.normalisation.apply(images)
+
+
+def _names(dtypes: Iterable[torch.dtype]) -> str:
+    """Return the names of some dtypes, each once: architectures that take turns may differ."""
+    return " and ".join(sorted({name_of(dtype) for dtype in dtypes}))

@@ -6,6 +6,7 @@ Generalizing Dataset Distillation via Deep Generative Prior, CVPR 2023 (GLaD).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -18,7 +19,7 @@ from generators import Generator, GeneratorSpec, Prior, StoredGenerator, read_ge
 from generators.projection import distance_named
 from hpd.data import ImageSet
 from hpd.errors import ConfigError, GeneratorError
-from hpd.precision import Precision, resolve_precision
+from hpd.precision import Precision, name_of, resolve_precision
 from hpd.registry import Only
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, CountedSettings
@@ -28,6 +29,8 @@ from hpd.sources.coded import StorageSettings
 from hpd.sources.gan_levels import GanSource, LevelPlan
 from hpd.sources.gan_starts import Started, Starts
 from hpd.typing import Source
+
+_logger = logging.getLogger(__name__)
 
 Start = Literal["average", "sample", "best", "project", "encode"]
 
@@ -262,6 +265,8 @@ def ready(stored: StoredGenerator, precision: Precision, device: torch.device) -
     """Return a generator on a device, computing as it is asked to."""
     generator = stored.generator.to(device)
     dtype = resolve_precision(precision, device)
+    if precision != "float32":
+        _logger.info("the generator computes in %s on %s", name_of(dtype), device.type)
     # None leaves the generator's own dtype, which may be float64
     generator.compute_dtype = None if dtype == torch.float32 else dtype
     return generator

@@ -15,6 +15,7 @@ from generators import LevelState, StoredGenerator
 from generators.captured import Captured
 from hpd.checks import check_finite
 from hpd.errors import RunError
+from hpd.precision import name_of
 from hpd.rng import Streams
 from hpd.sources.batches import Batches
 from hpd.sources.rendering import render_in_chunks
@@ -93,10 +94,11 @@ class GanSource:
 
     @property
     def provenance(self) -> Mapping[str, object]:
-        """Name, hash and licence of the generator; whether it was learnt on; another start."""
+        """The generator, whether it was learnt on, what it computed in; another start."""
         learnt = {} if self._lr_generator is None else {"weights_learnt": True}
         start = {"start": self._instead} if self._instead else {}
-        return {"generator": self._stored.facts | learnt, **start}
+        precision = {"generator_precision": name_of(self.generator.compute_dtype)}
+        return {"generator": self._stored.facts | learnt, **precision, **start}
 
     @property
     def stages(self) -> Sequence[Stage]:

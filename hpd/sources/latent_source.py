@@ -13,6 +13,7 @@ from generators import StoredGenerator
 from generators.captured import Captured
 from generators.seeds import z_of_seeds
 from hpd.errors import RunError
+from hpd.precision import name_of
 from hpd.sources.batches import Batches
 from hpd.sources.coded import GENERATOR
 from hpd.sources.rendering import render_in_chunks
@@ -151,8 +152,9 @@ class LatentSource:
 
     @property
     def provenance(self) -> Mapping[str, object]:
-        """Name, hash and licence of the generator, and what is stored of an image."""
-        return {"generator": self._stored.facts, "latents": self._plan.store}
+        """The generator, what it computed in, and what is stored of an image."""
+        precision = {"generator_precision": name_of(self.generator.compute_dtype)}
+        return {"generator": self._stored.facts, **precision, "latents": self._plan.store}
 
     @property
     def stages(self) -> Sequence[Stage]:

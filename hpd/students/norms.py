@@ -17,3 +17,8 @@ def norm_layer(norm: Norm, channels: int) -> nn.Module:
         return nn.BatchNorm2d(channels)
     groups = {"instance": channels, "layer": 1, "group": 4 if channels % 4 == 0 else 1}
     return nn.GroupNorm(groups[norm], channels)
+
+
+def is_instance_norm(layer: nn.Module) -> bool:
+    """Return whether a layer normalises each map of each image by itself."""
+    return isinstance(layer, nn.GroupNorm) and layer.num_groups == layer.num_channels

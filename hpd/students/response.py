@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from hpd.errors import ConfigError
 from hpd.host import computes_on_host
 from hpd.students.base import Student
 from hpd.students.footprint import Footprint
+from hpd.students.half import with_half_norms
 from hpd.students.stack import StudentStack, stackable
 
 _Tensors = dict[str, Tensor]
@@ -28,15 +29,18 @@ class Response:
     """Gradients and embeddings of fresh students of one architecture, without a graph.
 
     Students answer in eval mode. Real images need no second derivative, so they may go through a
-    compiled student and through bfloat16, which a graph that is differentiated twice may not. On a
-    CPU the field's ConvNets answer through a `StudentStack` of one, which beats compiling them.
+    compiled student, which a graph that is differentiated twice may not. On a CPU the field's
+    ConvNets answer through a `StudentStack` of one, which beats compiling them; in bfloat16 all
+    students go channels last there, with instance norms of their own (`HalfNorm`).
 
     Args:
         make: returns the module; called once, on the meta device.
         compiled: compile the student with `torch.compile`. The first answer takes about half a
             minute, those after it two thirds of the time or less. Needs a C++ compiler.
         dtype: what is computed in. bfloat16 pays on a GPU and on a CPU with AMX or
-            AVX512-BF16, and is many times slower elsewhere. Results are float32 either way.
+            AVX512-BF16, and is many times slower elsewhere; see `student_dtype`. Results are
+            float32 either way, and so are sums over images.
+        stacked: take the stack where there can be one; else the layers of torch.
     """
 
     def __init__(
@@ -45,22 +49,32 @@ class Response:
         *,
         compiled: bool = False,
         dtype: torch.dtype = torch.float32,
+        stacked: bool = True,
     ) -> None:
         with torch.device("meta"):
             template = make().eval().requires_grad_(False)
         self._template = template
         self._room: dict[tuple[tuple[int, ...], torch.device, int], int] = {}
         self._compiled = compiled
-        self._stackable = stackable(template) and not compiled and dtype != torch.bfloat16
+        torchs_own = compiled or dtype == torch.bfloat16 or not stacked
+        self._stackable = stackable(template) and not torchs_own
         self._stack: StudentStack | None = None
+        self.dtype = dtype
+        """What is computed in."""
         # None leaves the student's own dtype, which may be float64
         self._half = torch.bfloat16 if dtype == torch.bfloat16 else None
-        self._memory_format = torch.channels_last if compiled else torch.preserve_format
+        # what goes through once may have layers that are differentiated once; in batches of
+        # batches, which no CPU takes, they are torch's
+        once = template
+        if self._half is not None and not compiled:
+            with torch.device("meta"):
+                once = with_half_norms(make().eval().requires_grad_(False))
         # the template's weights are never used: each call brings those of a student
-        self._loss: Callable[..., Tensor] = _Loss(template)
-        self._embed: Callable[..., Tensor] = _Embedding(template)
+        self._loss: Callable[..., Tensor] = _Loss(once)
+        self._embed: Callable[..., Tensor] = Embedding(once)
         if compiled:
             self._loss, self._embed = torch.compile(self._loss), torch.compile(self._embed)
+        self._loss_of_batches = self._loss if once is template else _Loss(template)
 
     def weight_gradient(
         self, student: Student, images: Tensor, labels: Tensor, names: Sequence[str]
@@ -113,11 +127,12 @@ class Response:
         """
         tensors = self._tensors(student)
         chosen = tuple(tensors.pop(name) for name in names)
-        found = gradients_of_batches(
-            lambda weights, x, y: self._loss(tensors | dict(zip(names, weights, strict=True)), x, y)
-            / len(y),
-            chosen, self._cast(images), labels,
-        )  # fmt: skip
+
+        def loss(weights: tuple[Tensor, ...], x: Tensor, y: Tensor) -> Tensor:
+            given = tensors | dict(zip(names, weights, strict=True))
+            return self._loss_of_batches(given, x, y) / len(y)
+
+        found = gradients_of_batches(loss, chosen, self._cast(images), labels)
         return [one.to(images.dtype) for one in found]
 
     def at_once(self, image_shape: Sequence[int], device: torch.device, copies: int = 1) -> int:
@@ -189,7 +204,9 @@ class Response:
         if not value.is_floating_point():
             return value.detach()
         # an alias, so that asking for gradients leaves the student's own tensor alone
-        memory_format = self._memory_format if value.ndim == 4 else torch.preserve_format
+        last = self._compiled or (self._half is not None and computes_on_host(value.device))
+        images = last and value.ndim == 4
+        memory_format = torch.channels_last if images else torch.preserve_format
         return value.to(dtype=self._half, memory_format=memory_format).detach()
 
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -219,13 +236,18 @@ class _Loss:
         return F.cross_entropy(logits, labels, reduction="sum")
 
 
-class _Embedding:
-    """The embedding of a student with given weights."""
+class Embedding:
+    """The embedding of a student with given weights.
+
+    Args:
+        template: the student; its own weights are not used.
+    """
 
     def __init__(self, template: Student) -> None:
         self._template = _EmbedOnly(template)
 
-    def __call__(self, tensors: _Tensors, images: Tensor) -> Tensor:
+    def __call__(self, tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        """Embed images [N, C, H, W] by weights and buffers: [N, E]."""
         named = {f"student.{name}": value for name, value in tensors.items()}
         return functional_call(self._template, named, (images,))
 

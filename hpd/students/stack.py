@@ -8,9 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hpd.students.base import Student
+from hpd.students.base import ImageShape, Student
 from hpd.students.convolutional import Convolutional
+from hpd.students.footprint import Footprint
+from hpd.students.norms import is_instance_norm
 from hpd.students.stacked_layers import Convolution, FirstBlock, Head, Layer, NormReluPool
+
+# Measured on one core, with AVX-512 and held to AVX2 (tools/bench_students.py): Winograd's products
+# of so few channels, and batches of so small maps, take longer than convolutions of torch.
+_NARROW, _LEAST_VALUES = 32, 20_000
 
 
 @dataclass(frozen=True)
@@ -175,12 +181,24 @@ def stackable(student: Student) -> bool:
     blocks = list(student.blocks)
     return all(
         _is_convolution(blocks[i], first=i == 0)
-        and _is_instance_norm(blocks[i + 1])
+        and is_instance_norm(blocks[i + 1])
         and isinstance(blocks[i + 2], nn.ReLU)
         and isinstance(blocks[i + 3], nn.AvgPool2d)
         and blocks[i + 3].kernel_size == 2
         for i in range(0, len(blocks), 4)
     )
+
+
+def stack_pays(student: Student, image_shape: ImageShape) -> bool:
+    """Return whether a stack of one answers faster on a CPU than torch's layers do.
+
+    Args:
+        student: on the meta device, in eval mode.
+        image_shape: (C, H, W).
+    """
+    if not stackable(student) or width_of(student) <= _NARROW:
+        return False
+    return Footprint.of(student, image_shape).values >= _LEAST_VALUES
 
 
 def _is_convolution(layer: nn.Module, *, first: bool) -> bool:
@@ -190,7 +208,3 @@ def _is_convolution(layer: nn.Module, *, first: bool) -> bool:
         and layer.stride == (1, 1)
         and (first or layer.padding == (1, 1))
     )
-
-
-def _is_instance_norm(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.GroupNorm) and layer.num_groups == layer.num_channels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from conftest import CPU, tiny_generator
@@ -142,3 +144,14 @@ def test_frozen_weights_are_shared_and_not_in_the_state(images):
     source.enter(0)
     assert set(source.state()) == {"ws"}
     assert "weights_learnt" not in source.provenance["generator"]
+
+
+@pytest.mark.parametrize("kind", ["gan", "latents"])
+@pytest.mark.parametrize(("there", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_what_the_generator_computes_in_is_told(kind, there, dtype, images, monkeypatch, caplog):
+    monkeypatch.setattr("hpd.precision.has_fast_bfloat16", lambda device: there)
+    settings = SOURCES.parse({"kind": kind, "generator": "in memory", "precision": "auto"})
+    with caplog.at_level(logging.INFO, "hpd.sources.gan"):
+        source = settings.build_from(StoredGenerator.of(tiny_generator()), images, CPU, Streams(0))
+    assert source.provenance["generator_precision"] == dtype
+    assert caplog.messages == [f"the generator computes in {dtype} on cpu"]

@@ -27,6 +27,9 @@ def test_ways_are_timed_in_parts_and_compared():
         assert 2**26 < row["peak_bytes"] < 2**33
     assert found["reference"]["image_deviation"] == 0
     assert found["float32"]["image_deviation"] < 1e-4
+    # beside itself in every step
+    assert found["float32"]["ratio_per_step"] == found["float32"]["objective_ratio"] == 1
+    assert found["bfloat16"]["generator_ratio"] > 0
     # bfloat16 was really used
     assert 1e-4 < found["bfloat16"]["image_deviation"] < 0.2
 

@@ -12,7 +12,7 @@ import torch
 import weigh_generator
 from click.testing import CliRunner
 from gpu_parts.waits import TINY_STEM
-from stopwatch import Stopwatch, peak_of
+from stopwatch import CLOCKS, Stopwatch, peak_of
 
 CPU = torch.device("cpu")
 TOOLS = (bench_objectives, bench_ops, bench_step, weigh_generator)
@@ -26,6 +26,13 @@ def test_a_cpu_is_timed_by_the_clock():
     long, short = watch.seconds()
     assert 0.02 <= long < 5 and 0 <= short < long
     assert 2**26 < peak_of(CPU) < 2**40
+
+
+def test_processor_seconds_leave_out_what_was_slept():
+    watch = Stopwatch(CPU, CLOCKS["processor"])
+    time.sleep(0.2)
+    watch.mark()
+    assert 0 <= watch.seconds()[0] < 0.1
 
 
 class Event:
@@ -104,6 +111,6 @@ def test_a_way_whose_process_ends_says_so(monkeypatch):
 
     server = object.__new__(bench_step.Server)
     server._pipe, server._process, server.problem, server.images = Pipe(), Process(), None, None
-    server._steps = []
-    server.step()
+    server.steps = []
+    server.step("wall")
     assert server.end(None) == {"failed": "its process ended: got exit code -9"}
