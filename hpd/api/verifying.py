@@ -106,6 +106,9 @@ def verify(
     else:
         members = folder_states(folder_at(path))
     found = Verification(str(path), sha256, members)
+    if sha256 is not None and MANIFEST not in members:
+        raise RunError(f"{path} holds no run", got=f"no {MANIFEST}")
+    # a generator that was pulled has none
     if found.whole and MANIFEST in members:
         found = replace(found, members=_held_to_manifest(RunFolder(folder_at(path)), members))
     if not evaluate or not found.whole:
