@@ -253,26 +253,28 @@ def test_it_is_off_unless_asked_for_and_where_it_would_be_wrong(monkeypatch, rng
     network = frozen()
     captured = Captured(network)
     state, ws = inputs_of(network, 1, rng)
-    with pretending_graphs(monkeypatch) as recorders:
+    last = network.spec.last_level
+    pixels = tuple(t.detach().requires_grad_() for t in network.advance(state, ws, 1, last))
+    # what is changed here is changed back before what the block has changed
+    with pretending_graphs(monkeypatch) as recorders, pytest.MonkeyPatch.context() as patch:
         with torch.no_grad():
             captured.images(state, ws, 1)
         captured.images((), ws.detach(), 0)
-        monkeypatch.setattr(recording, "DEVICE_TYPES", {"cuda"})
-        captured.images(state, ws, 1)
-        monkeypatch.setattr(recording, "DEVICE_TYPES", {"cpu"})
-        last = network.spec.last_level
-        pixels = tuple(t.detach().requires_grad_() for t in network.advance(state, ws, 1, last))
         captured.images(pixels, ws, last)
-        monkeypatch.setattr(type(network), "layers_known", False)
-        captured.images(state, ws, 1)
-        monkeypatch.setattr(type(network), "layers_known", True)
+        with patch.context() as elsewhere:
+            elsewhere.setattr(recording, "DEVICE_TYPES", {"cuda"})
+            captured.images(state, ws, 1)
+        with patch.context() as unknown:
+            unknown.setattr(type(network), "layers_known", False)
+            captured.images(state, ws, 1)
         next(network.parameters()).requires_grad_()
         captured.images(state, ws, 1)
         network.requires_grad_(False)
-        monkeypatch.delenv("HPD_GRAPHS")
-        captured.images(state, ws, 1)
+        with patch.context() as without:
+            without.delenv("HPD_GRAPHS")
+            captured.images(state, ws, 1)
         assert not recorders
-        monkeypatch.setenv("HPD_GRAPHS", "yes")
+        patch.setenv("HPD_GRAPHS", "yes")
         with pytest.raises(OpsError, match="unknown HPD_GRAPHS 'yes'"):
             captured.images(state, ws, 1)
 
