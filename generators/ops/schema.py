@@ -43,14 +43,14 @@ def fits(
     """
     if x.dtype not in _DTYPES.get(x.device.type, ()):
         return False
-    given = (bias, *scales) if scales else (bias,)
-    for tensor in given:
-        if tensor is not None and tensor.device != x.device:
-            return False
+    if bias is not None and bias.device != x.device:
+        return False
+    if scales and any(t is not None and t.device != x.device for t in scales):
+        return False
     # torch.func cannot differentiate operations that are registered as these are; the compiler
     # cannot look into the question
     if not torch.compiler.is_compiling() and any(
-        t is not None and is_functorch_wrapped_tensor(t) for t in (x, *given)
+        t is not None and is_functorch_wrapped_tensor(t) for t in (x, bias, *scales)
     ):
         return False
     wanted = torch.is_grad_enabled()
