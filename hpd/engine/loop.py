@@ -104,7 +104,8 @@ def optimise(
     except BaseException:
         course.keeper.leave()
         raise
-    course.keeper.finish()
+    with course.cost.line("checkpoints"):
+        course.keeper.finish()
     return _outcome(course)
 
 

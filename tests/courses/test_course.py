@@ -19,7 +19,7 @@ from hpd.courses import memories
 from hpd.courses.estimate import CourseEstimator, Task
 from hpd.courses.folder import CourseFolder
 from hpd.courses.settings import load_continual
-from hpd.engine import loop
+from hpd.engine.stage import StageRun
 from hpd.errors import ConfigError, DataError, RunError
 from hpd.files import write_json
 from hpd.locks import held
@@ -209,7 +209,7 @@ def interrupted(monkeypatch, owner, name, at):
     [
         (course_module, "compare", 1),
         (course_module, "compare", 6),
-        (loop._StageRun, "_step", 4),
+        (StageRun, "_step", 4),
         (CourseFolder, "keep_memory", 6),
         (CourseFolder, "keep_cell", 8),
         (CourseFolder, "write_result", 1),

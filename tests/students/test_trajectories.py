@@ -186,13 +186,19 @@ def test_progress_comes_back_to_the_bit(path, rng):
     assert found.optimizer["11.step"].shape == ()
 
 
-def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(path):
+def test_leftovers_of_a_killed_process_are_removed_by_who_goes_on_and_nothing_else(path):
+    (path / "001.json").unlink()
     before = sorted(p.name for p in path.iterdir())
-    for name in (".000.partial.safetensors.a1b2", ".001.json.xyz_", ".experts.json.k8"):
+    killed = (".001.partial.safetensors.a1b2", ".001.json.xyz_", ".experts.json.k8")
+    # another process may be at this one
+    others = ".000.partial.safetensors.a1b2"
+    for name in (*killed, others, ".keep"):
         (path / name).touch()
-    (path / ".keep").touch()
-    ExpertFolder.open(path).remove_leftovers()
-    assert sorted(p.name for p in path.iterdir()) == [".keep", *before]
+    folder = ExpertFolder.open(path)
+    folder.remove_leftovers()
+    with folder.work_on(1) as work:
+        assert work
+    assert sorted(p.name for p in path.iterdir()) == sorted([others, ".keep", *before])
 
 
 def test_rows_are_read_from_the_file_not_from_memory(experts_folder):

@@ -157,9 +157,9 @@ class Calls(Target):
         if inspect.Parameter.VAR_POSITIONAL in variable and rng.random() < 0.3:
             value = values.anything(rng, self.place) if rng.random() < 0.5 else self._override(rng)
             # what comes before must be given by place as well
-            for parameter in own[: 0 if len(positional) else 1]:
-                if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.name in keywords:
-                    positional.append(keywords.pop(parameter.name))
+            for parameter in own[len(positional) :]:
+                if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+                    positional.append(keywords.pop(parameter.name, parameter.default))
             positional.append(value)
             return f"*{values.shown(value)}"
         if inspect.Parameter.VAR_KEYWORD in variable and rng.random() < 0.4:
