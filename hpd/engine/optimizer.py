@@ -17,6 +17,8 @@ from hpd.typing import ParameterGroup, State
 
 # of the tensors in an optimiser's state
 _MEAN = "mean"
+# of float32: a CPU's registers hold so many at most
+_AT_ONCE = 16
 
 
 class OptimizerSettings(Settings):
@@ -79,9 +81,10 @@ class OptimizerSettings(Settings):
         ]
         # torch wants a group even where there is nothing to optimise
         options = options or [{"params": [], "lr": 0.0}]
+        fused = bool(groups) and all(map(_fits_fused, groups))
         if self.kind == "sgd":
-            return torch.optim.SGD(options, momentum=self.momentum)
-        return torch.optim.Adam(options, betas=(self.momentum, self.beta2))
+            return torch.optim.SGD(options, momentum=self.momentum, fused=fused)
+        return torch.optim.Adam(options, betas=(self.momentum, self.beta2), fused=fused)
 
     def step(self, optimizer: torch.optim.Optimizer, index: int, steps: int) -> None:
         """Take a step at the rate of the schedule: ``lr * (1 + cos(pi * index / steps)) / 2``.
@@ -105,6 +108,22 @@ class OptimizerSettings(Settings):
             taken = index - (steps - max(1, round(self.average * steps)))
             if taken >= 0:
                 _add_to_means(optimizer, taken)
+
+
+def _fits_fused(group: ParameterGroup) -> bool:
+    """Return whether one pass over all numbers may take a step, in a tenth of the time of many.
+
+    On a CPU it rounds what is left over when registers are full otherwise than the rest. Rows that
+    fill them come to the same in one process and in several. It also takes numbers in the order in
+    which they lie, which has to be that of the gradient and of a state that was read from a file.
+    """
+    alone = group.classes is None
+    return all(
+        tensor.device.type in ("cpu", "cuda")
+        and tensor.is_contiguous()
+        and (alone or math.prod(tensor.shape[1:]) % _AT_ONCE == 0)
+        for tensor in group.tensors
+    )
 
 
 @torch.no_grad()

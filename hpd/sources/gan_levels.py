@@ -65,7 +65,7 @@ class GanSource:
         own = stored.generator if lr_generator is None else copy.deepcopy(stored.generator)
         self.generator, self.labels = own, labels
         self._stored, self._captured = stored, Captured(own)
-        self.ws = ws.clone().requires_grad_()
+        self.ws = ws.contiguous().clone().requires_grad_()
         self.level = 0
         self.features: LevelState = ()
         self._plan, self._noise = list(plan), noise

@@ -19,7 +19,7 @@ def rows_of(labels: Tensor, classes: Tensor) -> Tensor:
 
 def as_leaf(values: Tensor) -> Tensor:
     """Return a copy that is optimised in the place of what it was made from."""
-    return values.detach().clone().requires_grad_()
+    return values.detach().contiguous().clone().requires_grad_()
 
 
 def picked(leaf: Tensor, indices: Tensor) -> Tensor:

@@ -124,3 +124,28 @@ def test_without_an_average_the_last_state_stays(rng):
     before = x.detach().clone()
     hand_on_means(optimizer)
     assert torch.equal(x.detach(), before)
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+@pytest.mark.parametrize("shape", [(1,), (7,), (16,), (3, 5, 5), (1, 28, 28), (3, 32, 32)])
+def test_rows_move_alike_whichever_others_a_process_has(rng, kind, shape):
+    """Also where a step is taken in one pass, whose last numbers may round otherwise."""
+    count = 11
+    start = torch.randn(count, *shape, generator=rng)
+    grads = [torch.randn(count, *shape, generator=rng) for _ in range(5)]
+    classes = torch.arange(count)
+    settings = OptimizerSettings(kind=kind, rates="absolute")
+
+    def moved(rows):
+        x = start[rows].clone().requires_grad_()
+        optimizer = settings.build([ParameterGroup("x", [x], 0.013, classes[rows])])
+        for grad in grads:
+            x.grad = grad[rows].clone()
+            optimizer.step()
+        return x.detach(), optimizer
+
+    whole, optimizer = moved(slice(None))
+    for cut in range(1, count):
+        parts = [moved(rows)[0] for rows in (slice(cut), slice(cut, None))]
+        assert torch.equal(torch.cat(parts), whole)
+    assert optimizer.param_groups[0]["fused"] == (start[0].numel() % 16 == 0)

@@ -103,6 +103,18 @@ def test_the_gradient_reaches_every_group(make):
             assert any(float(t.grad.abs().max()) > 0 for t in group.tensors), group.name
 
 
+def test_what_is_optimised_lies_in_its_order(make):
+    """A fused step needs that, and rows of it that a process has lie so whatever it was made of."""
+    source = make(images_per_class=2)
+    for _, groups in stages_of(source):
+        for group in groups:
+            rendered, pullback = source.render(torch.arange(len(source.labels)))
+            pullback(torch.ones_like(rendered))
+            for tensor in group.tensors:
+                assert tensor.is_contiguous(), group.name
+                assert tensor.grad.is_contiguous(), group.name
+
+
 def test_entering_a_stage_changes_no_image(make):
     source = make()
     before = render_all(source)
