@@ -208,10 +208,12 @@ def lines_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     "--runs", type=click.Path(path_type=Path), required=True, help="Folder of the run folders."
 )
 @click.option("--sets", "count", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--alone", is_flag=True, help="Leave out the baselines.")
 @click.option("--students", type=click.IntRange(1), default=5, show_default=True)
 def main(
-    configs: tuple[str, ...], data: str | None, out: Path, runs: Path, count: int, students: int
-) -> None:
+    configs: tuple[str, ...], data: str | None, out: Path, runs: Path, count: int, alone: bool,
+    students: int,
+) -> None:  # fmt: skip
     """Measure what is missing, and write the file after each set."""
     # how sums are split among threads rounds them
     torch.set_num_threads(1)
@@ -220,7 +222,7 @@ def main(
         for seed in range(count):
             wanted = Wanted(config, seed, students, data)
             if not sets.has(wanted):
-                found = wanted.measure(runs, baselines=seed == 0)
+                found = wanted.measure(runs, baselines=seed == 0 and not alone)
                 sets.add(found)
                 click.echo("\n".join(lines_of(summarise([found]))))
     asked = [row for row in summarise(sets.sets) if row["config"] in configs]

@@ -43,6 +43,7 @@ class Contender:
         storage: what it keeps, without labels.
         labels: which of them students learn from.
         soft_labels: the probabilities [N, K] that are stored with the set, if any.
+        twin: name of the set that has the same images, before this one; empty: none is known.
     """
 
     name: str
@@ -52,11 +53,17 @@ class Contender:
     storage: Storage
     labels: LabelKind = "hard"
     soft_labels: Tensor | None = None
+    twin: str = ""
 
     @property
     def key(self) -> str:
         """What tells it from others of the same name: labels and augmentation."""
         return " ".join([self.name, self.labels, *operations(self.training)])
+
+    @property
+    def learnt(self) -> str:
+        """What tells it from others of which students learn something else."""
+        return replace(self, name=self.twin).key if self.twin else self.key
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,8 @@ def contenders(given: Materials, settings: EvaluationSettings) -> list[Contender
     found = [own("distilled", distilled, small)]
     found += [own(f"distilled_{n}", first_of(distilled, n), small) for n in settings.counts]
     if given.initial is not None:
-        found.append(of_set("initial", given.initial, small))
+        twin = "distilled" if _alike(given.initial, distilled) else ""
+        found.append(replace(of_set("initial", given.initial, small), twin=twin))
     for name in settings.baselines_of(prior=given.prior is not None):
         found += _baselines(name, given, settings)
     kind = settings.labels_of_baselines
@@ -105,6 +113,11 @@ def contenders(given: Materials, settings: EvaluationSettings) -> list[Contender
     if settings.full_training is not None:
         taught.append(of_real("full", given.dataset.train, settings.full_training))
     return taught
+
+
+def _alike(one: DistilledSet, other: DistilledSet) -> bool:
+    """Return whether two sets have the same images, as where nothing was optimised."""
+    return torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
 
 
 def references(found: list[Contender], settings: EvaluationSettings) -> list[Contender]:

@@ -197,30 +197,43 @@ def _measure(
     ledger: Ledger, processes: Processes,
 ) -> _Measured:  # fmt: skip
     every, started = range(settings.seeds), time.perf_counter()
+    # students learn once of what is the same in two rows
+    unique: dict[str, Contender] = {}
+    for contender in contenders:
+        unique.setdefault(contender.learnt, contender)
     works = [
-        _Work(f"{number} {STUDENTS.kind_of(student)}", student, contender, every[i : i + _TOGETHER])
+        _Work(_network(number, student), student, contender, every[i : i + _TOGETHER])
         for number, student in enumerate(settings.students)
-        for contender in contenders
+        for contender in unique.values()
         for i in range(0, len(every), _TOGETHER)
     ]
-    scores, total = list[float](), len(contenders) * len(settings.students) * settings.seeds
+    scores, done = dict[tuple[str, str], list[float]](), 0
+    total = len(unique) * len(settings.students) * settings.seeds
     for some in _rounds(works, processes.count):
         found = _tested(some, bench, ledger, processes)
         for work, own in zip(some, found, strict=True):
-            for score in own:
-                scores.append(score)
-                report(work.contender.name, len(scores), total)
-    pairs = [(student, contender) for student in settings.students for contender in contenders]
+            scores.setdefault((work.network, work.contender.learnt), []).extend(own)
+            for _ in own:
+                done += 1
+                report(work.contender.name, done, total)
     rows = processes.first(
         lambda: [
-            (contender.key, bench.row(contender, student, scores[i * len(every) :][: len(every)]))
-            for i, (student, contender) in enumerate(pairs)
+            (
+                contender.key,
+                bench.row(contender, student, scores[_network(number, student), contender.learnt]),
+            )
+            for number, student in enumerate(settings.students)
+            for contender in contenders
         ]
     )
     seconds = round(time.perf_counter() - started, 3)
     return _Measured(
         rows, {"settings": settings.model_dump(mode="json"), "students_seconds": seconds}
     )
+
+
+def _network(number: int, student: StudentSettings) -> str:
+    return f"{number} {STUDENTS.kind_of(student)}"
 
 
 def _tested(

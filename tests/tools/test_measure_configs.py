@@ -60,6 +60,11 @@ def test_other_settings_are_measured_anew_and_other_students_on_the_same_runs(tm
     assert len(both["sets"]) == 2
 
 
+def test_baselines_are_left_out_where_they_are_not_wanted(tmp_path):
+    held, _ = measure(tmp_path, SMALL, "--alone", sets=1, students=1)
+    assert [row["name"] for row in held["sets"][0]["rows"]] == ["distilled"]
+
+
 def test_the_deviation_is_that_between_sets():
     assert tool.spread([[50.0, 52.0, 54.0]]) == {
         "sets": 1, "students": 3, "mean": 52.0, "std": 2.0, "error": 1.15,
