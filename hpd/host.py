@@ -41,6 +41,15 @@ def _copied(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def fetch(tensor: Tensor) -> Tensor:
+    """Return a tensor on the host, for which the device is waited for; see `on_host`."""
+    return tensor if computes_on_host(tensor.device) else _fetched(tensor)
+
+
+def _fetched(tensor: Tensor) -> Tensor:
+    return tensor.cpu()
+
+
 def remember(tensor: Tensor, twin: Tensor) -> Tensor:
     """Note what a tensor on a device is on the host, and return it; see `on_host`."""
     if tensor is not twin:
@@ -65,12 +74,13 @@ def on_host(tensor: Tensor) -> Tensor:
 def told(values: Sequence[Number]) -> list[float]:
     """Return numbers as floats; what is on a device is asked for all at once."""
     asked = [v for v in values if isinstance(v, Tensor)]
-    if not asked:
-        return [float(v) for v in values]
-    with torch.no_grad():
-        flat = torch.stack([v.double() for v in asked])
-    answers = iter(flat.tolist())
-    return [next(answers) if isinstance(v, Tensor) else float(v) for v in values]
+    answers: dict[int, float] = {}
+    for device in {v.device for v in asked}:
+        own = [v for v in asked if v.device == device]
+        with torch.no_grad():
+            flat = torch.stack([v.double() for v in own])
+        answers.update(zip(map(id, own), flat.tolist(), strict=True))
+    return [answers[id(v)] if isinstance(v, Tensor) else float(v) for v in values]
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:

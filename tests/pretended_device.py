@@ -177,11 +177,17 @@ def pretending(monkeypatch, free_bytes=2**34):
         meter.put(found)
         return found
 
+    def fetched(tensor):
+        meter.wait("fetch")
+        with meter.paused():
+            return tensor.detach().clone()
+
     # what another one was sent
     normalisation._kept_channels.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(host, "_HOSTS", frozenset())
         patch.setattr(host, "_copied", copied)
+        patch.setattr(host, "_fetched", fetched)
         patch.setattr(footprint, "free_bytes", lambda device: free_bytes)
         patch.setattr("hpd.objectives.real_rows.free_bytes", lambda device: free_bytes)
         with _Functions(meter), _Dispatches(meter):

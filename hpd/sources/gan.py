@@ -95,6 +95,11 @@ class GanSettings(CountedSettings):
     batch_images: Annotated[int | None, Field(ge=1)] = Field(
         None, description="most images of a class in one step, drawn at random; null: all"
     )
+    offload: bool = Field(
+        False,
+        description="keep what is optimised in the memory of the host, and on the device what the"
+        " images of a step need: for more images than it holds; on a CPU all is there anyway",
+    )
     steps: int | list[int] = Field(100, description="steps per level, one number or one per level")
     lr_ws: float | list[float] = Field(0.02, description="one number or one per level")
     lr_features: float | list[float] = Field(0.02, description="one number or one per level")
@@ -162,6 +167,7 @@ class GanSettings(CountedSettings):
             feature_limit=self.feature_limit, chunk_images=self.chunk_images, noise=noise,
             keeps_ws=self.store == "ws", instead=started.instead,
             batches=Batches(self.batch_images, train.num_classes, streams.fork("batches")),
+            offload=self.offload,
         )  # fmt: skip
 
     def on(self, generator: str) -> Self:

@@ -15,6 +15,7 @@ from generators import LevelState, StoredGenerator
 from generators.captured import Captured
 from hpd.checks import check_finite
 from hpd.errors import RunError
+from hpd.host import computes_on_host, fetch
 from hpd.precision import name_of
 from hpd.rng import Streams
 from hpd.sources.batches import Batches
@@ -53,19 +54,21 @@ class GanSource:
         keeps_ws: whether ws are stored, and not images: of level 0 alone, with frozen weights.
         instead: from what it starts, where that is not what was asked for.
         batches: which images a step takes; None: all.
+        offload: keep what is optimised on the host, and send the device what images need.
     """
 
     def __init__(
         self, stored: StoredGenerator, ws: Tensor, labels: Tensor, plan: Sequence[LevelPlan], *,
         lr_pixels: float, lr_generator: float | None, feature_limit: float | None,
         chunk_images: int, noise: Streams | None, keeps_ws: bool = False, instead: str = "",
-        batches: Batches | None = None,
+        batches: Batches | None = None, offload: bool = False,
     ) -> None:  # fmt: skip
         # weights that are learnt are this source's own: others may have the generator, too
         own = stored.generator if lr_generator is None else copy.deepcopy(stored.generator)
         self.generator, self.labels = own, labels
         self._stored, self._captured = stored, Captured(own)
-        self.ws = ws.contiguous().clone().requires_grad_()
+        self._offload = offload
+        self.ws = as_leaf(self._at_home(ws))
         self.level = 0
         self.features: LevelState = ()
         self._plan, self._noise = list(plan), noise
@@ -151,7 +154,8 @@ class GanSource:
     def narrow(self, classes: Tensor) -> Sequence[ParameterGroup]:
         """Keep the images of some classes; see `Shardable`."""
         own = rows_of(self.labels, classes)
-        self.labels, self.ws = self.labels[own], as_leaf(self.ws[own])
+        self.labels, own = self.labels[own], self._at_home(own)
+        self.ws = as_leaf(self.ws[own])
         self.features = tuple(as_leaf(tensor[own]) for tensor in self.features)
         return self._groups()
 
@@ -189,17 +193,16 @@ class GanSource:
     @torch.no_grad()
     def _advance(self, level: int) -> None:
         def forward(indices: Tensor) -> LevelState:
-            return self.generator.advance(
-                self._features_of(indices), self.ws[indices], self.level, level
-            )
+            ws = self._picked(self.ws, indices)
+            return self.generator.advance(self._features_of(indices), ws, self.level, level)
 
         everything = torch.arange(len(self.labels), device=self.labels.device)
         joined: LevelState = ()
         for part in everything.split(self._chunk_images):
-            made = forward(part)
+            made, at = tuple(map(self._at_home, forward(part))), self._at_home(part)
             joined = joined or tuple(t.new_empty(len(everything), *t.shape[1:]) for t in made)
             for tensor, own in zip(joined, made, strict=True):
-                tensor[part] = own
+                tensor[at] = own
         limit, name = self._feature_limit, self.generator.spec.levels[level].name
         self.level = level
         self.features = tuple(
@@ -208,7 +211,15 @@ class GanSource:
         )
 
     def _features_of(self, indices: Tensor) -> LevelState:
-        return tuple(picked(tensor, indices) for tensor in self.features)
+        return tuple(self._picked(tensor, indices) for tensor in self.features)
+
+    def _picked(self, leaf: Tensor, indices: Tensor) -> Tensor:
+        """Return rows of what is optimised, on the device."""
+        return picked(leaf, indices, self.labels.device if self._offload else None)
+
+    def _at_home(self, tensor: Tensor) -> Tensor:
+        """Return a tensor where what is optimised lies."""
+        return fetch(tensor) if self._offload else tensor
 
     def batch(self, step: Step) -> Tensor:
         """Return random images of this step, as many of every class; see `DrawsBatches`."""
@@ -221,7 +232,7 @@ class GanSource:
         return render_in_chunks(self._decode, indices, self._chunk_images)
 
     def _decode(self, indices: Tensor) -> Tensor:
-        ws = picked(self.ws, indices)
+        ws = self._picked(self.ws, indices)
         images = self._captured.images(self._features_of(indices), ws, self.level)
         return (images + 1) / 2
 
@@ -229,7 +240,7 @@ class GanSource:
     def stage_costs(self) -> Sequence[StageCost]:
         """Time the layers after each level on an image; see `TellsCosts`."""
         spec, first = self.generator.spec, self.labels.new_zeros(1, dtype=torch.int64)
-        state, ws = self._features_of(first), self.ws[first]
+        state, ws = self._features_of(first), self._picked(self.ws, first)
         seconds = [0.0] * (spec.last_level + 1)
         for level in range(self.level, spec.last_level):
             started = time.perf_counter()
@@ -238,7 +249,9 @@ class GanSource:
             float(state[0].flatten()[0])
             seconds[level] = time.perf_counter() - started
         floats = [ws.numel() + sum(map(math.prod, level.shapes)) for level in spec.levels]
-        each = len(self.labels) * self.ws.element_size()
+        # on the host there is room
+        there = 0 if self._offload and not computes_on_host(self.labels.device) else 1
+        each = there * len(self.labels) * self.ws.element_size()
         return [
             StageCost(sum(seconds[plan.level :]), each * floats[plan.level]) for plan in self._plan
         ]
