@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import torch
@@ -53,6 +54,21 @@ def free_bytes(device: torch.device) -> int:
         return _LITTLE
     free, _ = module.mem_get_info(device)
     return int(free + module.memory_reserved(device) - module.memory_allocated(device))
+
+
+def total_bytes(device: torch.device) -> int:
+    """Return the memory of a device, of a CPU the machine's.
+
+    Where that is not known, two gibibytes.
+    """
+    if device.type != "cpu":
+        module = torch.get_device_module(device)
+        told = getattr(module, "mem_get_info", None)
+        return _LITTLE if told is None else int(told(device)[1])
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no such names
+        return _LITTLE
 
 
 def as_text(size_bytes: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -14,9 +14,12 @@ from hpd.data import ImageSet
 from hpd.errors import ConfigError
 from hpd.registry import Registry, Settings
 from hpd.rng import Streams
+from hpd.sources.chunks import most_at_once
 from hpd.sources.coded import StorageSettings
 from hpd.sources.learnt_labels import LearntLabelSettings
 from hpd.typing import Source, State
+
+_CHUNK = 64
 
 
 class SourceSettings(Settings):
@@ -60,16 +63,34 @@ class SourceSettings(Settings):
         Raises:
             ConfigError: if there is a generator and the source takes none.
         """
-        if stored is None:
-            source = self.build(train, device, streams)
-        elif isinstance(self, TakesGenerator):
-            source = self.build_from(stored, train, device, streams)
-        else:
-            kind = SOURCES.kind_of(self)
-            raise ConfigError("the source takes no generator", got=kind, expected="gan")
+        settings = self
+        if self.in_chunks_of(2) is not self:
+            probe = self.in_chunks_of(2).unprojected()._built(train, device, streams, stored)
+            probe.enter(0)
+            settings = self.in_chunks_of(most_at_once(probe))
+        source = settings._built(train, device, streams, stored)
         if self.learnt_labels is not None:
             source = self.learnt_labels.around(source, train.num_classes)
         return source if self.codec is None else self.codec.around(source)
+
+    def _built(
+        self, train: ImageSet, device: torch.device, streams: Streams,
+        stored: StoredGenerator | None,
+    ) -> Source:  # fmt: skip
+        if stored is None:
+            return self.build(train, device, streams)
+        if isinstance(self, TakesGenerator):
+            return self.build_from(stored, train, device, streams)
+        kind = SOURCES.kind_of(self)
+        raise ConfigError("the source takes no generator", got=kind, expected="gan")
+
+    def in_chunks_of(self, images: int) -> Self:
+        """Return the options with so many images at a time, itself where it does not ask for that.
+
+        Args:
+            images: in the place of `chunk_images=auto`.
+        """
+        return self
 
     @property
     def codec(self) -> StorageSettings | None:
@@ -120,9 +141,22 @@ class SourceSettings(Settings):
 class ChunkedSettings(SourceSettings):
     """Options of a source that decodes its parameters to images."""
 
-    chunk_images: int = Field(
-        64, ge=1, description="most images rendered with a graph at a time; bounds the memory"
+    chunk_images: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        _CHUNK,
+        description="most images rendered with a graph at a time; bounds the memory; auto: what a"
+        " quarter of the machine's memory holds, by two images that are measured",
     )
+
+    @property
+    def chunk(self) -> int:
+        """Images at a time; where nobody measured, as many as usual."""
+        return _CHUNK if self.chunk_images == "auto" else self.chunk_images
+
+    def in_chunks_of(self, images: int) -> Self:
+        """Return the options with so many images at a time; see `SourceSettings`."""
+        if self.chunk_images != "auto":
+            return self
+        return self.model_copy(update={"chunk_images": images})
 
 
 class CountedSettings(ChunkedSettings):

@@ -156,15 +156,13 @@ class GanSettings(CountedSettings):
         check_fit(generator.spec, train, stored.name)
         classes = match_classes(generator.spec, train.classes, self.generator_classes)
         plan = self._plan(generator.spec)
-        starts = Starts(
-            generator, classes, train, streams, self.images_per_class, self.chunk_images
-        )
+        starts = Starts(generator, classes, train, streams, self.images_per_class, self.chunk)
         started = self._started(starts)
         noise = streams.fork("gan features") if self.features == "random" else None
         return GanSource(
             stored, started.ws, self.labels(train).to(device), plan,
             lr_pixels=self.lr_pixels, lr_generator=self.lr_generator,
-            feature_limit=self.feature_limit, chunk_images=self.chunk_images, noise=noise,
+            feature_limit=self.feature_limit, chunk_images=self.chunk, noise=noise,
             keeps_ws=self.store == "ws", instead=started.instead,
             batches=Batches(self.batch_images, train.num_classes, streams.fork("batches")),
             offload=self.offload,

@@ -103,7 +103,7 @@ class HmnSettings(HmnOptions):
         if blueprint.fit_steps:
             source.fit(train, blueprint.fit_steps)
         if isinstance(self.decoder, GeneratorDecoderSettings) and self.decoder.then_levels:
-            return HmnThenLevels(source, self.decoder, self.chunk_images)
+            return HmnThenLevels(source, self.decoder, self.chunk)
         return source
 
     def _memories(

@@ -181,7 +181,7 @@ class HmnSource:
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return images in [0, 1] (nominally) and their pullback."""
-        return render_in_chunks(self._decode, indices, self.settled.chunk_images)
+        return render_in_chunks(self._decode, indices, self.settled.chunk)
 
     def _decode(self, indices: Tensor) -> Tensor:
         tiles = [self._tile(part) for part in indices.split(_TILE_IMAGES)]

@@ -171,7 +171,7 @@ class LatentsSettings(ChunkedSettings):
         per_class = self.count(generator, train)
         matched = match_classes(generator.spec, train.classes, self.generator_classes)
         samples = Samples(
-            generator, self.truncation_psi, self.chunk_images, self.pool, self._judge(train, device)
+            generator, self.truncation_psi, self.chunk, self.pool, self._judge(train, device)
         )
         seeds = torch.cat(
             [
@@ -186,7 +186,7 @@ class LatentsSettings(ChunkedSettings):
         plan = LatentPlan(
             self.spaces, self.steps, self.lr, counted=self.count_generator,
             lr_generator=self.lr_generator if self.learn_generator else None,
-            optimises=self.optimises, psi=self.truncation_psi, chunk=self.chunk_images,
+            optimises=self.optimises, psi=self.truncation_psi, chunk=self.chunk,
         )  # fmt: skip
         drawn = Drawn(_started(generator, seeds, labels, self), labels, known)
         batches = Batches(self.batch_images, train.num_classes, streams)

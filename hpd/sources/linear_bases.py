@@ -257,7 +257,7 @@ class LinearBasesSource:
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return images in [0, 1] (nominally) and their pullback."""
-        return render_in_chunks(self._decode, indices, self._settings.chunk_images)
+        return render_in_chunks(self._decode, indices, self._settings.chunk)
 
     def _decode(self, indices: Tensor) -> Tensor:
         # summed one by one, so that an image is the same to the bit beside whatever others

@@ -171,7 +171,7 @@ class LowRankSource:
 
     def render(self, indices: Tensor) -> tuple[Tensor, Pullback]:
         """Return images in [0, 1] (nominally) and their pullback."""
-        return render_in_chunks(self._decode, indices, self._settings.chunk_images)
+        return render_in_chunks(self._decode, indices, self._settings.chunk)
 
     def _decode(self, indices: Tensor) -> Tensor:
         return self._normalisation.undo(picked(self.left, indices) @ picked(self.right, indices))

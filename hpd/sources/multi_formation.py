@@ -72,6 +72,11 @@ class MultiFormationSettings(SourceSettings):
         """Return the options with such a source inside; see `SourceSettings.unprojected`."""
         return self.model_copy(update={"of": self.of.unprojected()})
 
+    def in_chunks_of(self, images: int) -> Self:
+        """Return the options with that inside; see `SourceSettings.in_chunks_of`."""
+        inner = self.of.in_chunks_of(images)
+        return self if inner is self.of else self.model_copy(update={"of": inner})
+
     @property
     def needs_scores(self) -> bool:
         """Whether the stages of the source inside are decided by scores."""

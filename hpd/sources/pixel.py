@@ -107,7 +107,7 @@ class PixelSource:
         """Return images in [0, 1] and their pullback."""
         if self._settings.clip:
             self._clip()
-        return render_in_chunks(self._decode, indices, self._settings.chunk_images)
+        return render_in_chunks(self._decode, indices, self._settings.chunk)
 
     def _decode(self, indices: Tensor) -> Tensor:
         return self._normalisation.undo(picked(self.pixels, indices))

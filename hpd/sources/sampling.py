@@ -129,8 +129,8 @@ def _(
         (label, number) for label in range(len(classes)) for number in range(sampling.per_class)
     ]
     parts = [
-        _decode(network, anchors, classes, sampling, streams, wanted[i : i + settings.chunk_images])
-        for i in told("drawing images", range(0, len(wanted), settings.chunk_images))
+        _decode(network, anchors, classes, sampling, streams, wanted[i : i + settings.chunk])
+        for i in told("drawing images", range(0, len(wanted), settings.chunk))
     ]
     return torch.cat(parts)
 
