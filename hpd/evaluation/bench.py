@@ -145,6 +145,8 @@ class Bench:
         classes = self._train.num_classes
         if contender.labels == "hard":
             return Amount()
+        if contender.labels == "stored":
+            return contender.storage.labels
         if contender.labels == "online":
             network = self.teacher(student) if self._given is None else self._given.network
             return Amount.of(sum(value.numel() for value in network.parameters()))

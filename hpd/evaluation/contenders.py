@@ -40,7 +40,7 @@ class Contender:
             set of real images batch by batch.
         training: how students are trained on it.
         images_per_class: mean number of images in a class.
-        storage: what it keeps, without labels.
+        storage: what it keeps; of labels only those that are stored in it.
         labels: which of them students learn from.
         soft_labels: the probabilities [N, K] that are stored with the set, if any.
         twin: name of the set that has the same images, before this one; empty: none is known.
@@ -262,7 +262,7 @@ def of_relabelled(name: str, part: DistilledSet, training: TrainingSettings) -> 
             expected="a run with stored ones",
             fix="Store them with `hpd relabel RUN --teacher DIR`.",
         )
-    return replace(of_set(name, part, training), labels="stored")
+    return replace(of_set(name, part, training), labels="stored", storage=part.storage)
 
 
 def of_random_real(

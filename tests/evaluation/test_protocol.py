@@ -330,6 +330,9 @@ def test_stored_labels_are_told_apart_from_those_of_the_others(dataset, two_each
     evaluation = evaluate(dataset, own, labels="stored", scores=True, seeds=1)
     row = evaluation.row("distilled")
     assert (row.labels, row.storage.labels) == ("stored", Amount(18, 576))
+    coded = evaluate(dataset, replace(own, label_bits=72), labels="stored", seeds=1)
+    assert coded.row("distilled").storage.labels == Amount(18, 72)
+    assert coded.row("distilled").accuracies == row.accuracies
     # nobody labels the random images, so that nothing of the kind stands beside it
     assert (evaluation.row("random_real").labels, row.ior) == ("hard", None)
     hard = evaluate(dataset, two_each, seeds=1).row("distilled")
