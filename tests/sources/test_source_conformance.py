@@ -58,7 +58,7 @@ def test_any_chunk_size_gives_the_gradient_of_autograd(
         tensors = [tensor for group in groups for tensor in group.tensors]
         with monkeypatch.context() as patch:
             # rows are picked as anybody would pick them
-            patch.setattr(rows._Picked, "apply", lambda leaf, chosen: leaf[chosen])
+            patch.setattr(rows._Picked, "apply", lambda leaf, chosen, device: leaf[chosen])
             wanted = torch.autograd.grad((decode(source, indices) * probe).sum(), tensors)
         for tensor in tensors:
             tensor.grad = None
