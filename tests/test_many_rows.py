@@ -76,4 +76,3 @@ def test_a_hundred_thousand_images_are_evaluated_and_reported_in_three_gigabytes
     assert found["neighbours"]
     assert found["similarity"]
     assert found["most"] < LIMIT
-    print(found)
