@@ -28,7 +28,7 @@ from typing import Any
 import click
 import torch
 from commands import tool
-from measured_rows import read_measured
+from measured_rows import digest_of, read_measured
 
 import hpd
 from hpd.config import RunSettings, load_config
@@ -37,7 +37,6 @@ from hpd.engine.experts import MatchesExperts
 from hpd.evaluation import Evaluation, EvaluationSettings, evaluate_sets
 from hpd.files import write_json
 from hpd.rng import Streams
-from hpd.seals import digest_json
 
 
 @dataclass(frozen=True)
@@ -69,18 +68,13 @@ class Wanted:
 
     @property
     def digest(self) -> str:
-        """Tells settings apart; where data lie and what computes is no part of them."""
-        values = self.settings().model_dump(mode="json", exclude={"device", "description"})
-        values["data"].pop("root", None)
-        return digest_json(values)[:16]
+        """Tells settings apart; see `digest_of`."""
+        return digest_of(self.settings())
 
     def folder(self, runs: Path) -> Path:
         """Return where its run is kept; other students are trained on the same."""
-        exclude = {"device", "description", "evaluation"}
-        values = self.settings().model_dump(mode="json", exclude=exclude)
-        values["data"].pop("root", None)
         name = Path(shlex.split(self.config)[0]).stem
-        return runs / f"{name}-{self.seed}-{digest_json(values)[:8]}"
+        return runs / f"{name}-{self.seed}-{digest_of(self.settings(), 'evaluation')[:8]}"
 
     def measure(self, runs: Path, *, baselines: bool) -> dict[str, Any]:
         """Distil the set, train students on it, and return what came out.

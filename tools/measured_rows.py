@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpd.config import RunSettings
 from hpd.errors import RunError
 from hpd.files import write_json
+from hpd.seals import digest_json
 
 
 class Table:
@@ -54,6 +56,18 @@ def read_measured(path: Path, *keys: str) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{path} is broken", got=reason, fix="Give another file.") from None
+
+
+def digest_of(settings: RunSettings, *left_out: str) -> str:
+    """Return what tells settings apart; where data lie and what computes is no part of them.
+
+    Args:
+        settings: of a run.
+        left_out: parts of them that make no difference.
+    """
+    values = settings.model_dump(mode="json", exclude={"device", "description", *left_out})
+    values["data"].pop("root", None)
+    return digest_json(values)[:16]
 
 
 def pooled(parts: Sequence[Mapping[str, Any]]) -> tuple[float, float]:

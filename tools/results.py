@@ -15,7 +15,6 @@ FOLDER holds the data in torchvision's layout. KEY=VALUE changes all rows: on a 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from typing import Any, Literal
 import click
 import torch
 from commands import tool
-from measured_rows import read_measured
+from measured_rows import digest_of, read_measured
 from results_rows import BASES, Set, best_of, is_level, levels, methods, summarise
 
 import hpd
@@ -74,8 +73,8 @@ class Task:
 
     @cached_property
     def digest(self) -> str:
-        """Tells settings apart; where data lie and what computes is no part of them."""
-        return self._digest_without("device", "description")
+        """Tells settings apart; see `digest_of`."""
+        return digest_of(self.settings)
 
     @property
     def folder(self) -> Path:
@@ -84,13 +83,7 @@ class Task:
         Other settings have another folder, other students the same.
         """
         name = self.of.config.split(" ")[0].rpartition("/")[2]
-        run = self._digest_without("device", "description", "evaluation")
-        return self.runs / f"{name}-{run}"
-
-    def _digest_without(self, *left_out: str) -> str:
-        values = self.settings.model_dump(mode="json", exclude=set(left_out))
-        values["data"].pop("root", None)
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        return self.runs / f"{name}-{digest_of(self.settings, 'evaluation')}"
 
 
 def perform(task: Task) -> dict[str, Any]:

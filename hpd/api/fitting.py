@@ -10,6 +10,7 @@ from hpd.config import RunSettings, load_config
 from hpd.device import open_device
 from hpd.errors import OutOfMemoryError
 from hpd.memory import is_out_of_memory
+from hpd.sources.base import USUAL_CHUNK
 from hpd.typing import DrawsBatches, Objective, Source, Step
 from hpd.yaml_text import flatten
 
@@ -17,8 +18,6 @@ from hpd.yaml_text import flatten
 _CHUNK = "chunk_images"
 # what a step computes with: changes the result
 _BATCHES = ("objective.real_batch", "objective.synthetic_batch")
-# where that was to be found: as if it had been so much
-_MEASURED = 64
 _METHOD, _LEAN = "objective.method", "constant_memory"
 _GO_ON = "add it to the command, and --resume if the run has an --out"
 _LESS = "Take fewer images, a smaller student, or a device with more memory."
@@ -54,7 +53,7 @@ def _candidates(settings: RunSettings) -> Iterator[tuple[list[str], bool]]:
     smallest = []
     for key, value in values.items():
         if key.startswith("source.") and key.endswith(_CHUNK):
-            for size in _halves(_MEASURED if value == "auto" else int(value)):
+            for size in _halves(USUAL_CHUNK if value == "auto" else int(value)):
                 yield [f"{key}={size}"], False
             smallest.append(f"{key}=1")
     if values.get(_METHOD) not in (None, _LEAN):

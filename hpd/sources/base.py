@@ -19,7 +19,8 @@ from hpd.sources.coded import StorageSettings
 from hpd.sources.learnt_labels import LearntLabelSettings
 from hpd.typing import Source, State
 
-_CHUNK = 64
+USUAL_CHUNK = 64
+"""Images that are rendered at a time where nothing is said."""
 
 
 class SourceSettings(Settings):
@@ -63,9 +64,9 @@ class SourceSettings(Settings):
         Raises:
             ConfigError: if there is a generator and the source takes none.
         """
-        settings = self
-        if self.in_chunks_of(2) is not self:
-            probe = self.in_chunks_of(2).unprojected()._built(train, device, streams, stored)
+        settings, two = self, self.in_chunks_of(2)
+        if two is not self:
+            probe = two.unprojected()._built(train, device, streams, stored)
             probe.enter(0)
             settings = self.in_chunks_of(most_at_once(probe))
         source = settings._built(train, device, streams, stored)
@@ -142,7 +143,7 @@ class ChunkedSettings(SourceSettings):
     """Options of a source that decodes its parameters to images."""
 
     chunk_images: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        _CHUNK,
+        USUAL_CHUNK,
         description="most images rendered with a graph at a time; bounds the memory; auto: what a"
         " quarter of the machine's memory holds, by two images that are measured",
     )
@@ -150,7 +151,7 @@ class ChunkedSettings(SourceSettings):
     @property
     def chunk(self) -> int:
         """Images at a time; where nobody measured, as many as usual."""
-        return _CHUNK if self.chunk_images == "auto" else self.chunk_images
+        return USUAL_CHUNK if self.chunk_images == "auto" else self.chunk_images
 
     def in_chunks_of(self, images: int) -> Self:
         """Return the options with so many images at a time; see `SourceSettings`."""

@@ -118,7 +118,7 @@ class LowRankSource:
         self, factors: tuple[Tensor, Tensor], labels: Tensor, normalisation: Normalisation,
         settings: LowRankSettings,
     ) -> None:  # fmt: skip
-        self.left, self.right = (factor.contiguous().clone().requires_grad_() for factor in factors)
+        self.left, self.right = map(as_leaf, factors)
         self.labels = labels
         self._normalisation, self._settings = normalisation, settings
 

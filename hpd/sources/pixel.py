@@ -55,7 +55,7 @@ class PixelSource:
     def __init__(
         self, pixels: Tensor, labels: Tensor, normalisation: Normalisation, settings: PixelSettings
     ) -> None:
-        self.pixels = pixels.contiguous().clone().requires_grad_()
+        self.pixels = as_leaf(pixels)
         self.labels = labels
         self._normalisation, self._settings = normalisation, settings
 

@@ -20,8 +20,8 @@ def rows_of(labels: Tensor, classes: Tensor) -> Tensor:
 
 
 def as_leaf(values: Tensor) -> Tensor:
-    """Return a copy that is optimised in the place of what it was made from."""
-    return values.detach().contiguous().clone().requires_grad_()
+    """Return a copy that is optimised in the place of what it was made from; it lies in order."""
+    return values.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
 
 
 def picked(leaf: Tensor, indices: Tensor, device: torch.device | None = None) -> Tensor:
