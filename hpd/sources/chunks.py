@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from hpd.launch import read_launch
 from hpd.memory import total_bytes
 from hpd.typing import Source
 
@@ -20,7 +21,7 @@ def most_at_once(source: Source) -> int:
 
     As many as a quarter of the memory holds, by what one image more keeps for the way back. It is
     the memory that there is, not what is free of it, so that a run comes to the same chunks, and
-    bits, when it goes on.
+    bits, when it goes on. Processes that share a machine's memory get an equal part each.
 
     Args:
         source: in its first stage, which has the most layers before it; it renders two images in
@@ -32,7 +33,13 @@ def most_at_once(source: Source) -> int:
     images, _ = source.render(first)
     # beside what is kept: the image, its gradient, and both once more where they are changed
     each = max(kept[1] - kept[0], 0) + 4 * images.numel() * images.element_size()
-    return max(1, min(count, int(_SHARE * total_bytes(device)) // each))
+    return max(1, min(count, int(_SHARE * _own_bytes(device)) // each))
+
+
+def _own_bytes(device: torch.device) -> int:
+    """Return the memory that is this process's: each has an accelerator, and all one machine."""
+    sharing = read_launch().local_count if device.type == "cpu" else 1
+    return total_bytes(device) // (sharing or 1)
 
 
 def _kept_bytes(source: Source, indices: Tensor) -> int:

@@ -7,6 +7,7 @@ import torch
 from conftest import CPU
 
 from hpd.engine.rendered import render_all
+from hpd.launch import Launch
 from hpd.memory import total_bytes
 from hpd.sources import SOURCES
 from hpd.sources import base as base_module
@@ -72,9 +73,9 @@ def test_little_memory_holds_one_image_and_much_holds_all(make, memory, found):
 
 
 def test_a_quarter_of_the_memory_is_what_images_keep(
-    images, streams, generator_folder, memory, found
+    images, streams, generator_folder, memory, found, monkeypatch
 ):
-    """Twice the memory, twice the images; and layers count, not the images alone."""
+    """Twice the memory, twice the images, shared by processes; layers count, not images alone."""
 
     def measured(size, **options):
         memory(size)
@@ -89,6 +90,10 @@ def test_a_quarter_of_the_memory_is_what_images_keep(
     assert one >= 2
     assert abs(two - 2 * one) <= 1
     assert measured(2**20, levels=[3]) > one
+    monkeypatch.setattr(chunks_module, "read_launch", lambda: Launch(1, 4, 0, local_count=2))
+    assert measured(2**21) == one
+    monkeypatch.setattr(chunks_module, "read_launch", lambda: Launch(1, 4, 0, local_count=None))
+    assert measured(2**21) == two
 
 
 def test_what_is_given_is_not_measured():
