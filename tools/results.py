@@ -1,284 +1,184 @@
-"""Measure the results table: every source on the bundled generators, at equal floats.
+"""Measure the results table, and any other configuration: sets of several seeds, students on each.
 
     python tools/results.py --data FOLDER --out docs/results.json --runs runs/results
+    python tools/results.py ... --row "H-PD, DM" --dataset cifar10 --images 1
+    python tools/results.py ... cifar10-seeds "cifar10-hmn source.steps=2000"
 
-Each row is a configuration of `configs/results/`. A set is distilled (its run folder is kept, and
-goes on if it was interrupted), then students are trained on it: those of the first architecture
-first, for all rows; then one of each other architecture, for all rows but the levels of GLaD, of
-which only the best goes on. The file is written after every step, and the same command does what
-is missing. Sets whose settings have changed are measured anew. Each process computes with one
-thread, as `OMP_NUM_THREADS=1 hpd distill` does, so that numbers do not depend on the cores.
+Without arguments it measures the rows of the table; each argument is a configuration and what it
+changes. A set of each seed is distilled (its run folder is kept, and goes on if it was
+interrupted), and as many students are trained on each; on random real images, samples and such,
+where the row has them beside it, for the first set alone. The file is written after each set, and
+the same command does what is missing; several processes can share the rows out (``--part``). Sets
+whose settings have changed are measured anew. One thread computes, so that numbers do not depend on
+the cores. In the end it prints a line for each: the mean over sets, and the deviation between them.
 
-FOLDER holds the data in torchvision's layout. KEY=VALUE changes all rows: on a GPU,
-`source.steps=...` for the published numbers.
+The first set of every level of GLaD is measured, and the others of the best one alone. With
+``--best 10`` a wide student and those of other architectures are trained on the first set of the
+ten best rows of each data set and budget.
+
+FOLDER holds the data in torchvision's layout, and Imagenette's pictures in `imagenette128`. Its
+rows of an autoencoder read `taef2_decoder.pth` and `taef2_encoder.pth` where the tool is started.
+Teachers, experts and banks of networks are trained where they are missing.
 """
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import click
 import torch
 from commands import tool
-from measured_rows import digest_of, read_measured
-from results_rows import BASES, Set, best_of, is_level, levels, methods, summarise
+from measured_sets import Sets, Wanted, lines_of, summarise
+from results_rows import BUDGETS, DATA, TEACHER, Row, all_rows, best_level, best_rows, on_others
 
 import hpd
-from hpd.allocator import keep_freed_memory
 from hpd.config import RunSettings
-from hpd.device import open_device
-from hpd.engine.experts import MatchesExperts
+from hpd.data import DATASETS
 from hpd.errors import ConfigError
-from hpd.evaluation import Contender, EvaluationSettings, compare, of_random_real, of_set
-from hpd.files import write_json
-from hpd.rng import Streams
-
-Networks = Literal["first", "others"]
 
 
-@dataclass(frozen=True)
-class Task:
-    """What one process does: a set, as far as it is not there, and some of its students.
+class Work:
+    """What is measured, and how.
 
     Args:
-        of: the set.
-        networks: which students.
-        overrides: ``"key=value"`` for the configuration.
+        sets: the file.
         runs: folder of the run folders.
+        count: sets of each row.
+        students: of each set.
+        data: folder of the data; None where configurations know.
     """
 
-    of: Set
-    networks: Networks
-    overrides: tuple[str, ...]
-    runs: Path
+    def __init__(self, sets: Sets, runs: Path, count: int, students: int, data: str | None) -> None:
+        self.sets, self.runs, self.data = sets, runs, data
+        self.count, self.students = count, students
 
-    @cached_property
-    def settings(self) -> RunSettings:
-        """The configuration of the run."""
-        return self.of.settings(self.overrides)
+    def missing(self, line: str, seeds: Sequence[int], folder: str | None = "") -> Iterator[Wanted]:
+        """Yield the sets of a line that are not measured.
 
-    @property
-    def evaluation(self) -> EvaluationSettings:
-        """How its students are trained."""
-        settings = self.settings.evaluation
-        if self.networks == "first":
-            return settings.model_copy(update={"students": settings.students[:1]})
-        return settings.model_copy(update={"students": settings.students[1:], "seeds": 1})
-
-    @cached_property
-    def digest(self) -> str:
-        """Tells settings apart; see `digest_of`."""
-        return digest_of(self.settings)
-
-    @property
-    def folder(self) -> Path:
-        """Where the run is kept; rows that judge other images of the same run share it.
-
-        Other settings have another folder, other students the same.
+        Args:
+            line: a configuration and what it changes.
+            seeds: of the sets.
+            folder: where the data lie in that of all; None where they need none.
         """
-        name = self.of.config.split(" ")[0].rpartition("/")[2]
-        return self.runs / f"{name}-{digest_of(self.settings, 'evaluation')}"
+        data = None if folder is None or self.data is None else str(Path(self.data, folder))
+        for seed in seeds:
+            wanted = Wanted(line, seed, self.students, data)
+            if not self.sets.has(wanted):
+                yield wanted
+
+    def of_row(self, row: Row) -> Iterator[Wanted]:
+        """Yield what is missing of a row: of a level that is not the best one, the first set."""
+        folder = DATA[row.data].folder
+        yield from self.missing(row.line, [0], folder)
+        if row.level is None or row.line == best_level(row, summarise(self.sets.sets)):
+            yield from self.missing(row.line, range(1, self.count), folder)
+
+    def measure(self, wanted: Wanted, *, baselines: bool) -> None:
+        """Measure a set and say what came out."""
+        ensure_teacher(wanted.settings())
+        found = wanted.measure(self.runs, baselines=baselines)
+        self.sets.add(found)
+        click.echo("\n".join(lines_of(summarise([found]))))
 
 
-def perform(task: Task) -> dict[str, Any]:
-    """Return what a task adds to its set: cost, floats, accuracies; or why there is no such set."""
-    try:
-        return {"digest": task.digest, "config": task.of.config, **_measured(task)}
-    except ConfigError as error:
-        refusal = " ".join(str(error).split())
-        return {"digest": task.digest, "config": task.of.config, "refused": refusal}
+def ensure_teacher(settings: RunSettings) -> None:
+    """Train the teacher of a row, where it is missing."""
+    named = getattr(settings.relabel, "teacher", None)
+    for key, data in DATA.items():
+        folder = Path(TEACHER.format(data=key))
+        if named == str(folder) and not folder.exists():
+            hpd.squeeze(DATASETS.dump(settings.data), *data.teacher, out=folder, device="cpu")
 
 
-def _measured(task: Task) -> dict[str, Any]:
-    settings, evaluation = task.settings, task.evaluation
-    device, dataset = open_device(settings.device), settings.data.build()
-    streams = Streams(settings.seed).fork("evaluation")
-    found: dict[str, Any] = {}
-    contender: Contender
-    if task.of.method.part == "random_real":
-        contender = of_random_real(
-            "random_real", task.of.images, dataset.train, evaluation.training, streams
-        )
-    else:
-        if isinstance(settings.objective, MatchesExperts):
-            hpd.train_experts(settings)
-        run = hpd.distill(settings, out=task.folder, resume=True)
-        part = run.distilled
-        if task.of.method.part == "initial":
-            part = run.initial
-        else:
-            cost = json.loads((task.folder / "cost.json").read_text())
-            found = {"seconds": cost["seconds"], "peak_bytes": cost.get("peak_bytes")}
-        contender = of_set("set", part, evaluation.training)
-    result = compare([contender], dataset, evaluation, device=device, streams=streams)
-    return {
-        **found,
-        "made_images_per_class": contender.images_per_class,
-        "stored_floats": contender.storage.images.floats,
-        "accuracies": {row.network: [round(a, 3) for a in row.accuracies] for row in result.rows},
-    }
-
-
-class Sets:
-    """The measured sets, on disk after each task.
-
-    Args:
-        path: of ``results.json``.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.sets: list[dict[str, Any]] = []
-        if path.is_file():
-            self.sets = read_measured(path, "sets")["sets"]
-
-    def find(self, task: Task) -> dict[str, Any] | None:
-        """Return what is known of a task's set; None where it is nothing, or of other settings."""
-        key = task.of.key
-        for one in self.sets:
-            if all(one[name] == value for name, value in key.items()):
-                return one if one["digest"] == task.digest else None
-        return None
-
-    def has(self, task: Task) -> bool:
-        """Return whether a task is done."""
-        one = self.find(task)
-        if one is None or "refused" in one:
-            return one is not None
-        wanted = len(task.evaluation.students)
-        known = len(one["accuracies"])
-        return known >= 1 if task.networks == "first" else known >= 1 + wanted
-
-    def add(self, task: Task, found: Mapping[str, Any]) -> None:
-        """Add what a task found, and write the file."""
-        key = task.of.key
-        known = self.find(task) or {}
-        self.sets = [o for o in self.sets if any(o[name] != value for name, value in key.items())]
-        accuracies = {**known.get("accuracies", {}), **found.get("accuracies", {})}
-        merged = {**key, **known, **found}
-        self.sets.append({**merged, "accuracies": accuracies} if accuracies else merged)
-        self.sets.sort(key=_place)
-        write_json(self.path, {"rows": summarise(self.sets), "sets": self.sets})
-
-    def best_level(self, dataset: str, images: int) -> str | None:
-        """Return the name of the level of GLaD with the best mean accuracy of the first network."""
-        found = levels(summarise(self.sets), dataset)
-        best = best_of(row for row in found if row["images_per_class"] == images)
-        return None if best is None else str(best["method"])
-
-
-def _place(one: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Return where a set stands in the file, which does not depend on what was measured first."""
-    names = [method.name for method in methods(one["dataset"])]
-    place = names.index(one["method"]) if one["method"] in names else len(names)
-    return list(BASES).index(one["dataset"]), one["images_per_class"], place, one["seed"]
-
-
-def measure(tasks: Sequence[Task], sets: Sets, workers: int) -> None:
-    """Do what is missing of `tasks`, and write each result at once."""
-    todo = [task for task in tasks if not sets.has(task)]
-    for number, (task, found) in enumerate(in_processes(todo, workers), start=1):
-        sets.add(task, found)
-        click.echo(
-            f"{number}/{len(todo)} {', '.join(map(str, task.of.key.values()))}: "
-            f"{found.get('refused') or found['accuracies']}"
-        )
-
-
-def in_processes(tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, dict[str, Any]]]:
-    """Perform each task in a process of its own, whose memory is its own; yield what is done."""
-    if tasks:
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(workers, _start, maxtasksperchild=1) as pool:
-            yield from pool.imap_unordered(_with_task, tasks)
-
-
-def _with_task(task: Task) -> tuple[Task, dict[str, Any]]:
-    return task, perform(task)
-
-
-def _start() -> None:
-    keep_freed_memory()
-    # how sums are split among threads rounds them, and a rounding can decide which state a
-    # selection keeps: with one thread a row does not depend on how many cores there are
-    torch.set_num_threads(1)
-
-
-def planned(
-    datasets: Sequence[str], images: Sequence[int], seeds: int, words: Sequence[str],
-    data: str | None = None,
-) -> list[Set]:  # fmt: skip
-    """Return the sets to measure: of each row whose name holds one of `words`, or of all.
+def chosen(words: Sequence[str], datasets: Sequence[str], images: Sequence[int]) -> list[Row]:
+    """Return the rows of these data sets and budgets whose name holds one of the words, or all.
 
     Raises:
         ConfigError: for a word that no row has.
     """
-    known = {row.name for dataset in datasets for row in methods(dataset)}
+    rows = [row for row in all_rows() if row.data in datasets and row.budget in images]
     for word in words:
-        if not any(word in name for name in known):
-            raise ConfigError(f"no row {word!r}", expected=", ".join(sorted(known)))
-    return [
-        Set(dataset, budget, row, seed, data)
-        for seed in range(seeds)
-        for budget in images
-        for dataset in datasets
-        for row in methods(dataset)
-        if not words or any(word in row.name for word in words)
-    ]
+        if not any(word in row.name for row in rows):
+            names = ", ".join(dict.fromkeys(row.name for row in rows))
+            raise ConfigError(f"no row {word!r}", expected=names)
+    return [row for row in rows if not words or any(word in row.name for word in words)]
+
+
+def part_of(rows: Sequence[Row], part: str) -> list[Row]:
+    """Return the rows of one of several processes; levels of one generator stay together.
+
+    >>> part_of([], "0/2")
+    []
+    """
+    number, _, count = part.partition("/")
+    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
+        raise ConfigError("no such part", got=part, expected="0/2 or 1/2 for one of two")
+    groups = list(dict.fromkeys(_group(row) for row in rows))
+    return [row for row in rows if groups.index(_group(row)) % int(count) == int(number)]
+
+
+def _group(row: Row) -> tuple[object, ...]:
+    return row.data, row.budget, row.objective, row.method if row.level is not None else row.line
 
 
 @tool(__doc__)
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--data", help="Folder of the data sets, in torchvision's layout.")
+@click.argument("lines", nargs=-1, metavar='["CONFIG [KEY=VALUE]..."]...')
+@click.option("--data", help="Folder of the data set, in torchvision's layout.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The JSON file.")
 @click.option(
     "--runs", type=click.Path(path_type=Path), required=True, help="Folder of the run folders."
 )
-@click.option(
-    "--dataset", "datasets", multiple=True, type=click.Choice(list(BASES)), default=list(BASES),
-    help="Only these data sets.",
-)  # fmt: skip
-@click.option(
-    "--images", multiple=True, type=click.IntRange(1), default=(1, 10), show_default=True,
-    help="Budgets, in images a class; give it again for more.",
-)  # fmt: skip
-@click.option(
-    "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Sets of each row."
-)
 @click.option("--row", "words", multiple=True, help="Only rows whose name holds this.")
+@click.option("--dataset", "datasets", multiple=True, type=click.Choice([*DATA]), default=[*DATA])
 @click.option(
-    "--networks", type=click.Choice(["first", "all"]), default="all", show_default=True,
-    help="Students of the first architecture, or of all.",
-)  # fmt: skip
-@click.option(
-    "--workers", type=click.IntRange(1), default=1, show_default=True,
-    help="Processes at a time, each with one thread on the CPU.",
-)  # fmt: skip
+    "--images", multiple=True, type=click.Choice([*map(str, BUDGETS)]), default=["1", "10"]
+)
+@click.option("--part", default="0/1", show_default=True, help="0/2 and 1/2: for two processes.")
+@click.option("--sets", "count", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--students", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--alone", is_flag=True, help="Leave out what stands beside a configuration.")
+@click.option("--best", type=click.IntRange(0), default=0, help="Of so many rows, other students.")
+@click.option("--minutes", type=float, help="Begin no set after so long.")
 def main(
-    overrides: tuple[str, ...], data: str | None, out: Path, runs: Path,
-    datasets: tuple[str, ...], images: tuple[int, ...], seeds: int, words: tuple[str, ...],
-    networks: str, workers: int,
+    lines: tuple[str, ...], data: str | None, out: Path, runs: Path, words: tuple[str, ...],
+    datasets: tuple[str, ...], images: tuple[str, ...], part: str, count: int, students: int,
+    alone: bool, best: int, minutes: float | None,
 ) -> None:  # fmt: skip
     """Measure what is missing, and write the file after each set."""
-    wanted, sets = planned(datasets, images, seeds, words, data), Sets(out)
-    measure([Task(one, "first", overrides, runs) for one in wanted], sets, workers)
-    if networks == "all":
-        going_on = [one for one in wanted if goes_on(one, overrides, sets)]
-        measure([Task(one, "others", overrides, runs) for one in going_on], sets, workers)
+    # how sums are split among threads rounds them
+    torch.set_num_threads(1)
+    work = Work(Sets(out), runs, count, students, data)
+    until = float("inf") if minutes is None else time.monotonic() + 60 * minutes
+    budgets = [int(one) for one in images]
+    rows = part_of([] if lines else chosen(words, datasets, budgets), part)
+    for wanted, baselines in _asked(work, lines, rows, best):
+        if time.monotonic() > until:
+            break
+        work.measure(wanted, baselines=baselines and not alone)
+    asked = [row for row in summarise(work.sets.sets) if row["config"] in lines]
+    click.echo("\n".join(lines_of(asked)))
 
 
-def goes_on(one: Set, overrides: Sequence[str], sets: Sets) -> bool:
-    """Return whether students of other architectures are trained on a set."""
-    name = one.method.name
-    if is_level(name) and name != sets.best_level(one.dataset, one.images):
-        return False
-    return len(one.settings(overrides).evaluation.students) > 1
+def _asked(
+    work: Work, lines: Sequence[str], rows: Sequence[Row], best: int
+) -> Iterator[tuple[Wanted, bool]]:
+    """Yield what is missing, and whether baselines stand beside it."""
+    for line in lines:
+        for wanted in work.missing(line, range(work.count)):
+            yield wanted, wanted.seed == 0
+    for row in rows:
+        for wanted in work.of_row(row):
+            yield wanted, wanted.seed == 0 and row.is_reference
+    # which level is the best one is known when all of them are there
+    for row in rows:
+        for wanted in work.of_row(row):
+            yield wanted, False
+    for row in best_rows(rows, summarise(work.sets.sets), best):
+        for line in on_others(row):
+            for wanted in work.missing(line, [0], DATA[row.data].folder):
+                yield wanted, False
 
 
 if __name__ == "__main__":

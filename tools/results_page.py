@@ -2,201 +2,270 @@
 
     python tools/results_page.py docs/results.json docs/results.md
 
-In the page, what stands between ``<!-- results: NAME -->`` and ``<!-- end -->`` is replaced by the
-table of that name: a data set (``fashion_mnist``) or its levels (``fashion_mnist levels``). Beside
-it two pictures are written: `results-floats.png`, accuracy against stored floats, and
-`results-levels.png`, accuracy by the level of GLaD, for all data sets that were measured.
+In the page, what stands between ``<!-- results: DATA BUDGET -->`` and ``<!-- end -->`` is replaced
+by the rows that are measured; between ``<!-- levels: DATA BUDGET -->`` and the end by the levels of
+GLaD. Beside it two pictures are written: `results-bits.png`, accuracy against bits, and
+`results-minutes.png`, accuracy against minutes of a core, a panel a data set.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 from commands import tool
 from measured_rows import read_measured
-from results_rows import ACROSS, BASES, Rows, best_of, firsts, is_level, levels
+from measured_sets import spread
+from results_rows import DATA, HERDING, RANDOM, SAME_BITS, SAMPLES, START, Row, all_rows, rows
 
 from hpd.evaluation.plots import as_png, blank_figure
 from hpd.files import write_bytes
 
-TITLES = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "digits": "digits"}
-
 PUBLISHED = {
-    ("fashion_mnist", 1, "pixel, DC"): "70.5",
-    ("fashion_mnist", 10, "pixel, DC"): "82.3",
-    ("cifar10", 1, "pixel, DC"): "28.3",
-    ("cifar10", 10, "pixel, DC"): "44.9",
-    ("cifar10", 1, "pixel, DM"): "26.0",
-    ("cifar10", 10, "pixel, DM"): "48.9",
-    ("cifar10", 1, "pixel, MTT"): "46.3",
-    ("cifar10", 10, "pixel, MTT"): "65.3",
-    ("cifar10", 1, "IDC, DM"): "50.0 (DC)",
-    ("cifar10", 10, "IDC, DM"): "67.5 (DC)",
-    ("cifar10", 1, "HMN, own decoder, DM"): "65.7 (DC)",
-    ("cifar10", 10, "HMN, own decoder, DM"): "73.7 (DC)",
-}
+    ("fashion_mnist", 1, "pixels, regression"): "75.6 FRePo",
+    ("fashion_mnist", 10, "pixels, regression"): "86.2 FRePo",
+    ("fashion_mnist", 1, "IDC, DM"): "81.0 IDC, by gradients",
+    ("fashion_mnist", 10, "IDC, DM"): "86.0 IDC, by gradients",
+    ("cifar10", 1, "pixels, DM"): "26.0 DM",
+    ("cifar10", 10, "pixels, DM"): "48.9 DM",
+    ("cifar10", 1, "pixels, regression"): "46.8 FRePo",
+    ("cifar10", 10, "pixels, regression"): "65.5 FRePo",
+    ("cifar10", 1, "IDC, DM"): "50.0 IDC, by gradients",
+    ("cifar10", 10, "IDC, DM"): "67.5 IDC, by gradients",
+    ("cifar10", 1, "HMN, DM"): "65.7 HMN, by gradients",
+    ("cifar10", 10, "HMN, DM"): "73.7 HMN, by gradients",
+}  # fmt: skip
 """Accuracies in percent on ConvNet-3 of width 128.
 
-DC: Zhao et al., ICLR 2021; DM: Zhao and Bilen, WACV 2023; MTT: Cazenavette et al., CVPR 2022; IDC:
-Kim et al., ICML 2022; HMN: Zheng et al., ECCV 2024. IDC and HMN match gradients.
+DM: Zhao and Bilen, WACV 2023; FRePo: Zhou et al., NeurIPS 2022, labels learnt; IDC: Kim et al.,
+ICML 2022; HMN: Zheng et al., ECCV 2024.
 """
+BEST = {("fashion_mnist", 1): 84.6, ("fashion_mnist", 10): 89.1,
+        ("cifar10", 1): 68.9, ("cifar10", 10): 79.0}  # fmt: skip
+"""The highest published at equal storage: FreD (NeurIPS 2023); DATM with quantisation (2024)."""
+
+BESIDE = {
+    RANDOM: "random real images",
+    SAME_BITS: "random real images, as many bits",
+    HERDING: "herding of real images",
+    START: "class averages of the prior",
+    SAMPLES: "samples of the prior, as many bits",
+    "full": "whole set",
+}
+HEADS = (
+    "set", "images a class", "bits", "of labels", "accuracy, %", "sets x students", "min", "GB",
+    "published",
+)  # fmt: skip
 
 
-def table(rows: Rows, dataset: str) -> str:
-    """Return the table of a data set: a line per method and budget, of GLaD its best level."""
-    lines = [
-        "| method | budget | images a class | floats | ConvNet-3 | across architectures "
-        "| published | sets x students | seconds | GB |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for first in shown(rows, dataset):
-        across = partner(rows, first, ACROSS)
-        key = (dataset, first["images_per_class"], first["method"])
-        sets = len(first["seeds"])
-        lines.append(
-            f"| {first['method']} | {first['images_per_class']} "
-            f"| {first['made_images_per_class']:g} | {first['stored_floats']:,} "
-            f"| {accuracy(first)} | {accuracy(across)} | {PUBLISHED.get(key, '')} "
-            f"| {sets} x {first['students'] // sets} | {number(first['seconds'], 1)} "
-            f"| {number(first['peak_bytes'], 1e9)} |"
-        )
+@dataclass(frozen=True)
+class Entry:
+    """A line of a table: what students of a set came to.
+
+    Args:
+        name: of the row.
+        accuracies: for each set, of its students.
+        images: a class.
+        bits: of images or latents.
+        label_bits: of stored labels.
+        needs: whether it needs a generator again.
+        minutes: of a core, to distil a set; to find a level, too. None where nothing is distilled.
+        peak_bytes: the most memory; None likewise.
+        published: what others wrote of it.
+    """
+
+    name: str
+    accuracies: tuple[tuple[float, ...], ...]
+    images: float
+    bits: int
+    label_bits: int = 0
+    needs: bool = False
+    minutes: float | None = None
+    peak_bytes: float | None = None
+    published: str = ""
+
+    @property
+    def mean(self) -> float:
+        """Of the sets' means."""
+        return spread(self.accuracies)["mean"]
+
+    @property
+    def std(self) -> float:
+        """Between sets, of one set between its students."""
+        return spread(self.accuracies)["std"]
+
+    def cells(self) -> list[str]:
+        """Return what stands in a table, in the order of `HEADS`."""
+        students = "/".join(sorted({str(len(one)) for one in self.accuracies}))
+        return [
+            self.name, f"{self.images:,.0f}", f"{self.bits:,}",
+            f"{self.label_bits:,}" if self.label_bits else "",
+            f"{self.mean:.1f} ± {self.std:.1f}", f"{len(self.accuracies)} x {students}",
+            "" if self.minutes is None else f"{self.minutes:.1f}",
+            "" if self.peak_bytes is None else f"{self.peak_bytes / 1e9:.1f}", self.published,
+        ]  # fmt: skip
+
+
+class Measured:
+    """What a file of measured sets says of the rows of the table.
+
+    Args:
+        sets: of the file.
+    """
+
+    def __init__(self, sets: Sequence[Mapping[str, Any]]) -> None:
+        self.sets = sets
+
+    def of(self, row: Row) -> list[Mapping[str, Any]]:
+        """Return the sets of a row."""
+        return [one for one in self.sets if one["config"] == row.line]
+
+    def entries(self, data: str, budget: int) -> list[Entry]:
+        """Return the lines of a table: what stands beside it first, of GLaD the best level."""
+        own = rows(data, budget)
+        return [*self._beside(own), *self._rows(own)]
+
+    def levels(self, data: str, budget: int) -> list[tuple[Row, Entry]]:
+        """Return the levels of GLaD that are measured, by objective."""
+        own = [row for row in rows(data, budget) if row.level is not None]
+        return [(row, _entry(row.name, self.of(row))) for row in own if self.of(row)]
+
+    def _beside(self, own: Sequence[Row]) -> Iterator[Entry]:
+        reference = next(row for row in own if row.is_reference)
+        for name, shown in BESIDE.items():
+            if any(name in _names(one) for one in self.of(reference)):
+                found = _entry(shown, self.of(reference), name)
+                yield Entry(shown, found.accuracies, found.images, found.bits, needs=found.needs)
+
+    def _rows(self, own: Sequence[Row]) -> Iterator[Entry]:
+        searched = set()
+        for row in own:
+            key = (row.data, row.budget, row.name)
+            if row.level is None and self.of(row):
+                yield _entry(row.name, self.of(row), published=PUBLISHED.get(key, ""))
+            elif row.level is not None and row.objective not in searched:
+                searched.add(row.objective)
+                yield from self._best([one for one in own if _same_search(one, row)])
+
+    def _best(self, levels: Sequence[Row]) -> Iterator[Entry]:
+        """Yield the best level, with the time that all of them took."""
+        found = [(row, self.of(row)) for row in levels]
+        if not all(sets for _, sets in found):
+            return
+        row, sets = max(found, key=lambda one: (len(one[1]), _entry("", one[1]).mean))
+        minutes = sum(_entry("", one[:1]).minutes or 0 for _, one in found)
+        name = f"GLaD, best level ({row.level}), {row.objective}"
+        best = _entry(name, sets)
+        yield Entry(
+            name, best.accuracies, best.images, best.bits, minutes=minutes,
+            peak_bytes=best.peak_bytes,
+        )  # fmt: skip
+
+
+def _same_search(one: Row, other: Row) -> bool:
+    return one.level is not None and one.objective == other.objective
+
+
+def _names(one: Mapping[str, Any]) -> list[str]:
+    return [row["name"] for row in one["rows"]]
+
+
+def _entry(
+    shown: str, sets: Sequence[Mapping[str, Any]], name: str = "distilled", published: str = ""
+) -> Entry:
+    found = [row for one in sets for row in one["rows"] if row["name"] == name]
+    stored = found[0]["storage"]
+    return Entry(
+        shown, tuple(tuple(row["accuracies"]) for row in found), found[0]["images_per_class"],
+        stored["images"]["bits"], stored["labels"]["bits"], bool(stored["generator"]["bits"]),
+        statistics.fmean(one["cost"]["seconds"] for one in sets) / 60,
+        max(one["cost"]["peak_bytes"] or 0 for one in sets), published,
+    )  # fmt: skip
+
+
+def table(entries: Sequence[Entry]) -> str:
+    """Return a table; the best row is bold."""
+    best = max((one.mean for one in entries if one.minutes is not None), default=None)
+    lines = [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
+    for one in entries:
+        cells = one.cells()
+        if one.minutes is not None and one.mean == best:
+            cells[4] = f"**{cells[4]}**"
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def levels_table(rows: Rows, dataset: str) -> str:
-    """Return the accuracies of each level of GLaD: a line per level, a column per budget."""
-    found = levels(rows, dataset)
-    budgets = sorted({row["images_per_class"] for row in found})
-    names = dict.fromkeys(row["method"] for row in found)
-    lines = ["| level | " + " | ".join(map(str, budgets)) + " |", "|---" * (len(budgets) + 1) + "|"]
-    for name in names:
-        own = {row["images_per_class"]: row for row in found if row["method"] == name}
-        cells = " | ".join(accuracy(own.get(budget)) for budget in budgets)
-        lines.append(f"| {name} | {cells} |")
+def levels_table(found: Sequence[tuple[Row, Entry]]) -> str:
+    """Return a table of the levels of GLaD: a row a level, a column an objective."""
+    objectives = list(dict.fromkeys(row.objective for row, _ in found))
+    lines = [f"| level | {' | '.join(objectives)} |", "|---" * (len(objectives) + 1) + "|"]
+    for level in sorted({row.level for row, _ in found if row.level is not None}):
+        own = {row.objective: entry for row, entry in found if row.level == level}
+        cells = (f"{own[name].mean:.1f}" if name in own else "" for name in objectives)
+        lines.append(f"| {level} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def shown(rows: Rows, dataset: str) -> list[Mapping[str, Any]]:
-    """Return the rows of the first network, of GLaD only the best level of each budget."""
-    own = firsts(rows, dataset)
-    budgets = dict.fromkeys(row["images_per_class"] for row in own)
-    best = [best_of(row for row in levels(rows, dataset) if row["images_per_class"] == budget)
-            for budget in budgets]  # fmt: skip
-    return [row for row in own if not is_level(row["method"]) or row in best]
-
-
-def partner(rows: Rows, row: Mapping[str, Any], network: str) -> Mapping[str, Any] | None:
-    """Return the row of the same set and another network, if it was measured."""
-    same = ("dataset", "images_per_class", "method")
-    wanted = {**{key: row[key] for key in same}, "network": network}
-    return next((r for r in rows if all(r[key] == value for key, value in wanted.items())), None)
-
-
-def accuracy(row: Mapping[str, Any] | None) -> str:
-    """Return mean and deviation as text; of a single student there is no deviation."""
-    if row is None:
-        return ""
-    deviation = f" ± {row['accuracy_std']:.1f}" if row["students"] > 1 else ""
-    return f"{row['accuracy_mean']:.1f}{deviation}"
-
-
-def number(value: float | None, unit: float) -> str:
-    """Return a value in a unit, short."""
-    return (
-        ""
-        if value is None
-        else f"{value / unit:.2g}"
-        if value < unit * 10
-        else f"{value / unit:.0f}"
-    )
-
-
-def floats_png(rows: Rows) -> bytes:
-    """Return a picture of accuracy against stored floats, a panel per data set."""
-    datasets = measured(rows)
-    figure = blank_figure(4.5 * len(datasets) + 2.5, 4.5)
-    # the same in every panel, and named once beside them
-    styles: dict[str, int] = {}
-    handles: dict[str, Any] = {}
-    for place, dataset in enumerate(datasets):
-        axes = figure.add_subplot(1, len(datasets), place + 1)
-        own = shown(rows, dataset)
-        # a line per method, whatever its best level is called
-        lines: dict[str, list[Mapping[str, Any]]] = {}
-        for row in own:
-            name = "GLaD, best level, DM" if is_level(row["method"]) else row["method"]
-            lines.setdefault(name, []).append(row)
-        for name, points in lines.items():
-            i = styles.setdefault(name, len(styles))
-            handles[name] = axes.errorbar(
-                [p["stored_floats"] for p in points], [p["accuracy_mean"] for p in points],
-                [p["accuracy_std"] for p in points], label=name, capsize=2,
-                color=f"C{i % 10}", marker="os^"[i // 10 % 3], linestyle="-" if i < 10 else "--",
-            )  # fmt: skip
-        # those of the images themselves; what is stored in another way comes a little below
-        budgets: dict[int, int] = {}
-        for row in own:
-            images = row["images_per_class"]
-            budgets[images] = max(budgets.get(images, 0), row["stored_floats"])
-        floats = sorted(budgets.values())
-        axes.set_xscale("log")
-        axes.set_xticks(floats, [f"{value:,}" for value in floats])
-        axes.minorticks_off()
-        axes.set_xlim(floats[0] / 1.5, 1.5 * floats[-1])
-        axes.set_title(TITLES[dataset])
-        axes.set_xlabel("stored floats")
-        axes.set_ylabel("accuracy %, mean and deviation")
-    figure.legend(handles.values(), handles, loc="outside right upper", fontsize=8)
-    return as_png(figure)
-
-
-def levels_png(rows: Rows) -> bytes:
-    """Return a picture of accuracy by level, with H-PD as a line across, for each data set."""
-    datasets = [name for name in measured(rows) if levels(rows, name)]
-    figure = blank_figure(5.5 * len(datasets), 4.5)
-    for place, dataset in enumerate(datasets):
-        axes = figure.add_subplot(1, len(datasets), place + 1)
-        found = levels(rows, dataset)
-        for i, budget in enumerate(sorted({r["images_per_class"] for r in found})):
-            own = [r for r in found if r["images_per_class"] == budget]
-            colour, plural = f"C{i}", "" if budget == 1 else "s"
-            axes.errorbar(
-                range(len(own)), [r["accuracy_mean"] for r in own],
-                [r["accuracy_sem"] for r in own], color=colour, marker="o", capsize=3,
-                label=f"one level, {budget} image{plural}",
-            )  # fmt: skip
-            for name, style in (("H-PD, DM", "--"), ("prior alone", ":")):
-                row = partner(rows, {**own[0], "method": name}, own[0]["network"])
-                if row is not None:
-                    label = f"{name}, {budget} image{plural}"
-                    axes.axhline(row["accuracy_mean"], color=colour, linestyle=style, label=label)
-        names = [re.sub(r".*\((.*)\).*", r"\1", r["method"]) for r in found]
-        names = list(dict.fromkeys(names))
-        axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=7)
-        axes.set_title(TITLES[dataset])
-        axes.set_ylabel("accuracy %, mean and standard error")
-        axes.legend(fontsize=6)
-    return as_png(figure)
-
-
-def measured(rows: Rows) -> list[str]:
-    """Return the data sets that have rows, in the order of the table."""
-    return [name for name in BASES if any(row["dataset"] == name for row in rows)]
-
-
-def fill(page: str, rows: Rows) -> str:
-    """Return a page with its tables replaced by those of `rows`."""
+def fill(page: str, measured: Measured) -> str:
+    """Return a page with its tables replaced by what was measured."""
 
     def made(match: re.Match[str]) -> str:
-        dataset, _, what = match[1].partition(" ")
-        content = levels_table(rows, dataset) if what == "levels" else table(rows, dataset)
-        return f"<!-- results: {match[1]} -->\n\n{content}\n\n<!-- end -->"
+        what, data, budget = match[1], match[2], int(match[3])
+        levels = what == "levels"
+        content = (
+            levels_table(measured.levels(data, budget)) if levels
+            else table(measured.entries(data, budget))
+        )  # fmt: skip
+        return f"<!-- {what}: {data} {budget} -->\n\n{content}\n\n<!-- end -->"
 
-    return re.sub(r"<!-- results: ([\w ]+) -->.*?<!-- end -->", made, page, flags=re.DOTALL)
+    marks = r"<!-- (results|levels): (\w+) (\d+) -->.*?<!-- end -->"
+    return re.sub(marks, made, page, flags=re.DOTALL)
+
+
+def picture(measured: Measured, of: Callable[[Entry], float | None], label: str) -> bytes:
+    """Return a picture of accuracy against something, a panel a data set."""
+    panels = [
+        (data, budget) for data in DATA for budget in DATA[data].budgets
+        if any(one.minutes is not None for one in measured.entries(data, budget))
+    ]  # fmt: skip
+    datasets = list(dict.fromkeys(data for data, _ in panels))
+    figure = blank_figure(6.0 * len(datasets), 5.0)
+    for place, data in enumerate(datasets):
+        axes = figure.add_subplot(1, len(datasets), place + 1)
+        for budget in [budget for name, budget in panels if name == data]:
+            _draw(axes, measured.entries(data, budget), of)
+            if (data, budget) in BEST:
+                text = f"published, {budget} image{'s' if budget > 1 else ''}: "
+                axes.axhline(
+                    BEST[data, budget], color="grey", ls=":", lw=0.8,
+                    label=f"{text}{BEST[data, budget]}",
+                )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set(title=DATA[data].name, xlabel=label, ylabel="accuracy, %")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    return as_png(figure)
+
+
+def _draw(axes: Any, entries: Sequence[Entry], of: Callable[[Entry], float | None]) -> None:
+    """Draw a point for each line: what is best where it costs no more is named beside it."""
+    known = [(x, one) for one in entries if (x := of(one)) is not None and x > 0]
+    unbeaten: list[Entry] = []
+    for _, one in sorted(known, key=lambda pair: (pair[0], -pair[1].mean)):
+        if not unbeaten or one.mean > unbeaten[-1].mean:
+            unbeaten.append(one)
+    for x, one in known:
+        best = one in unbeaten
+        axes.errorbar(
+            x, one.mean, one.std, marker="o", capsize=2, alpha=1.0 if best else 0.4,
+            mfc="none" if one.needs else None, color=None if best else "grey",
+            label=one.name if best else None,
+        )  # fmt: skip
 
 
 @tool(__doc__)
@@ -204,10 +273,16 @@ def fill(page: str, rows: Rows) -> str:
 @click.argument("page", type=click.Path(exists=True, path_type=Path))
 def main(results: Path, page: Path) -> None:
     """Fill in the page, and draw the pictures beside it."""
-    rows = read_measured(results, "rows")["rows"]
-    write_bytes(page, fill(page.read_text(), rows).encode())
-    write_bytes(page.with_name("results-floats.png"), floats_png(rows))
-    write_bytes(page.with_name("results-levels.png"), levels_png(rows))
+    measured = Measured(read_measured(results, "sets")["sets"])
+    write_bytes(page, fill(page.read_text(encoding="utf-8"), measured).encode())
+    if not any(measured.of(row) for row in all_rows()):
+        return
+    bits = picture(
+        measured, lambda one: one.bits + one.label_bits, "bits (hollow: and a generator)"
+    )
+    write_bytes(page.with_name("results-bits.png"), bits)
+    minutes = picture(measured, lambda one: one.minutes, "minutes of a core to distil")
+    write_bytes(page.with_name("results-minutes.png"), minutes)
 
 
 if __name__ == "__main__":

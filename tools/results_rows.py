@@ -1,228 +1,283 @@
-"""The rows of the results table: what each is made by, and what its students add up to."""
+"""The rows of the results table: a configuration and its changes for each, at equal storage.
+
+A row is one line: what to write after ``hpd distill``, without the folder of the data and the seed.
+"""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from generators import read_generator
-from hpd.config import RunSettings, load_config
-from hpd.sources import SOURCES
-from hpd.sources.gan import GanSettings
+Labels = Literal["hard", "soft"]
 
-Part = Literal["distilled", "initial", "random_real"]
-Rows = Sequence[Mapping[str, Any]]
+RANDOM, SAME_BITS, SAMPLES, HERDING, START = (
+    "random_real", "random_real_bits", "prior_samples", "herding", "initial",
+)  # fmt: skip
 
-BASES = {
-    "fashion_mnist": "results/fashion",
-    "cifar10": "results/cifar10",
-    "digits": "results/digits",
-}
-"""The configuration of H-PD with distribution matching, for each data set."""
 
-ACROSS = "across architectures"
-"""Stands for the mean over all architectures but the first in the column `network`."""
+BUDGETS = (1, 10)
+"""What a set may store, in images of 32 bits a number."""
 
 
 @dataclass(frozen=True)
-class Method:
-    """A row: a set, and the configuration that makes it.
+class Data:
+    """A data set of the table.
 
     Args:
-        name: of the row.
-        suffix: of the configuration's name.
-        overrides: what the row changes in it.
-        part: which of the images of the run are judged; random real ones need no run.
+        name: what the table calls it.
+        config: its configuration, H-PD by distribution matching.
+        floats: numbers of an image.
+        levels: of its generator; 0 where it has none.
+        steps: of distribution matching, all stages together.
+        long: of regression, likewise.
+        generator: bundled; empty where the rows that need one are left out.
+        augment: how a teacher's images are changed.
+        folder: where the data lie in that of all data; None where they come along.
+        budgets: of the rows.
     """
 
     name: str
-    suffix: str = ""
-    overrides: tuple[str, ...] = ()
-    part: Part = "distilled"
+    config: str
+    floats: int
+    levels: int
+    steps: int
+    long: int
+    generator: str
+    augment: str
+    folder: str | None = ""
+    budgets: tuple[int, ...] = BUDGETS
+
+    @property
+    def teacher(self) -> tuple[str, ...]:
+        """How a teacher is trained, as options of ``hpd squeeze``."""
+        training = "epochs: 8, batch_size: 128, lr: 0.05, schedule: cosine"
+        return (
+            "student={kind: convnet, width: 32, norm: batch}",
+            f"training={{{training}, augment: {self.augment}}}",
+        )
+
+    @property
+    def student(self) -> str:
+        """The network that matching goes through."""
+        return "{kind: convnet, width: 32}"
 
 
-_BEFORE = (
-    Method("random real", part="random_real"),
-    Method("prior alone", part="initial"),
-    Method("pixel, DM", "-pixel"),
-    Method("pixel, DC", "-pixel-dc"),
-    Method("pixel, MTT", "-pixel-mtt"),
-    Method("low rank, DM", "-low-rank"),
-    Method("IDC, DM", "-idc"),
-)
-_AFTER = (
-    Method("H-PD, DM"),
-    Method("H-PD, DM, class-relevant selection", "-class-relevant"),
-    Method("H-PD, DM, selection by the loss", "-loss"),
-    Method("H-PD, DC", "-dc"),
-    Method("H-PD, MTT", "-mtt"),
-    Method("HMN, own decoder, DM", "-hmn"),
-    Method("HMN before the generator, DM", "-hmn-generator"),
-)
-
-
-@cache
-def methods(dataset: str) -> tuple[Method, ...]:
-    """Return the rows of a data set, in the order of the table."""
-    source = load_config(BASES[dataset]).source
-    assert isinstance(source, GanSettings)
-    spec = read_generator(source.generator).generator.spec
-    glad = [
-        Method(f"GLaD, level {k} ({level.name}), DM", "-glad", (f"source.levels=[{k}]",))
-        for k, level in enumerate(spec.levels)
-    ]
-    rows = [*_BEFORE, *glad, *_AFTER]
-    # the digits are nearly solved: what is compared on the others has nothing to add there
-    others = (", DC", ", MTT", "by the loss")
-    return tuple(r for r in rows if dataset != "digits" or not r.name.endswith(others))
-
-
-def is_level(name: str) -> bool:
-    """Return whether a row is one level of GLaD.
-
-    >>> is_level("GLaD, level 3 (b8.conv1), DM"), is_level("H-PD, DM")
-    (True, False)
-    """
-    return name.startswith("GLaD, level ")
+DATA = {
+    "digits": Data("digits", "results/digits", 256, 7, 280, 700, "digits16", "[crop]", None),
+    "fashion_mnist": Data(
+        "Fashion-MNIST", "results/fashion", 1024, 9, 270, 900, "fashion32", "[crop, flip]"
+    ),
+    "cifar10": Data(
+        "CIFAR-10", "results/cifar10", 3072, 9, 270, 900, "cifar32", "[crop, flip, cutout]"
+    ),
+    "imagenette128": Data(
+        "Imagenette at 128 px", "results/imagenette128", 49152, 0, 60, 60, "", "[crop, flip]",
+        "imagenette128", (1,),
+    ),
+}  # fmt: skip
+TEACHER = "runs/results/teachers/{data}"
+# students see more than a hundred images in batches, and need more steps to see them all often
+_MANY = "evaluation.training.steps=3000"
 
 
 @dataclass(frozen=True)
-class Set:
-    """One distilled set: of a row, at a budget, from a seed.
+class Row:
+    """A row of the table.
 
     Args:
-        dataset: key of `BASES`.
-        images: the budget, in the floats of so many images a class.
-        method: the row.
-        seed: of the run.
-        data: folder of the data set, for those that lie in one.
+        data: key of `DATA`.
+        budget: what it stores, in images of 32 bits a number.
+        method: whose images.
+        objective: what they are matched by; empty where nothing is optimised.
+        changes: ``KEY=VALUE`` for the configuration of the data.
+        labels: whether a teacher's labels are stored with the images.
+        bits: of a stored number.
+        level: of the generator, of GLaD.
     """
 
-    dataset: str
-    images: int
-    method: Method
-    seed: int
-    data: str | None = None
+    data: str
+    budget: int
+    method: str
+    objective: str
+    changes: tuple[str, ...] = ()
+    labels: Labels = "hard"
+    bits: int = 32
+    level: int | None = None
 
     @property
-    def key(self) -> dict[str, Any]:
-        """What tells this set from others in the file."""
-        return {
-            "dataset": self.dataset,
-            "images_per_class": self.images,
-            "method": self.method.name,
-            "seed": self.seed,
-        }
+    def name(self) -> str:
+        """What the table calls it.
+
+        >>> Row("digits", 1, "pixels", "DM", bits=8).name
+        'pixels, DM, 8 bits'
+        """
+        level = "" if self.level is None else f", level {self.level}"
+        by = f", {self.objective}" if self.objective else ""
+        bits = "" if self.bits == 32 else f", {self.bits} bits"
+        return f"{self.method}{level}{by}{bits}{', soft labels' if self.labels == 'soft' else ''}"
 
     @property
-    def config(self) -> str:
-        """What to write after ``hpd distill`` to make the set, without data folder and seed."""
-        name = BASES[self.dataset] + self.method.suffix
-        return " ".join([name, *self.method.overrides, *self._of_budget(name)])
+    def line(self) -> str:
+        """What to write after ``hpd distill``."""
+        quoted = [f'"{change}"' if " " in change else change for change in self.changes]
+        return " ".join([DATA[self.data].config, *quoted])
 
-    def settings(self, overrides: Sequence[str]) -> RunSettings:
-        """Return the configuration of the run, changed by `overrides`."""
-        name, *own = self.config.split(" ")
-        if self.data is not None and self.dataset != "digits":
-            own.append(f"data.root={self.data}")
-        return load_config(name, [*own, *overrides], self.seed)
-
-    def _of_budget(self, name: str) -> list[str]:
-        if self.images == 1:
-            return []
-        source = load_config(name).source
-        options = [budget_option(SOURCES.kind_of(source)) + f"={self.images}"]
-        if isinstance(source, GanSettings):
-            # the class averages would all be the same image
-            options.append("source.init=sample")
-        return options
+    @property
+    def is_reference(self) -> bool:
+        """Whether the table's random images, samples and chosen ones are those beside this row."""
+        method = "H-PD" if DATA[self.data].generator else "pixels"
+        return (self.method, self.objective) == (method, "DM")
 
 
-def budget_option(kind: str) -> str:
-    """Return the option of a source that says how many images' floats it may take."""
-    if kind == "multi_formation":
-        return "source.of.images_per_class"
-    return "source." + ("budget_images" if kind in ("low_rank", "hmn") else "images_per_class")
+def rows(data: str, budget: int) -> list[Row]:
+    """Return the rows of a data set at a budget, in the order of the table."""
+    found = _rows(DATA[data], data, budget) if DATA[data].generator else _without_generator(data)
+    return list(found)
 
 
-def best_of(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the row with the best mean, of those of the most sets; None of none.
+def all_rows() -> list[Row]:
+    """Return the rows of all data sets and budgets."""
+    return [row for data in DATA for budget in DATA[data].budgets for row in rows(data, budget)]
 
-    The best of many single sets is partly luck, which more sets of it take away again.
+
+def best_level(row: Row, measured: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the line of the best level of a row's generator; None before all are measured.
+
+    Args:
+        row: one of the levels.
+        measured: what `measured_sets.summarise` returns.
     """
-    return max(rows, key=lambda row: (len(row["seeds"]), row["accuracy_mean"]), default=None)
+    lines = {
+        other.line
+        for other in rows(row.data, row.budget)
+        if (other.method, other.objective) == (row.method, row.objective)
+    }
+    found = [one for one in measured if one["config"] in lines and one["name"] == "distilled"]
+    if len({one["config"] for one in found}) < len(lines):
+        return None
+    # the best of many single sets is partly luck, which more sets of it take away again
+    best = max(found, key=lambda one: (one["sets"], one["mean"]))
+    return str(best["config"])
 
 
-def levels(rows: Rows, dataset: str) -> list[Mapping[str, Any]]:
-    """Return the rows of single levels, in their order."""
-    return [row for row in firsts(rows, dataset) if is_level(row["method"])]
+def best_rows(asked: Sequence[Row], measured: Sequence[Mapping[str, Any]], count: int) -> list[Row]:
+    """Return the best so many rows of each data set and budget, of those that are measured."""
+    means = {one["config"]: one["mean"] for one in measured if one["name"] == "distilled"}
+    found: list[Row] = []
+    for data, budget in dict.fromkeys((row.data, row.budget) for row in asked):
+        own = [row for row in asked if (row.data, row.budget) == (data, budget)]
+        known = [row for row in own if row.line in means]
+        found += sorted(known, key=lambda row: -means[row.line])[:count]
+    return found
 
 
-def firsts(rows: Rows, dataset: str) -> list[Mapping[str, Any]]:
-    """Return the rows of a data set and its first network, by budget."""
-    own = [row for row in rows if row["dataset"] == dataset]
-    first = own[0]["network"] if own else ""
-    own = [row for row in own if row["network"] == first]
-    return sorted(own, key=lambda row: row["images_per_class"])
+def on_others(row: Row) -> list[str]:
+    """Return the lines of a row with other students: a wide one, and other architectures."""
+    wide, others = "evaluation.students=[{kind: convnet, width: 128}]", [
+        "{kind: alexnet, width: 32}", "{kind: vgg11, width: 16}", "{kind: resnet18, width: 16}",
+        "{kind: vit, width: 64, mlp_width: 64, depth: 4}",
+    ]  # fmt: skip
+    return [f'{row.line} "{one}"' for one in (wide, f"evaluation.students=[{', '.join(others)}]")]
 
 
-def summarise(sets: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows: mean, deviation and standard error for each method, budget and network.
-
-    The deviation is over all students. The standard error is that of the mean over sets, where
-    there are several; of one set it is over its students, and says nothing of other seeds.
-    """
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for one in sets:
-        key = (one["dataset"], one["images_per_class"], one["method"])
-        groups.setdefault(key, []).append(one)
-    rows = []
-    for group in groups.values():
-        networks = dict.fromkeys(name for one in group for name in one.get("accuracies", {}))
-        for network in networks:
-            of_network = [one for one in group if network in one["accuracies"]]
-            rows.append(_row(of_network, network, [o["accuracies"][network] for o in of_network]))
-        others = list(networks)[1:]
-        complete = [one for one in group if others and set(others) <= set(one["accuracies"])]
-        if complete:
-            rows.append(_row(complete, ACROSS, [_across(one, others) for one in complete]))
-    return rows
+def _rows(of: Data, data: str, budget: int) -> Iterator[Row]:
+    """Yield images of free numbers first, then levels and latents of the generator."""
+    plain = Row(data, budget, "", "")
+    for objective, steps in (("DM", of.steps), ("regression", of.long)):
+        by = replace(plain, objective=objective)
+        matched = _objective(of, objective, budget)
+        for method, source in _free(budget, steps).items():
+            yield replace(by, method=method, changes=(f"source={source}", *matched))
+        for row in _levels(of, by, steps, budget):
+            yield replace(row, changes=(*row.changes, *matched))
+        for method, source in _many(of, budget, steps).items():
+            yield replace(by, method=method, changes=(f"source={source}", *matched, _MANY))
+    yield from _coded(of, plain)
 
 
-def _across(one: Mapping[str, Any], networks: Sequence[str]) -> list[float]:
-    """Return the mean over networks, for each student of a set."""
-    students = zip(*(one["accuracies"][name] for name in networks), strict=True)
-    return [statistics.fmean(scores) for scores in students]
+def _objective(of: Data, objective: str, budget: int) -> tuple[str, ...]:
+    if objective == "DM":
+        return ()
+    # random networks suffice for one image a class
+    pool = ", pool: null" if budget == 1 else ""
+    return (f"objective={{kind: regression, student: {of.student}, real_batch: 512{pool}}}",)
 
 
-def _row(
-    group: Sequence[Mapping[str, Any]], network: str, accuracies: Sequence[Sequence[float]]
-) -> dict[str, Any]:
-    students = [score for scores in accuracies for score in scores]
-    means = [statistics.fmean(scores) for scores in accuracies]
-    basis = means if len(means) > 1 else students
-    costs = [one for one in group if "seconds" in one]
+def _free(budget: int, steps: int) -> dict[str, str]:
+    """Return sources whose images are numbers of their own."""
+    pixels = f"{{kind: pixel, images_per_class: {budget}, lr: 0.05, steps: {steps}}}"
     return {
-        "dataset": group[0]["dataset"],
-        "images_per_class": group[0]["images_per_class"],
-        "method": group[0]["method"],
-        "network": network,
-        "accuracy_mean": round(statistics.fmean(students), 3),
-        "accuracy_std": deviation(students),
-        "accuracy_sem": round(deviation(basis) / len(basis) ** 0.5, 3),
-        "stored_floats": group[0]["stored_floats"],
-        "made_images_per_class": group[0]["made_images_per_class"],
-        "seconds": round(statistics.fmean(o["seconds"] for o in costs), 2) if costs else None,
-        "peak_bytes": max(o["peak_bytes"] for o in costs) if costs else None,
-        "config": group[0]["config"],
-        "seeds": [one["seed"] for one in group],
-        "students": len(students),
+        "pixels": pixels,
+        "low rank": f"{{kind: low_rank, budget_images: {budget}, steps: {steps}}}",
+        "IDC": f"{{kind: multi_formation, factor: 2, of: {pixels}}}",
+        "shared bases": f"{{kind: linear_bases, budget_images: {budget}, steps: {steps}}}",
     }
 
 
-def deviation(values: Sequence[float]) -> float:
-    """Return the sample standard deviation, 0 for one value."""
-    return round(statistics.stdev(values), 3) if len(values) > 1 else 0.0
+def _levels(of: Data, by: Row, steps: int, budget: int) -> Iterator[Row]:
+    """Yield H-PD, with a search and without, and each level of GLaD at its share of the steps."""
+    each = steps // of.levels
+    start = () if budget == 1 else (f"source.images_per_class={budget}", "source.init=sample")
+    for level in range(of.levels):
+        changes = (f"source.levels=[{level}]", f"source.steps={each}", *start)
+        yield replace(by, method="GLaD", level=level, changes=changes)
+    changes = (f"source.steps={each}", *start)
+    yield replace(by, method="H-PD", changes=changes)
+    yield replace(by, method="H-PD with search", changes=(*changes, "source.search=levels"))
+
+
+def _many(of: Data, budget: int, steps: int) -> dict[str, str]:
+    """Return sources of many images from few numbers."""
+    hmn = f"kind: hmn, budget_images: {budget}, batch_images: 4, steps: {steps}"
+    latents = f"kind: latents, generator: {of.generator}, budget_images: {budget}"
+    latents += f", batch_images: 10, steps: {steps}"
+    return {
+        "HMN": f"{{{hmn}, decoder: {{kind: conv, fit_steps: 500}}}}",
+        "HMN before the generator": (
+            f"{{{hmn}, decoder: {{kind: stylegan, generator: {of.generator}}}}}"
+        ),
+        "latents z": f"{{{latents}, store: z}}",
+        "latents w": f"{{{latents}, store: w}}",
+    }
+
+
+def _coded(of: Data, plain: Row) -> Iterator[Row]:
+    """Yield what few bits a number and a teacher's labels buy."""
+    budget, bits = plain.budget, 32 * of.floats * 10 * plain.budget
+    teacher = TEACHER.format(data=plain.data)
+    soft = (
+        f"relabel={{teacher: {teacher}, bits: 4}}", "evaluation.protocol=soft",
+        "evaluation.labels=stored",
+    )  # fmt: skip
+    learnt = _objective(of, "regression", budget)
+    pixels = f"source={{kind: pixel, images_per_class: {4 * budget}, lr: 0.05, steps: {of.long}"
+    pixels += ", storage: {bits: 8}}"
+    by = replace(plain, objective="regression", bits=8)
+    yield replace(by, method="pixels", changes=(pixels, *learnt))
+    low_rank = f"source={{kind: low_rank, budget_images: {budget}, steps: {of.long}}}"
+    yield replace(by, method="low rank", bits=32, labels="soft", changes=(low_rank, *learnt, *soft))
+    seeds = f"kind: latents, generator: {of.generator}, store: seed, budget_bits: {bits}"
+    yield replace(plain, method="seeds", changes=(f"source={{{seeds}}}", "selection=last", _MANY))
+    changes = (f"source={{{seeds}, label_room: 40}}", "selection=last", *soft, _MANY)
+    yield replace(plain, method="seeds", labels="soft", changes=changes)
+    for kept in (8, 4):
+        latents = f"kind: latents, generator: {of.generator}, budget_bits: {bits}"
+        latents += f", batch_images: 10, steps: {of.long}, storage: {{bits: {kept}}}"
+        changes = (f"source={{{latents}}}", *learnt, _MANY)
+        yield replace(by, method="latents z", bits=kept, changes=changes)
+
+
+def _without_generator(data: str) -> Iterator[Row]:
+    """Yield the rows of large images: free numbers, and latents of a tiny autoencoder."""
+    plain, steps = Row(data, 1, "", "DM"), DATA[data].steps
+    yield replace(plain, method="pixels")
+    adam = "optimizer={kind: adam, rates: relative}"
+    for method in ("low rank", "IDC", "shared bases"):
+        yield replace(plain, method=method, changes=(f"source={_free(1, steps)[method]}", adam))
+    encoded = (
+        "{kind: gan, generator: taef2_decoder.pth, init: encode, levels: [0], store: ws,"
+        " images_per_class: 6, steps: 60, lr_ws: 0.1}"
+    )
+    changes = (f"source={encoded}", adam, "evaluation.training.batch_size=20")
+    yield replace(plain, method="autoencoder", changes=changes)

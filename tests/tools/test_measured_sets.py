@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
-import measure_configs as tool
+import measured_sets
 import pytest
+import results as tool
 from click.testing import CliRunner
 
 import hpd
@@ -66,7 +67,7 @@ def test_baselines_are_left_out_where_they_are_not_wanted(tmp_path):
 
 
 def test_the_deviation_is_that_between_sets():
-    assert tool.spread([[50.0, 52.0, 54.0]]) == {
+    assert measured_sets.spread([[50.0, 52.0, 54.0]]) == {
         "sets": 1, "students": 3, "mean": 52.0, "std": 2.0, "error": 1.15,
     }  # fmt: skip
-    assert tool.spread([[50.0], [50.0]])["std"] == 0.0
+    assert measured_sets.spread([[50.0], [50.0]])["std"] == 0.0

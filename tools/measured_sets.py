@@ -1,17 +1,7 @@
-"""Measure bundled configurations: sets of several seeds, students on each, and what they cost.
+"""Sets that were distilled and judged, on disk: each a configuration, its changes and a seed.
 
-    python tools/measure_configs.py --data FOLDER --out docs/configs.json --runs runs/configs \\
-        cifar10-seeds "cifar10-hmn source.steps=2000"
-
-Each argument is a configuration and what it changes. A set of each seed is distilled (its run
-folder is kept, and goes on if it was interrupted), and as many students are trained on each; on the
-first set's baselines, too, as the configuration has them. The file is written after each set, and
-the same command does what is missing. Sets whose settings have changed are measured anew. One
-thread computes, so that numbers do not depend on the cores. In the end it prints a line for each:
-the mean over sets, and the deviation between them.
-
-FOLDER holds the data in torchvision's layout. What a configuration needs beforehand, such as a
-teacher of `hpd squeeze`, has to be there; trajectories' and banks' networks are trained.
+A set is distilled into a run folder, which is kept, and goes on if it was interrupted; students are
+trained on it. Those that were measured with other settings are not found, and measured anew.
 """
 
 from __future__ import annotations
@@ -25,9 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import click
-import torch
-from commands import tool
+from filelock import FileLock
 from measured_rows import digest_of, read_measured
 
 import hpd
@@ -125,7 +113,7 @@ def _alone(run: hpd.Run, asked: EvaluationSettings) -> Evaluation:
 
 
 class Sets:
-    """The measured sets, on disk after each.
+    """The measured sets, on disk after each; several processes can add to a file.
 
     Args:
         path: of the JSON file.
@@ -133,9 +121,10 @@ class Sets:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.sets: list[dict[str, Any]] = []
-        if path.is_file():
-            self.sets = read_measured(path, "sets")["sets"]
+        self.sets = self._read()
+
+    def _read(self) -> list[dict[str, Any]]:
+        return list(read_measured(self.path, "sets")["sets"]) if self.path.is_file() else []
 
     def has(self, wanted: Wanted) -> bool:
         """Return whether a set is measured, with these settings."""
@@ -144,9 +133,10 @@ class Sets:
 
     def add(self, found: Mapping[str, Any]) -> None:
         """Add a set in the place of what was measured of it with other settings."""
-        self.sets = [one for one in self.sets if _key(one) != _key(found)] + [dict(found)]
-        self.sets.sort(key=_key)
-        write_json(self.path, {"rows": summarise(self.sets), "sets": self.sets})
+        with FileLock(f"{self.path}.lock"):
+            self.sets = [one for one in self._read() if _key(one) != _key(found)] + [dict(found)]
+            self.sets.sort(key=_key)
+            write_json(self.path, {"rows": summarise(self.sets), "sets": self.sets})
 
 
 def _key(one: Mapping[str, Any]) -> tuple[str, int]:
@@ -192,36 +182,3 @@ def lines_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         f" +- {row['std']:.1f} ({row['sets']} sets, {row['students']} students)"
         for row in rows
     ]
-
-
-@tool(__doc__)
-@click.argument("configs", nargs=-1, required=True, metavar='"CONFIG [KEY=VALUE]..."...')
-@click.option("--data", help="Folder of the data set, in torchvision's layout.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The JSON file.")
-@click.option(
-    "--runs", type=click.Path(path_type=Path), required=True, help="Folder of the run folders."
-)
-@click.option("--sets", "count", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--alone", is_flag=True, help="Leave out the baselines.")
-@click.option("--students", type=click.IntRange(1), default=5, show_default=True)
-def main(
-    configs: tuple[str, ...], data: str | None, out: Path, runs: Path, count: int, alone: bool,
-    students: int,
-) -> None:  # fmt: skip
-    """Measure what is missing, and write the file after each set."""
-    # how sums are split among threads rounds them
-    torch.set_num_threads(1)
-    sets = Sets(out)
-    for config in configs:
-        for seed in range(count):
-            wanted = Wanted(config, seed, students, data)
-            if not sets.has(wanted):
-                found = wanted.measure(runs, baselines=seed == 0 and not alone)
-                sets.add(found)
-                click.echo("\n".join(lines_of(summarise([found]))))
-    asked = [row for row in summarise(sets.sets) if row["config"] in configs]
-    click.echo("\n".join(lines_of(asked)))
-
-
-if __name__ == "__main__":
-    main()
