@@ -6,7 +6,7 @@ from conftest import CPU, THREE_DIGITS
 
 import hpd
 from generators import read_generator
-from hpd.api.accounts import account_of
+from hpd.api.distilling.accounts import account_of
 from hpd.rng import Streams
 from hpd.sources import SOURCES
 

@@ -89,7 +89,7 @@ def test_a_selection_that_keeps_the_start_says_so(caplog, selection, told):
     run = hpd.distill(SMALL, ruinous, f"selection={{kind: {selection}, every: 1}}")
     assert torch.equal(run.distilled.images, run.initial.images) == bool(told)
     assert [r.message.startswith("no state scored better than the start") for r in caplog.records
-            if r.name == "hpd.api.distilling"] == [True] * told  # fmt: skip
+            if r.name == "hpd.api.distilling.result"] == [True] * told  # fmt: skip
 
 
 def test_the_final_images_are_written(finished):

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpd.api.distilling import checked_source, distill
-from hpd.api.resuming import GO_ON
+from hpd.api.distilling import GO_ON, checked_source, distill
 from hpd.artifacts import DistilledSet
 from hpd.artifacts.places import writing_to
 from hpd.boundary import public

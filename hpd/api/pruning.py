@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from hpd.api.distilling.manifests import range_of
 from hpd.api.identity import check_data
-from hpd.api.manifests import range_of
 from hpd.api.naming import data_again, split_data
 from hpd.api.runs import Run, folder_with_latents, load_run
 from hpd.artifacts import RunFolder

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from conftest import CPU
 from torch.overrides import TorchFunctionMode
 
-from hpd.api.resuming import check_facts
+from hpd.api.distilling.resuming import check_facts
 from hpd.data import ImageSet, Normalisation
 from hpd.errors import RunError
 from hpd.objectives import OBJECTIVES
