@@ -31,7 +31,7 @@ import click
 import torch
 from commands import tool
 from measured_sets import Sets, Wanted, lines_of, summarise
-from results_rows import BUDGETS, DATA, TEACHER, Row, all_rows, best_level, best_rows, on_others
+from results_rows import BUDGETS, DATA, Row, all_rows, best_level, best_rows, on_others
 
 import hpd
 from hpd.config import RunSettings
@@ -85,10 +85,10 @@ class Work:
 
 def ensure_teacher(settings: RunSettings) -> None:
     """Train the teacher of a row, where it is missing."""
-    named = getattr(settings.relabel, "teacher", None)
-    for key, data in DATA.items():
-        folder = Path(TEACHER.format(data=key))
-        if named == str(folder) and not folder.exists():
+    named = {getattr(part, "teacher", None) for part in (settings.relabel, settings.source)}
+    for data in DATA.values():
+        folder = Path(data.teacher_folder)
+        if str(folder) in named and not folder.exists():
             hpd.squeeze(DATASETS.dump(settings.data), *data.teacher, out=folder, device="cpu")
 
 

@@ -49,6 +49,11 @@ class Data:
     budgets: tuple[int, ...] = BUDGETS
 
     @property
+    def teacher_folder(self) -> str:
+        """Where the teacher of its labels lies."""
+        return f"runs/{self.config.rpartition('/')[2]}-teacher"
+
+    @property
     def teacher(self) -> tuple[str, ...]:
         """How a teacher is trained, as options of ``hpd squeeze``."""
         training = "epochs: 8, batch_size: 128, lr: 0.05, schedule: cosine"
@@ -76,7 +81,17 @@ DATA = {
         "imagenette128", (1,),
     ),
 }  # fmt: skip
-TEACHER = "runs/results/teachers/{data}"
+CONFIGS = {
+    ("cifar10", 1): {
+        "seeds": "cifar10-seeds-hard", "seeds, soft labels": "cifar10-seeds",
+        "HMN, gradients": "cifar10-hmn",
+    },
+    ("cifar10", 10): {"seeds, soft labels": "cifar10-seeds-10"},
+    ("fashion_mnist", 1): {"seeds, soft labels": "fashion-seeds"},
+    ("fashion_mnist", 10): {"seeds, soft labels": "fashion-seeds-10"},
+}  # fmt: skip
+"""Rows that bundled configurations make, of each data set and budget."""
+
 # students see more than a hundred images in batches, and need more steps to see them all often
 _MANY = "evaluation.training.steps=3000"
 
@@ -94,6 +109,7 @@ class Row:
         labels: whether a teacher's labels are stored with the images.
         bits: of a stored number.
         level: of the generator, of GLaD.
+        config: the configuration; empty for that of the data.
     """
 
     data: str
@@ -104,6 +120,7 @@ class Row:
     labels: Labels = "hard"
     bits: int = 32
     level: int | None = None
+    config: str = ""
 
     @property
     def name(self) -> str:
@@ -121,7 +138,7 @@ class Row:
     def line(self) -> str:
         """What to write after ``hpd distill``."""
         quoted = [f'"{change}"' if " " in change else change for change in self.changes]
-        return " ".join([DATA[self.data].config, *quoted])
+        return " ".join([self.config or DATA[self.data].config, *quoted])
 
     @property
     def is_reference(self) -> bool:
@@ -193,7 +210,24 @@ def _rows(of: Data, data: str, budget: int) -> Iterator[Row]:
             yield replace(row, changes=(*row.changes, *matched))
         for method, source in _many(of, budget, steps).items():
             yield replace(by, method=method, changes=(f"source={source}", *matched, _MANY))
+    if budget == 1 and data != "digits":
+        yield from _trajectories(of, plain)
     yield from _coded(of, plain)
+
+
+def _trajectories(of: Data, plain: Row) -> Iterator[Row]:
+    """Yield pixels and H-PD by trajectories, in whitened space where images have colours."""
+    objective = (
+        f"objective={{kind: trajectory, student: {of.student},"
+        " expert_training: {count: 10, training: {epochs: 3}}, student_steps: 30,"
+        " expert_epochs: 2, max_start_epoch: 2, difficulty: 500}"
+    )
+    zca = ("data.zca=standardised",) if plain.data == "cifar10" else ()
+    by = replace(plain, objective="trajectories")
+    pixels = "source={kind: pixel, images_per_class: 1, lr: 0.02, steps: 990}"
+    yield replace(by, method="pixels", changes=(pixels, objective, *zca, "selection.every=110"))
+    levels = f"source.steps={990 // of.levels}"
+    yield replace(by, method="H-PD", changes=(levels, objective, *zca, "selection.every=110"))
 
 
 def _objective(of: Data, objective: str, budget: int) -> tuple[str, ...]:
@@ -245,9 +279,8 @@ def _many(of: Data, budget: int, steps: int) -> dict[str, str]:
 def _coded(of: Data, plain: Row) -> Iterator[Row]:
     """Yield what few bits a number and a teacher's labels buy."""
     budget, bits = plain.budget, 32 * of.floats * 10 * plain.budget
-    teacher = TEACHER.format(data=plain.data)
     soft = (
-        f"relabel={{teacher: {teacher}, bits: 4}}", "evaluation.protocol=soft",
+        f"relabel={{teacher: {of.teacher_folder}, bits: 4}}", "evaluation.protocol=soft",
         "evaluation.labels=stored",
     )  # fmt: skip
     learnt = _objective(of, "regression", budget)
@@ -258,9 +291,18 @@ def _coded(of: Data, plain: Row) -> Iterator[Row]:
     low_rank = f"source={{kind: low_rank, budget_images: {budget}, steps: {of.long}}}"
     yield replace(by, method="low rank", bits=32, labels="soft", changes=(low_rank, *learnt, *soft))
     seeds = f"kind: latents, generator: {of.generator}, store: seed, budget_bits: {bits}"
-    yield replace(plain, method="seeds", changes=(f"source={{{seeds}}}", "selection=last", _MANY))
-    changes = (f"source={{{seeds}, label_room: 40}}", "selection=last", *soft, _MANY)
-    yield replace(plain, method="seeds", labels="soft", changes=changes)
+    known = CONFIGS.get((plain.data, budget), {})
+    if "seeds" not in known:
+        changes = (f"source={{{seeds}}}", "selection=last", _MANY)
+        yield replace(plain, method="seeds", changes=changes)
+    if "seeds, soft labels" not in known:
+        changes = (f"source={{{seeds}, label_room: 40}}", "selection=last", *soft, _MANY)
+        yield replace(plain, method="seeds", labels="soft", changes=changes)
+    for name, config in known.items():
+        method, _, kind = name.partition(", ")
+        row = replace(plain, method=method, config=config)
+        soft_ones = kind == "soft labels"
+        yield replace(row, labels="soft") if soft_ones else replace(row, objective=kind)
     for kept in (8, 4):
         latents = f"kind: latents, generator: {of.generator}, budget_bits: {bits}"
         latents += f", batch_images: 10, steps: {of.long}, storage: {{bits: {kept}}}"
