@@ -96,8 +96,10 @@ def measure(point: Point, folder: Path) -> dict[str, Any]:
     for memory in (False, True):
         results = _run(point, folder, memory=memory)
         kind = "bytes" if memory else "seconds"
-        names = results[0][kind]
-        found[kind] = {name: max(one[kind][name] for one in results) for name in names}
+        names = dict.fromkeys(name for one in results for name in one[kind])
+        found[kind] = {
+            name: max(one[kind][name] for one in results if name in one[kind]) for name in names
+        }
         if memory:
             found["fixed_bytes"] = max(one["fixed_bytes"] for one in results)
             found["state_bytes"] = max(one["state_bytes"] for one in results)

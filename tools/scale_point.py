@@ -243,8 +243,8 @@ def take(point: Point, folder: Path, processes: Any, mark: Callable[[str], None]
         on_setup=lambda stages, done: mark("start"),
     )  # fmt: skip
     mark("step")
-    found["step"] = steps.median
-    found["start"] = steps.first - called
+    if steps.seconds:  # the first process alone hears of them
+        found |= {"step": steps.median, "start": steps.first - called}
     with tempfile.TemporaryDirectory(dir=folder) as name:
         run = processes.first(lambda: str(Path(name) / "run"))
         with watched_writing() as written:
