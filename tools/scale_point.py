@@ -254,7 +254,8 @@ def take(point: Point, folder: Path, processes: Any, mark: Callable[[str], None]
         taking = done.cost["checkpoints_seconds"]
         found["checkpoint"] = (taking + sum(seconds for seconds, _ in written)) / len(written)
         result = {"seconds": found, "state_bytes": max(size for _, size in written)}
-        if processes.count == 1:
+        # which does not depend on how the images were made
+        if processes.count == 1 and point.work == "pixels":
             started = time.thread_time()
             hpd.evaluate(run)
             hpd.report(run)
