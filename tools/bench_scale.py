@@ -139,32 +139,35 @@ def line_of(
 
 def table(rows: Sequence[Mapping[str, Any]], axis: str) -> list[str]:
     """Return the lines of a table: a row a point, and the slopes under them."""
-    heads = [
-        *(f"{name}, s" for name in OPERATIONS), *(f"{name}, MB" for name in OPERATIONS),
-        "checkpoint's file, MB",
-    ]  # fmt: skip
-    lines = [f"| {CAPTIONS[axis]} | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    columns = [
+        (f"{name}, {unit}", kind, name)
+        for kind, unit in (("seconds", "s"), ("bytes", "MB"))
+        for name in OPERATIONS
+        if any(name in row[kind] for row in rows)
+    ]
+    columns.append(("checkpoint's file, MB", "bytes", "state"))
+    lines = [f"| {CAPTIONS[axis]} | {' | '.join(head for head, _, _ in columns)} |"]
+    lines.append("|---" * (len(columns) + 1) + "|")
     for row in rows:
-        cells = [_seconds(row["seconds"].get(name)) for name in OPERATIONS]
-        cells += [_megabytes(row["bytes"].get(name)) for name in OPERATIONS]
-        cells.append(_megabytes(row["state_bytes"]))
+        cells = [_cell(row, kind, name) for _, kind, name in columns]
         lines.append(f"| {row['point'][axis]:,} | {' | '.join(cells)} |")
     slopes = [
-        slope(line_of(rows, axis, kind, name), LEAST[kind])
-        for kind in ("seconds", "bytes")
-        for name in OPERATIONS
+        slope(line_of(rows, axis, kind, name), 0.0 if name == "state" else LEAST[kind])
+        for _, kind, name in columns
     ]
-    slopes.append(slope(line_of(rows, axis, "bytes", "state")))
     shown = ["" if value is None else f"{value:.2f}" for value in slopes]
     return [*lines, f"| slope | {' | '.join(shown)} |"]
 
 
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}" if value >= LEAST["seconds"] else "< 0.003"
-
-
-def _megabytes(value: float | None) -> str:
-    return "" if value is None else f"{max(value, 0) / 1e6:.3g}"
+def _cell(row: Mapping[str, Any], kind: str, name: str) -> str:
+    """Return a number of a table, short."""
+    value = row["state_bytes"] if name == "state" else row[kind].get(name)
+    if value is None:
+        return ""
+    if kind == "seconds" and value < LEAST[kind]:
+        return f"< {LEAST[kind]}"
+    value = value if kind == "seconds" else max(value, 0) / 1e6
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def picture(rows: Sequence[Mapping[str, Any]], work: str) -> bytes:

@@ -70,7 +70,9 @@ class Data:
 
 
 DATA = {
-    "digits": Data("digits", "results/digits", DIGIT_FLOATS, 7, 280, 700, "digits16", "[crop]", None),
+    "digits": Data(
+        "digits", "results/digits", DIGIT_FLOATS, 7, 280, 700, "digits16", "[crop]", None
+    ),
     "fashion_mnist": Data(
         "Fashion-MNIST", "results/fashion", 1024, 9, 270, 900, "fashion32", "[crop, flip]"
     ),

@@ -68,7 +68,7 @@ def test_a_table_has_a_row_a_point_and_slopes(rows):
     assert len(lines) == 2 + 3 + 1
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2].startswith("| 10 | 1 |")
-    assert lines[4].startswith("| 1,000 | 1e+04 |")
+    assert lines[4].startswith("| 1,000 | 10,000 |")
     cells = [cell.strip() for cell in lines[-1].split("|")[1:-1]]
     assert cells[:2] == ["slope", "2.00"]
     assert float(cells[-1]) == pytest.approx(1.0)
