@@ -1,11 +1,13 @@
-"""Write the tables of `results.py` into a page, and draw its pictures.
+"""Write what `results.py` measured into pages, and draw the pictures of the table.
 
-    python tools/results_page.py docs/results.json docs/results.md
+    python tools/results_page.py docs/results.json docs/results.md docs/choosing.md README.md
 
-In the page, what stands between ``<!-- results: DATA BUDGET -->`` and ``<!-- end -->`` is replaced
-by the rows that are measured; between ``<!-- levels: DATA BUDGET -->`` and the end by the levels of
-GLaD. Beside it two pictures are written: `results-bits.png`, accuracy against bits, and
-`results-minutes.png`, accuracy against minutes of a core, a panel a data set.
+In a page, what stands between ``<!-- results: DATA BUDGET -->`` and ``<!-- end -->`` is replaced by
+the rows that are measured; between ``<!-- levels: DATA BUDGET -->`` and the end by the levels of
+GLaD; between ``<!-- accuracy: CONFIG -->`` and the end by what students of that configuration came
+to, of ``<!-- accuracy: CONFIG | random_real -->`` by that of a baseline beside it. Beside the first
+page two pictures are written: `results-bits.png`, accuracy against bits, and `results-minutes.png`,
+accuracy against minutes of a core, a panel a data set.
 """
 
 from __future__ import annotations
@@ -130,6 +132,14 @@ class Measured:
         own = rows(data, budget)
         return [*self._beside(own), *self._rows(own)]
 
+    def accuracy(self, config: str, name: str = "distilled") -> str:
+        """Return mean and deviation of a configuration's sets, or of what stands beside it."""
+        own = [one for one in self.sets if one["config"] == config and name in _names(one)]
+        if not own:
+            return "not measured yet"
+        entry = _entry(name, own, name)
+        return f"{entry.mean:.1f} ± {entry.std:.1f}"
+
     def levels(self, data: str, budget: int) -> list[tuple[Row, Entry]]:
         """Return the levels of GLaD that are measured, by objective."""
         own = [row for row in rows(data, budget) if row.level is not None]
@@ -223,8 +233,14 @@ def fill(page: str, measured: Measured) -> str:
         )  # fmt: skip
         return f"<!-- {what}: {data} {budget} -->\n\n{content}\n\n<!-- end -->"
 
+    def number(match: re.Match[str]) -> str:
+        config, _, name = match[1].partition(" | ")
+        found = measured.accuracy(config, name or "distilled")
+        return f"<!-- accuracy: {match[1]} -->{found}<!-- end -->"
+
     marks = r"<!-- (results|levels): (\w+) (\d+) -->.*?<!-- end -->"
-    return re.sub(marks, made, page, flags=re.DOTALL)
+    page = re.sub(marks, made, page, flags=re.DOTALL)
+    return re.sub(r"<!-- accuracy: (.+?) -->.*?<!-- end -->", number, page)
 
 
 def picture(measured: Measured, of: Callable[[Entry], float | None], label: str) -> bytes:
@@ -270,19 +286,20 @@ def _draw(axes: Any, entries: Sequence[Entry], of: Callable[[Entry], float | Non
 
 @tool(__doc__)
 @click.argument("results", type=click.Path(exists=True, path_type=Path))
-@click.argument("page", type=click.Path(exists=True, path_type=Path))
-def main(results: Path, page: Path) -> None:
-    """Fill in the page, and draw the pictures beside it."""
+@click.argument("pages", type=click.Path(exists=True, path_type=Path), nargs=-1, required=True)
+def main(results: Path, pages: tuple[Path, ...]) -> None:
+    """Fill in the pages, and draw the pictures beside the first."""
     measured = Measured(read_measured(results, "sets")["sets"])
-    write_bytes(page, fill(page.read_text(encoding="utf-8"), measured).encode())
+    for page in pages:
+        write_bytes(page, fill(page.read_text(encoding="utf-8"), measured).encode())
     if not any(measured.of(row) for row in all_rows()):
         return
     bits = picture(
         measured, lambda one: one.bits + one.label_bits, "bits (hollow: and a generator)"
     )
-    write_bytes(page.with_name("results-bits.png"), bits)
+    write_bytes(pages[0].with_name("results-bits.png"), bits)
     minutes = picture(measured, lambda one: one.minutes, "minutes of a core to distil")
-    write_bytes(page.with_name("results-minutes.png"), minutes)
+    write_bytes(pages[0].with_name("results-minutes.png"), minutes)
 
 
 if __name__ == "__main__":

@@ -161,9 +161,24 @@ def test_the_page_shows_the_best_level_with_what_its_search_took():
         assert page.picture(measured, of, "x").startswith(b"\x89PNG")
 
 
-def test_every_number_of_the_page_comes_from_the_file():
+def test_an_accuracy_stands_where_a_page_asks_for_it():
+    measured = page.Measured([one_set("mine x=1"), one_set("mine x=1", 1, accuracies=[53.0])])
+    text = "came to <!-- accuracy: mine x=1 -->?<!-- end -->, <!-- accuracy: other --><!-- end -->"
+    filled = page.fill(text, measured)
+    assert "-->52.0 ± 1.4<!--" in filled
+    assert "-->not measured yet<!--" in filled
+    assert page.fill(filled, measured) == filled
+    beside = page.Measured([one_set("mine", name="random_real", accuracies=[10.0, 12.0])])
+    asked = "<!-- accuracy: mine | random_real --><!-- end -->"
+    assert "-->11.0 ± 1.4<!--" in page.fill(asked, beside)
+
+
+def test_every_number_of_the_pages_comes_from_the_file():
     held = json.loads((DOCS / "results.json").read_text())
     assert held["rows"] == summarise(held["sets"])
-    text = (DOCS / "results.md").read_text()
-    assert page.fill(text, page.Measured(held["sets"])) == text
-    assert text.count("<!-- results: ") == len(PLACES)
+    measured = page.Measured(held["sets"])
+    for path in [DOCS.parent / "README.md", *DOCS.glob("**/*.md")]:
+        text = path.read_text(encoding="utf-8")
+        assert page.fill(text, measured) == text, path
+    table = (DOCS / "results.md").read_text(encoding="utf-8")
+    assert table.count("<!-- results: ") == len(PLACES)
