@@ -9,8 +9,8 @@ changes. A set of each seed is distilled (its run folder is kept, and goes on if
 interrupted), and as many students are trained on each; on random real images, samples and such,
 where the row has them beside it, for the first set alone. The file is written after each set, and
 the same command does what is missing; several processes can share the rows out (``--part``). Sets
-whose settings have changed are measured anew. One thread computes, so that numbers do not depend on
-the cores. In the end it prints a line for each: the mean over sets, and the deviation between them.
+whose settings have changed are measured anew. Each set has a process of its own, whose memory is
+counted, and one thread, so that numbers do not depend on the cores. In the end it prints a line for each: the mean over sets, and the deviation between them.
 
 The first set of every level of GLaD is measured, and the others of the best one alone. With
 ``--best 10`` a wide student and those of other architectures are trained on the first set of the
@@ -25,7 +25,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -34,6 +37,7 @@ from measured_sets import Sets, Wanted, lines_of, summarise
 from results_rows import BUDGETS, DATA, Row, all_rows, best_level, best_rows, on_others
 
 import hpd
+from hpd.allocator import keep_freed_memory
 from hpd.config import RunSettings
 from hpd.data import DATASETS
 from hpd.errors import ConfigError
@@ -78,9 +82,22 @@ class Work:
     def measure(self, wanted: Wanted, *, baselines: bool) -> None:
         """Measure a set and say what came out."""
         ensure_teacher(wanted.settings())
-        found = wanted.measure(self.runs, baselines=baselines)
+        found = in_a_process(wanted, self.runs, baselines)
         self.sets.add(found)
         click.echo("\n".join(lines_of(summarise([found]))))
+
+
+def in_a_process(wanted: Wanted, runs: Path, baselines: bool) -> dict[str, Any]:
+    """Measure a set in a process of its own, so that the most memory is that of this set."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(measured, wanted, runs, baselines).result()
+
+
+def measured(wanted: Wanted, runs: Path, baselines: bool) -> dict[str, Any]:
+    """Measure a set with one thread: how sums are split among threads rounds them."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    return wanted.measure(runs, baselines=baselines)
 
 
 def ensure_teacher(settings: RunSettings) -> None:
@@ -147,8 +164,6 @@ def main(
     alone: bool, best: int, minutes: float | None,
 ) -> None:  # fmt: skip
     """Measure what is missing, and write the file after each set."""
-    # how sums are split among threads rounds them
-    torch.set_num_threads(1)
     work = Work(Sets(out), runs, count, students, data)
     until = float("inf") if minutes is None else time.monotonic() + 60 * minutes
     budgets = [int(one) for one in images]

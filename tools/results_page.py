@@ -194,7 +194,7 @@ def _entry(
         shown, tuple(tuple(row["accuracies"]) for row in found), found[0]["images_per_class"],
         stored["images"]["bits"], stored["labels"]["bits"], bool(stored["generator"]["bits"]),
         statistics.fmean(one["cost"]["seconds"] for one in sets) / 60,
-        max(one["cost"]["peak_bytes"] or 0 for one in sets), published,
+        min(one["cost"]["peak_bytes"] or 0 for one in sets), published,
     )  # fmt: skip
 
 

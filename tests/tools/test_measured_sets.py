@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import measured_sets
 import pytest
@@ -16,6 +20,12 @@ SMALL = (
     " 'evaluation.students=[{kind: convnet, width: 4}]' evaluation.training.epochs=1"
     " evaluation.training.min_steps=1 evaluation.full_training=null evaluation.scores=false"
 )
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    """Sets are measured in this process: a fresh one takes seconds to import torch."""
+    monkeypatch.setattr(tool, "in_a_process", tool.measured)
 
 
 def measure(tmp_path, *configs, sets=2, students=2):
@@ -71,3 +81,23 @@ def test_the_deviation_is_that_between_sets():
         "sets": 1, "students": 3, "mean": 52.0, "std": 2.0, "error": 1.15,
     }  # fmt: skip
     assert measured_sets.spread([[50.0], [50.0]])["std"] == 0.0
+
+
+def test_a_set_has_a_process_of_its_own_with_one_thread(tmp_path):
+    code = (
+        "import os, sys, torch, results as tool\n"
+        "class Told:\n"
+        "    def measure(self, runs, baselines):\n"
+        "        return os.getpid(), torch.get_num_threads(), runs, baselines\n"
+        "if __name__ == '__main__':\n"
+        "    pid, *found = tool.in_a_process(Told(), 'x', True)\n"
+        "    print(pid != os.getpid(), found)\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    tools = Path(__file__).parents[2] / "tools"
+    told = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(tools), "OMP_NUM_THREADS": "2"},
+    )  # fmt: skip
+    assert told.stdout.strip() == "True [1, 'x', True]"
