@@ -10,7 +10,8 @@ interrupted), and as many students are trained on each; on random real images, s
 where the row has them beside it, for the first set alone. The file is written after each set, and
 the same command does what is missing; several processes can share the rows out (``--part``). Sets
 whose settings have changed are measured anew. Each set has a process of its own, whose memory is
-counted, and one thread, so that numbers do not depend on the cores. In the end it prints a line for each: the mean over sets, and the deviation between them.
+counted, and one thread, so that numbers do not depend on the cores. In the end it prints a line for
+each: the mean over sets, and the deviation between them.
 
 The first set of every level of GLaD is measured, and the others of the best one alone. With
 ``--best 10`` a wide student and those of other architectures are trained on the first set of the
