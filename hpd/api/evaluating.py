@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -81,10 +81,62 @@ def evaluate(
     run, processes = opened(run), processes or Processes()
     with processes.together():
         work = _Work.of(run, overrides, generator)
-    config, folder = work.config, None if run.home is None else RunFolder(run.home)
-    cost = EvaluationCost(open_device(config.device, config.float32))
+    config, device = work.config, open_device(work.config.device, work.config.float32)
+    with _kept(work, name, EvaluationCost(device), processes) as record:
+        evaluation = evaluate_sets(
+            run.distilled,
+            run.initial,
+            work.dataset,
+            config.evaluation,
+            device=device,
+            streams=Streams(config.seed).fork("evaluation"),
+            prior=work.prior,
+            report=record.cost.hearing(report) if processes.is_first else _hear_nothing,
+            ledger=record.ledger,
+            processes=processes,
+        )
+        return processes.first(lambda: record.write(work.described(evaluation)))
+
+
+@dataclass
+class _Record:
+    """Where an evaluation is written; nowhere without a folder, or by another process.
+
+    Args:
+        cost: what it takes, added to that of the run.
+        name: of the record; None: made of its settings.
+        folder: of the run, held.
+        ledger: keeps each student.
+    """
+
+    cost: EvaluationCost
+    name: str | None
+    folder: RunFolder | None = None
+    ledger: Ledger | None = None
+
+    def write(self, found: Evaluation) -> Evaluation:
+        """Write an evaluation, and return it with its name."""
+        if self.folder is not None and self.ledger is not None:
+            found = replace(found, name=self.folder.write_evaluation(found.as_json(), self.name))
+            self.ledger.close()
+            self.cost.write()
+        for line in found.about["lost_to_random"]:
+            _logger.warning("%s", line)
+        return found
+
+
+@contextmanager
+def _kept(
+    work: _Work, name: str | None, cost: EvaluationCost, processes: Processes
+) -> Iterator[_Record]:
+    """Hold the folder of the run in the first process, where there is one.
+
+    Raises:
+        RunError: if another process works in it, if it cannot be written to, or if the name is that
+            of another evaluation.
+    """
+    record, home = _Record(cost, name), work.run.home
     with ExitStack() as stack:
-        ledger: list[Ledger] = []
 
         def begin(folder: RunFolder) -> None:
             stack.enter_context(held(folder.path, "evaluate", borrows=True))
@@ -92,37 +144,14 @@ def evaluate(
             # what an evaluation left that was killed while it wrote
             remove_leftovers(folder.path)
             cost.write_to(folder)
-            own = {"settings": config.evaluation.model_dump(mode="json"), **work.about}
-            ledger.append(Ledger(folder.ledger_path, work.rests_on, own["settings"]))
+            own = {"settings": work.config.evaluation.model_dump(mode="json"), **work.about}
+            record.folder = folder
+            record.ledger = Ledger(folder.ledger_path, work.rests_on, own["settings"])
             folder.check_evaluation_name(own, name)
 
-        if folder is not None:
-            processes.first(lambda: begin(folder))
-        evaluation = evaluate_sets(
-            run.distilled,
-            run.initial,
-            work.dataset,
-            config.evaluation,
-            device=open_device(config.device, config.float32),
-            streams=Streams(config.seed).fork("evaluation"),
-            prior=work.prior,
-            report=cost.hearing(report) if processes.is_first else _hear_nothing,
-            ledger=ledger[0] if ledger else None,
-            processes=processes,
-        )
-
-        def end() -> Evaluation:
-            found = work.described(evaluation)
-            if folder is not None:
-                written = folder.write_evaluation(found.as_json(), name)
-                found = replace(found, name=written)
-                ledger[0].close()
-                cost.write()
-            for line in found.about["lost_to_random"]:
-                _logger.warning("%s", line)
-            return found
-
-        return processes.first(end)
+        if home is not None:
+            processes.first(lambda: begin(RunFolder(home)))
+        yield record
 
 
 def _hear_nothing(name: str, done: int, total: int) -> None:
