@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,6 +26,7 @@ from hpd.engine.experts import MatchesExperts
 from hpd.evaluation import Evaluation, EvaluationSettings, evaluate_sets
 from hpd.files import write_json
 from hpd.rng import Streams
+from hpd.seals import digest_json
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,9 @@ class Sets:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # beside nothing that is kept
+        name = f"hpd-{digest_json(str(path.resolve()))[:16]}.lock"
+        self._lock = Path(tempfile.gettempdir(), name)
         self.sets = self._read()
 
     def _read(self) -> list[dict[str, Any]]:
@@ -133,7 +138,7 @@ class Sets:
 
     def add(self, found: Mapping[str, Any]) -> None:
         """Add a set in the place of what was measured of it with other settings."""
-        with FileLock(f"{self.path}.lock"):
+        with FileLock(self._lock):
             self.sets = [one for one in self._read() if _key(one) != _key(found)] + [dict(found)]
             self.sets.sort(key=_key)
             write_json(self.path, {"rows": summarise(self.sets), "sets": self.sets})
