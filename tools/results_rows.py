@@ -206,11 +206,13 @@ def _rows(of: Data, data: str, budget: int) -> Iterator[Row]:
     plain = Row(data, budget, "", "")
     for objective, steps in (("DM", of.steps), ("regression", of.long)):
         by = replace(plain, objective=objective)
-        matched = _objective(of, objective, budget)
+        matched = _objective(of, objective)
+        full_size = _objective(of, objective, one=budget == 1)
         for method, source in _free(budget, steps).items():
-            yield replace(by, method=method, changes=(f"source={source}", *matched))
+            found = full_size if method == "pixels" else matched
+            yield replace(by, method=method, changes=(f"source={source}", *found))
         for row in _levels(of, by, steps, budget):
-            yield replace(row, changes=(*row.changes, *matched))
+            yield replace(row, changes=(*row.changes, *full_size))
         for method, source in _many(of, budget, steps).items():
             yield replace(by, method=method, changes=(f"source={source}", *matched, _MANY))
     if budget == 1 and data != "digits":
@@ -233,11 +235,11 @@ def _trajectories(of: Data, plain: Row) -> Iterator[Row]:
     yield replace(by, method="H-PD", changes=(levels, objective, *zca, "selection.every=110"))
 
 
-def _objective(of: Data, objective: str, budget: int) -> tuple[str, ...]:
+def _objective(of: Data, objective: str, *, one: bool = False) -> tuple[str, ...]:
+    """Return what an objective changes; random networks suffice for one image a class."""
     if objective == "DM":
         return ()
-    # random networks suffice for one image a class
-    pool = ", pool: null" if budget == 1 else ""
+    pool = ", pool: null" if one else ""
     return (f"objective={{kind: regression, student: {of.student}, real_batch: 512{pool}}}",)
 
 
@@ -288,7 +290,7 @@ def _coded(of: Data, plain: Row) -> Iterator[Row]:
         f"relabel={{teacher: {of.teacher_folder}, bits: 4}}", "evaluation.protocol=soft",
         "evaluation.labels=stored",
     )  # fmt: skip
-    learnt = _objective(of, "regression", budget)
+    learnt = _objective(of, "regression")
     pixels = f"source={{kind: pixel, images_per_class: {4 * budget}, lr: 0.05, steps: {of.long}"
     pixels += ", storage: {bits: 8}}"
     by = replace(plain, objective="regression", bits=8)
