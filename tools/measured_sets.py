@@ -37,7 +37,7 @@ class Wanted:
         config: name of a configuration, and what is changed in it, as one line.
         seed: of the run.
         students: of each architecture.
-        data: folder of the data; None where the configuration knows.
+        data: folder of the data, where they lie in one; None where the configuration knows.
     """
 
     config: str
@@ -53,8 +53,11 @@ class Wanted:
 
     def settings(self) -> RunSettings:
         """Return the settings of the run."""
-        root = [] if self.data is None else [f"data.root={self.data}"]
-        return load_config(shlex.split(self.config)[0], [*self.overrides, *root])
+        name, given = shlex.split(self.config)[0], self.overrides
+        found = load_config(name, given)
+        if self.data is None or not hasattr(found.data, "root"):
+            return found
+        return load_config(name, [*given, f"data.root={self.data}"])
 
     @property
     def digest(self) -> str:
