@@ -233,3 +233,18 @@ def objective_options(experts_folder, teacher_folder) -> dict[str, dict]:
             "adjustment": {"mode": "directed", "view": "real", "rho": 0.3, "steps": 2},
         },
     })  # fmt: skip
+
+
+# files of minutes, so that none of them is begun when the others are done
+LONG = (
+    "test_readme.py", "test_properties.py", "test_docs.py", "test_real.py", "test_fuzz.py",
+    "test_cluster.py", "test_processes.py", "test_bench_scale.py", "test_kill.py", "test_kills.py",
+    "test_walk.py", "test_imagenet_run.py", "test_response.py", "test_nvrtc.py",
+    "test_many_rows.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest; the order within each stays."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))

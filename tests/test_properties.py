@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import typing
@@ -42,11 +43,16 @@ FEW = settings(
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 
+# functions whose calls that go well take most of a second
+SLOW = {"report": 150, "inspect_dataset": 150}
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     before, asked = Path.cwd(), dict(os.environ)
+    # it reads the variables when it is imported, and keeps them for the tests that follow
+    importlib.import_module("huggingface_hub.constants")
     # nothing is fetched, and nobody's cache is touched
     os.environ |= {
         "HPD_CACHE": str(folder / "cache"), "HPD_OPS": "reference", "HF_HUB_OFFLINE": "1",
@@ -56,7 +62,6 @@ def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         # a backbone that is not there, and that takes long to make
         patch.setattr(projection, "_load_lpips", _no_lpips)
-        # where something imported the library before the variable was set
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         yield folder
     os.chdir(before)
@@ -125,7 +130,7 @@ def test_a_function_returns_or_raises_one_short_line(name, world):
     function = FUNCTIONS[name]
     several = "overrides" in _hints(function.__wrapped__)
 
-    @FEW
+    @settings(FEW, max_examples=SLOW.get(name, 350))
     @given(arguments(function), overrides if several else st.just([]))
     def call(given_, options):
         fresh(world)
