@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import typing
@@ -51,8 +50,6 @@ SLOW = {"report": 150, "inspect_dataset": 150}
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     before, asked = Path.cwd(), dict(os.environ)
-    # it reads the variables when it is imported, and keeps them for the tests that follow
-    importlib.import_module("huggingface_hub.constants")
     # nothing is fetched, and nobody's cache is touched
     os.environ |= {
         "HPD_CACHE": str(folder / "cache"), "HPD_OPS": "reference", "HF_HUB_OFFLINE": "1",
@@ -62,6 +59,7 @@ def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         # a backbone that is not there, and that takes long to make
         patch.setattr(projection, "_load_lpips", _no_lpips)
+        # where something imported the library before the variable was set
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         yield folder
     os.chdir(before)
