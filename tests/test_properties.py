@@ -42,9 +42,6 @@ FEW = settings(
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 
-# functions whose calls that go well take most of a second
-SLOW = {"report": 150, "inspect_dataset": 150}
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
@@ -128,7 +125,7 @@ def test_a_function_returns_or_raises_one_short_line(name, world):
     function = FUNCTIONS[name]
     several = "overrides" in _hints(function.__wrapped__)
 
-    @settings(FEW, max_examples=SLOW.get(name, 350))
+    @FEW
     @given(arguments(function), overrides if several else st.just([]))
     def call(given_, options):
         fresh(world)
