@@ -15,8 +15,6 @@ RANDOM, SAME_BITS, SAMPLES, HERDING, START = (
     "random_real", "random_real_bits", "prior_samples", "herding", "initial",
 )  # fmt: skip
 
-
-DIGIT_FLOATS = 256
 BUDGETS = (1, 10)
 """What a set may store, in images of 32 bits a number."""
 
@@ -34,7 +32,7 @@ class Data:
         long: of regression, likewise.
         generator: bundled; empty where the rows that need one are left out.
         augment: how a teacher's images are changed.
-        folder: where the data lie in that of all data; None where they come along.
+        folder: where the data lie in that of all data, where that is in one of their own.
         budgets: of the rows.
     """
 
@@ -46,7 +44,7 @@ class Data:
     long: int
     generator: str
     augment: str
-    folder: str | None = ""
+    folder: str = ""
     budgets: tuple[int, ...] = BUDGETS
 
     @property
@@ -64,15 +62,18 @@ class Data:
         )
 
     @property
+    def tells_apart(self) -> bool:
+        """Whether methods differ at one image a class: the digits are nearly solved."""
+        return self is not DATA["digits"]
+
+    @property
     def student(self) -> str:
         """The network that matching goes through."""
         return "{kind: convnet, width: 32}"
 
 
 DATA = {
-    "digits": Data(
-        "digits", "results/digits", DIGIT_FLOATS, 7, 280, 700, "digits16", "[crop]", None
-    ),
+    "digits": Data("digits", "results/digits", 256, 7, 280, 700, "digits16", "[crop]"),
     "fashion_mnist": Data(
         "Fashion-MNIST", "results/fashion", 1024, 9, 270, 900, "fashion32", "[crop, flip]"
     ),
@@ -215,7 +216,7 @@ def _rows(of: Data, data: str, budget: int) -> Iterator[Row]:
             yield replace(row, changes=(*row.changes, *full_size))
         for method, source in _many(of, budget, steps).items():
             yield replace(by, method=method, changes=(f"source={source}", *matched, _MANY))
-    if budget == 1 and data != "digits":
+    if budget == 1 and of.tells_apart:
         yield from _trajectories(of, plain)
     yield from _coded(of, plain)
 
@@ -258,8 +259,7 @@ def _levels(of: Data, by: Row, steps: int, budget: int) -> Iterator[Row]:
     """Yield H-PD, with a search and without, and each level of GLaD at its share of the steps."""
     each = steps // of.levels
     start = () if budget == 1 else (f"source.images_per_class={budget}", "source.init=sample")
-    # the second search is where methods are told apart: one image of many pixels
-    searched = by.objective == "DM" or (budget == 1 and of.floats > DIGIT_FLOATS)
+    searched = by.objective == "DM" or (budget == 1 and of.tells_apart)
     for level in range(of.levels if searched else 0):
         changes = (f"source.levels=[{level}]", f"source.steps={each}", *start)
         yield replace(by, method="GLaD", level=level, changes=changes)
