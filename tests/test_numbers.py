@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import statistics
@@ -39,6 +40,7 @@ EARLIER = {
 SHOWN = re.compile(r"(\d+\.\d)\**\s*(?:±|\+-)\s*(\d+\.\d)")
 
 
+@functools.cache
 def measured():
     """Return mean and deviation of whatever students came to, as a page shows them."""
     found = set()

@@ -59,15 +59,15 @@ class Work:
         self.sets, self.runs, self.data = sets, runs, data
         self.count, self.students = count, students
 
-    def missing(self, line: str, seeds: Sequence[int], folder: str | None = "") -> Iterator[Wanted]:
+    def missing(self, line: str, seeds: Sequence[int], folder: str = "") -> Iterator[Wanted]:
         """Yield the sets of a line that are not measured.
 
         Args:
             line: a configuration and what it changes.
             seeds: of the sets.
-            folder: where the data lie in that of all; None where they need none.
+            folder: where the data lie in that of all.
         """
-        data = None if folder is None or self.data is None else str(Path(self.data, folder))
+        data = None if self.data is None else str(Path(self.data, folder))
         for seed in seeds:
             wanted = Wanted(line, seed, self.students, data)
             if not self.sets.has(wanted):
@@ -189,8 +189,9 @@ def _asked(
             yield wanted, wanted.seed == 0 and row.is_reference
     # which level is the best one is known when all of them are there
     for row in rows:
-        for wanted in work.of_row(row):
-            yield wanted, False
+        if row.level is not None:
+            for wanted in work.of_row(row):
+                yield wanted, False
     for row in best_rows(rows, summarise(work.sets.sets), best):
         for line in on_others(row):
             for wanted in work.missing(line, [0], DATA[row.data].folder):
