@@ -76,7 +76,7 @@ def import_module(name: str) -> ModuleType:
         else:
             _add_to_path(Path.cwd())
             importlib.invalidate_caches()
-            module = importlib.import_module(name)
+            module = _no_mere_folder(name, importlib.import_module(name))
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise _failed(name, error) from error
@@ -95,6 +95,18 @@ def import_module(name: str) -> ModuleType:
     for brought in {*(set(sys.modules) - before), module.__name__}:
         _IMPORTED.by_module.setdefault(brought, name)
     return module
+
+
+def _no_mere_folder(name: str, module: ModuleType) -> ModuleType:
+    # Python imports any folder as a package without code, and finds it instead of a module of the
+    # same name that appears later
+    if getattr(module, "__file__", None) or not hasattr(module, "__path__"):
+        return module
+    del sys.modules[name]
+    raise ConfigError(
+        f"the folder {name!r} is no module: it has no __init__.py", option="--import",
+        expected=_EXPECTED,
+    )  # fmt: skip
 
 
 def load_packages() -> bool:

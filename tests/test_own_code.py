@@ -222,13 +222,27 @@ def test_a_module_that_cannot_be_imported_is_one_line(elsewhere, name):
         ("a b", "no module 'a b'"),
         ("json.py", "there is another module 'json'"),
         ("my_modul", r"Did you mean 'my_module'\?"),
+        ("folder", "the folder 'folder' is no module: it has no __init__.py"),
+        ("folder.inner", "the folder 'folder.inner' is no module"),
     ],
 )
 def test_what_is_no_module_is_said(elsewhere, name, said):
+    elsewhere.write("folder/inner/text.txt", "")
     elsewhere.write("json.py", "")
     elsewhere.write("my_module.py", "")
     with pytest.raises(ConfigError, match=said):
         import_module(name)
+
+
+def test_a_module_in_a_mere_folder_is_found_and_hidden_by_none(elsewhere):
+    """The folder alone is no module, before and after something else is called like it."""
+    elsewhere.write("folder/mine.py", "THERE = 1")
+    assert import_module("folder.mine").THERE == 1
+    elsewhere.forget()
+    with pytest.raises(ConfigError, match="no module"):
+        import_module("folder")
+    elsewhere.write("folder.py", "THERE = 2")
+    assert import_module("folder").THERE == 2
 
 
 def test_a_module_in_the_folder_hides_none_of_a_library(elsewhere):
