@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import get_protocol_members, is_protocol
 
 from hpd.errors import ConfigError, RunError, shown
+from hpd.memory import out_of_memory
 from hpd.paths import check_path
 from hpd.typing import LARGEST_INT
 
@@ -27,11 +28,13 @@ def public(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Res
     """Return a function that refuses what its annotations do not allow, and fails in one way.
 
     Numbers of numpy count as Python's. What the system refuses, such as a folder that may not be
-    written to or a full disk, is a `RunError`; errors of hpd pass, and so do defects.
+    written to or a full disk, is a `RunError`, and memory that runs out an `OutOfMemoryError`;
+    errors of hpd pass, and so do defects.
 
     Raises:
         ConfigError: from the function, naming the argument.
         RunError: from the function, for an `OSError`.
+        OutOfMemoryError: from the function, if it needs more memory than there is.
     """
     signature = inspect.signature(function)
 
@@ -53,6 +56,11 @@ def public(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Res
             raise RunError(
                 f"hpd.{function.__name__}: {error.strerror or type(error).__name__}", got=about
             ) from error
+        except (MemoryError, RuntimeError) as error:
+            ran_out = out_of_memory(error, f"hpd.{function.__name__}: the memory ran out")
+            if ran_out is None:
+                raise
+        raise ran_out
 
     return checked
 

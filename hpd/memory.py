@@ -7,8 +7,13 @@ import sys
 
 import torch
 
+from hpd.errors import OutOfMemoryError
+
 # what torch's allocator on the CPU says, on Linux and elsewhere
 _SAYINGS = ("can't allocate memory", "not enough memory", "out of memory")
+
+LESS = "Take fewer images, a smaller student, or a device with more memory."
+"""What helps where nothing better is known."""
 
 _LITTLE = 2 * 2**30
 
@@ -24,6 +29,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _SAYINGS)
+
+
+def out_of_memory(
+    error: BaseException, problem: str = "the memory ran out"
+) -> OutOfMemoryError | None:
+    """Return the error that says what ran out; None for an error that says something else.
+
+    To be raised outside of the handler, so that nothing of what failed is held any more.
+    """
+    if not is_out_of_memory(error):
+        return None
+    return OutOfMemoryError(problem, got=reason_of(error), fix=LESS)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of an error, or what it is where it says nothing."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def peak_bytes(device: torch.device) -> int | None:

@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import tiny_generator
 from small_runs import small_config
 
 import hpd
 from hpd import api
 from hpd.boundary import _hints, public
-from hpd.errors import LONGEST, ConfigError, HpdError, RunError
+from hpd.cli import main
+from hpd.errors import LONGEST, ConfigError, HpdError, OutOfMemoryError, RunError
 
 FUNCTIONS = {
     name: getattr(hpd, name)
@@ -95,6 +97,48 @@ def test_a_defect_keeps_its_traceback():
 
     with pytest.raises(KeyError):
         broken(1)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "got MemoryError"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nmore"), "got CUDA out of memory"),
+    ],
+)
+def test_memory_that_runs_out_is_said_of_every_function(error, said):
+    @public
+    def large() -> None:
+        raise error
+
+    with pytest.raises(OutOfMemoryError, match=rf"hpd\.large: the memory ran out: {said}"):
+        large()
+
+    @public
+    def defect() -> None:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        defect()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"kind": "pixel", "images_per_class": 10**12},
+        {"kind": "latents", "generator": "digits16", "store": "seed", "budget_bits": 10**17},
+        {"kind": "hmn", "budget_images": 10**14},
+        {"kind": "linear_bases", "budget_images": 10**11},
+        {"kind": "low_rank", "budget_images": 10**11},
+    ],
+    ids=lambda source: source["kind"],
+)
+def test_sets_that_no_machine_holds_are_one_line(source):
+    """Sizes that no address space has, so that the system refuses them at once."""
+    result = CliRunner().invoke(main, ["distill", "digits", f"source={source}", "--dry-run"])
+    assert result.exit_code == 2, result.output
+    assert "OutOfMemoryError: the memory ran out" in result.output
+    assert "Traceback" not in result.output
 
 
 def test_a_run_is_on_the_generator_that_is_named(tmp_path, generator_folder):

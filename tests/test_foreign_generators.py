@@ -193,6 +193,9 @@ def test_levels_and_samples_of_a_file(tmp_path):
         (["convert", "digits16", "out"], "nothing to convert"),
         (["sample", "digits16", "--classes", "eleven", "--out", "a.png"], "no class 'eleven'"),
         (["sample", "digits16", "--seeds", "a-b", "--out", "a.png"], "cannot read seeds"),
+        (["sample", "digits16", "--seeds", "3-1", "--out", "a.png"], "cannot read seeds"),
+        (["sample", "digits16", "--seeds", f"0-{10**30}", "--out", "a.png"], "at most 10,000"),
+        (["sample", "digits16", "--seeds", "0-5000,0-5000", "--out", "a.png"], "at most 10,000"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.mark.slow
 def test_the_python_example_keeps_the_promise(tmp_path, monkeypatch):
-    """The main job, whole: its accuracy against random real images and its own start."""
+    """The main job from a bundled configuration: its accuracy against random real images."""
     monkeypatch.chdir(tmp_path)
     failed, tried = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
     assert tried >= 4

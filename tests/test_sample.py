@@ -122,6 +122,12 @@ def test_seeds_decide_and_counts_do_not(run):
     assert not torch.allclose(few.images[0], few.images[1], atol=1e-3)
 
 
+@pytest.mark.parametrize("count", [10**10, 10**15])
+def test_more_images_than_the_machine_holds_are_refused(run, count):
+    with pytest.raises(ConfigError, match=r"got [\d.]+ GB, expected at most \d[\d,]* a class"):
+        hpd.sample(run, count)
+
+
 def test_the_first_level_is_taken(run, tmp_path):
     assert torch.equal(hpd.sample(run, 1).images, hpd.sample(run, 1, level=0).images)
     with pytest.raises(ConfigError, match="one of 0, 1, 2, 3, 4, 5"):

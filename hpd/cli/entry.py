@@ -70,7 +70,15 @@ class _Commands(click.Group):
         except (HpdError, OSError) as error:
             reason = str(error) if isinstance(error, HpdError) else cut(one_line(error))
             _say(f"{type(error).__name__}: {reason}")
-            sys.exit(EXIT_BAD_INPUT)
+        except (MemoryError, RuntimeError) as error:
+            # imported where it is needed, as help needs no torch
+            from hpd.memory import out_of_memory
+
+            ran_out = out_of_memory(error)
+            if ran_out is None:
+                raise
+            _say(f"{type(ran_out).__name__}: {ran_out}")
+        sys.exit(EXIT_BAD_INPUT)
 
 
 def _say(message: str) -> None:

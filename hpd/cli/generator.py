@@ -18,6 +18,8 @@ from hpd.errors import ConfigError, GeneratorError, nearest
 if TYPE_CHECKING:
     from generators import GeneratorSpec
 
+_MOST_SEEDS = 10_000
+
 
 @click.group()
 def generator() -> None:
@@ -218,16 +220,20 @@ def sample(name: str, classes: str | None, seeds: str, psi: float, out: Path) ->
 
 def _parse_seeds(text: str) -> list[int]:
     """Turn ``"0-3,7"`` into [0, 1, 2, 3, 7]."""
-    seeds: list[int] = []
     try:
-        for part in text.split(","):
-            first, dash, last = part.partition("-")
-            seeds += range(int(first), int(last if dash else first) + 1)
+        parts = [part.partition("-") for part in text.split(",")]
+        wanted = [range(int(a), int(b if dash else a) + 1) for a, dash, b in parts]
     except ValueError:
-        seeds = []
-    if not seeds:
+        wanted = []
+    # asked of the ranges, as a list of so many may not fit into memory
+    if any(part[_MOST_SEEDS:] for part in wanted) or sum(map(len, wanted)) > _MOST_SEEDS:
+        raise ConfigError(
+            "so many samples make no picture", got=repr(text),
+            expected=f"at most {_MOST_SEEDS:,} seeds",
+        )  # fmt: skip
+    if not any(wanted):
         raise ConfigError("cannot read seeds", got=repr(text), expected="such as 0-7 or 1,5,9")
-    return seeds
+    return [seed for part in wanted for seed in part]
 
 
 def _parse_classes(text: str | None, names: tuple[str, ...], count: int) -> list[int | None]:

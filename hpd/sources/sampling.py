@@ -25,6 +25,7 @@ from torch import Tensor
 
 from generators import Generator, LevelState, StoredGenerator, read_generator
 from hpd.errors import ConfigError, RunError
+from hpd.memory import as_text, total_bytes
 from hpd.progress import told
 from hpd.registry import Settings
 from hpd.rng import Streams
@@ -125,14 +126,25 @@ def _(
     anchors = _Anchors.of(states[stage], levels[stage], distilled.labels, device)
     classes = match_classes(network.spec, distilled.classes, settings.generator_classes)
     streams = Streams(sampling.seed).fork("sample")
-    wanted = [
-        (label, number) for label in range(len(classes)) for number in range(sampling.per_class)
-    ]
-    parts = [
-        _decode(network, anchors, classes, sampling, streams, wanted[i : i + settings.chunk])
-        for i in told("drawing images", range(0, len(wanted), settings.chunk))
-    ]
+    places = range(_at_most(len(classes) * sampling.per_class, network, sampling.per_class))
+    parts = []
+    for first in told("drawing images", range(0, len(places), settings.chunk)):
+        wanted = [divmod(i, sampling.per_class) for i in places[first : first + settings.chunk]]
+        parts.append(_decode(network, anchors, classes, sampling, streams, wanted))
     return torch.cat(parts)
+
+
+def _at_most(count: int, network: Generator, per_class: int) -> int:
+    """Return a number of images, if they fit into the machine."""
+    spec = network.spec
+    size = count * spec.channels * spec.resolution**2 * torch.float32.itemsize
+    room = total_bytes(torch.device("cpu"))
+    if size > room:
+        raise ConfigError(
+            "so many images are larger than the machine's memory", got=as_text(size),
+            expected=f"at most {per_class * room // size:,} a class", option="per_class",
+        )  # fmt: skip
+    return count
 
 
 def _network(

@@ -27,7 +27,7 @@ from hpd.engine.observer import Listeners
 from hpd.engine.parts import check_count
 from hpd.engine.recorder import Recorder
 from hpd.engine.tracking import Tracking
-from hpd.memory import is_out_of_memory
+from hpd.memory import is_out_of_memory, reason_of
 from hpd.own_code import own_code_of
 from hpd.typing import Selector, Stage
 
@@ -108,7 +108,7 @@ def distill(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = reason_of(error)
     # with the others of several processes gone, no steps can be tried
     stage = hearing.stage if processes.count == 1 else None
     # out of the handler, so that nothing of the step that failed is held any more

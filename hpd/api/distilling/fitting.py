@@ -9,7 +9,7 @@ import torch
 from hpd.config import RunSettings, load_config
 from hpd.device import open_device
 from hpd.errors import OutOfMemoryError
-from hpd.memory import is_out_of_memory
+from hpd.memory import LESS, is_out_of_memory
 from hpd.sources.base import USUAL_CHUNK
 from hpd.typing import DrawsBatches, Objective, Source, Step
 from hpd.yaml_text import flatten
@@ -20,7 +20,6 @@ _CHUNK = "chunk_images"
 _BATCHES = ("objective.real_batch", "objective.synthetic_batch")
 _METHOD, _LEAN = "objective.method", "constant_memory"
 _GO_ON = "add it to the command, and --resume if the run has an --out"
-_LESS = "Take fewer images, a smaller student, or a device with more memory."
 
 Build = Callable[[RunSettings], tuple[Source, Objective]]
 
@@ -37,8 +36,8 @@ def out_of_memory(
         reason: what the error said.
     """
     if stage is None:
-        return OutOfMemoryError("the memory ran out", got=reason, fix=_LESS)
-    problem, fix = f"the memory ran out in stage {stage}", f"No smaller batch fits. {_LESS}"
+        return OutOfMemoryError("the memory ran out", got=reason, fix=LESS)
+    problem, fix = f"the memory ran out in stage {stage}", f"No smaller batch fits. {LESS}"
     for overrides, changes_result in _candidates(settings):
         if _fits(load_config(settings.model_dump(mode="json"), overrides), build, stage):
             use = "start anew with it, as the result is another" if changes_result else _GO_ON
