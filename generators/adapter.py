@@ -14,7 +14,7 @@ from generators.probing import check_range, probe
 from hpd.arrays import as_count, as_names
 from hpd.checks import check_finite, check_tensor
 from hpd.errors import GeneratorError, HpdError, ShapeError
-from hpd.memory import is_out_of_memory
+from hpd.machine.memory import is_out_of_memory
 
 Condition = Callable[[Tensor, Tensor | None], Tensor]
 

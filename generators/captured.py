@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from generators.base import Generator, LevelState
-from generators.ops import recording
-from generators.ops.recording import Recorder
+from generators.ops.cuda import recording
+from generators.ops.cuda.recording import Recorder
 from generators.prepared import prepared_values
 
 _MOST = 2  # shapes of a level: chunks of images, and what is left of them

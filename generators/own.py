@@ -7,7 +7,7 @@ from pathlib import Path
 
 from generators.base import Generator
 from hpd.errors import ConfigError, GeneratorError, HpdError
-from hpd.memory import is_out_of_memory
+from hpd.machine.memory import is_out_of_memory
 
 MakeGenerator = Callable[[], Generator]
 _BUNDLED = Path(__file__).parent / "zoo"

@@ -21,7 +21,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from generators.base import Generator, LevelState
 from hpd.checks import check_finite, check_shape, check_tensor
 from hpd.errors import GeneratorError, HpdError, ShapeError
-from hpd.memory import is_out_of_memory
+from hpd.machine.memory import is_out_of_memory
 from hpd.rng import no_global_draws
 
 BOUND = 1e-3

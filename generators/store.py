@@ -15,23 +15,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from generators import kl_autoencoder, stylegan2, stylegan3, stylegan_xl, tiny_autoencoder
 from generators.base import FAMILIES, FamilySettings, Generator
-from generators.checkpoints.autoencoder_folders import (
+from generators.checkpoints.convert import convert_checkpoint
+from generators.checkpoints.families.autoencoder_folders import (
     WEIGHTS as DIFFUSERS_WEIGHTS,
 )
-from generators.checkpoints.autoencoder_folders import (
+from generators.checkpoints.families.autoencoder_folders import (
     is_autoencoder_folder,
     read_autoencoder_folder,
 )
-from generators.checkpoints.convert import convert_checkpoint
+from generators.checkpoints.families.stylegan2 import check_shapes, check_sizes
+from generators.checkpoints.families.tiny_autoencoders import licence_of, with_encoder
 from generators.checkpoints.finite import check_all_finite, finite_floats
-from generators.checkpoints.stylegan2 import check_shapes, check_sizes
-from generators.checkpoints.tiny_autoencoders import licence_of, with_encoder
+from generators.families import kl_autoencoder, stylegan2, stylegan3, stylegan_xl, tiny_autoencoder
 from generators.own import GENERATORS
 from generators.probing import check_range, probe
+from hpd.disk.files import write_json, write_tensors
 from hpd.errors import GeneratorError, HpdError, nearest
-from hpd.files import write_json, write_tensors
 from hpd.foreign import foreign_hint
 from hpd.plugins import load_packages
 

@@ -15,9 +15,9 @@ import numpy as np
 from torch import Tensor
 from typing_extensions import get_protocol_members, is_protocol
 
+from hpd.disk.paths import check_path
 from hpd.errors import ConfigError, RunError, shown
-from hpd.memory import out_of_memory
-from hpd.paths import check_path
+from hpd.machine.memory import out_of_memory
 from hpd.typing import LARGEST_INT
 
 _Arguments = ParamSpec("_Arguments")

@@ -13,28 +13,37 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from hpd.artifacts.opening import folder_at
+from hpd.artifacts.packed.opening import folder_at
 from hpd.artifacts.run_folder import CONFIG
 from hpd.boundary import public
 from hpd.data import DATASETS, DatasetSettings
+from hpd.disk.paths import path_of
+from hpd.disk.yaml_text import (
+    Place,
+    Placed,
+    as_yaml,
+    flatten,
+    laid_over,
+    parse_value,
+    placed,
+    read_yaml,
+)
 from hpd.engine import SELECTORS, OptimizerSettings, SelectorSettings
 from hpd.engine.selection import LastSettings
 from hpd.engine.selection.ridge import RidgeSettings
-from hpd.engine.tracking import TrackingSettings
+from hpd.engine.watching.tracking import TrackingSettings
 from hpd.errors import ConfigError, nearest
 from hpd.evaluation import EvaluationSettings
 from hpd.foreign import reading_foreign
+from hpd.machine.precision import Float32
 from hpd.objectives import OBJECTIVES, ObjectiveSettings
 from hpd.objectives.distribution import DistributionSettings
 from hpd.own_code import OwnCode, foreign
-from hpd.paths import path_of
-from hpd.precision import Float32
 from hpd.registry import Settings
 from hpd.showing import as_html, never_fails
 from hpd.sources import SOURCES, SourceSettings
 from hpd.students.relabels import RelabelSettings
 from hpd.students.schedule import without_length
-from hpd.yaml_text import Place, Placed, as_yaml, flatten, laid_over, parse_value, placed, read_yaml
 
 _PACKAGE = Path(__file__).parent
 

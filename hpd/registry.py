@@ -24,11 +24,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 from typing_extensions import Self
 
+from hpd.disk.yaml_text import Place, Placed, laid_over
 from hpd.errors import ConfigError, nearest, shown
 from hpd.foreign import Unknown, foreign_hint, unknown_is_kept, unknown_of
 from hpd.plugins import load_packages
 from hpd.typing import LARGEST_INT
-from hpd.yaml_text import Place, Placed, laid_over
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from hpd.host import Number
+from hpd.machine.host import Number
 
 LARGEST_INT = 2**63 - 1
 """The largest whole number that a tensor holds."""

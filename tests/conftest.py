@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from generators import save_generator
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Settings
 from generators.ops.build import build
 from generators.ops.native import load, requested_mode
 from generators.ops.toolchain import read_recipe
-from generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from hpd import api
 from hpd.data import Dataset, ImageSet, Normalisation
 from hpd.engine.experts import train_experts
@@ -27,7 +27,7 @@ from hpd.engine.teachers import squeeze
 from hpd.errors import OpsError
 from hpd.rng import Streams
 from hpd.students import STUDENTS
-from hpd.students.expert_record import ExpertSettings, ExpertsWanted
+from hpd.students.experts.record import ExpertSettings, ExpertsWanted
 from hpd.students.teachers import SqueezeSettings
 
 TESTS = Path(__file__).parent

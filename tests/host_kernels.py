@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from generators.ops import kernels, scaled, schema
-from generators.ops.driver import Driver, OnDevice
-from generators.ops.kernels import RAISED, every_kernel, resample
-from generators.ops.launches import OPERATIONS, Operations
+from generators.ops import scaled, schema
+from generators.ops.cuda import kernels
+from generators.ops.cuda.driver import Driver, OnDevice
+from generators.ops.cuda.kernels import RAISED, every_kernel, resample
+from generators.ops.cuda.launches import OPERATIONS, Operations
 from generators.ops.toolchain import CSRC
 
 _SOURCE = Path(__file__).parent / "generators" / "ops" / "emulated.cpp"

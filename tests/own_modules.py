@@ -89,7 +89,7 @@ class MyPixelSettings(PixelSettings):
 
 DATA = '''
 from hpd.data import DATASETS
-from hpd.data.digits import DigitsSettings
+from hpd.data.kinds.digits import DigitsSettings
 
 @DATASETS.register("my_digits")
 class MyDigitsSettings(DigitsSettings):

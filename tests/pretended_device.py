@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from hpd import host
 from hpd.data import normalisation
+from hpd.machine import host
 from hpd.students import footprint
 
 # shapes that depend on values

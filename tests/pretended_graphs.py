@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from generators.ops import recording
+from generators.ops.cuda import recording
 
 ASKS = {"_local_scalar_dense", "nonzero", "equal", "masked_select"}
 

@@ -20,11 +20,11 @@ import torch
 
 import hpd
 from hpd.artifacts import RunFolder
-from hpd.device import Processes
+from hpd.disk.files import write_tensors
+from hpd.disk.seals import digest_tensor
 from hpd.engine.keeper import RunKeeper
-from hpd.files import write_tensors
-from hpd.interrupts import Interrupted, Interrupts
-from hpd.seals import digest_tensor
+from hpd.machine.device import Processes
+from hpd.machine.interrupts import Interrupted, Interrupts
 
 SIGNALS = 60
 

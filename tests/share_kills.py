@@ -16,7 +16,7 @@ from pathlib import Path
 from kills import FORK, attempt, count_events
 
 import hpd
-from hpd.archives import ArchiveWriter
+from hpd.disk.archives import ArchiveWriter
 
 CONFIG = {
     "data": {"kind": "digits", "classes": ["0", "1", "8"]},

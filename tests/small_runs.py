@@ -9,9 +9,9 @@ from conftest import SMALL_STUDENT, random_images
 from PIL import Image
 
 from hpd.artifacts.checkpoints import CheckpointFolder
-from hpd.device import Processes
 from hpd.engine.keeper import to_checkpoint, to_snapshot
 from hpd.engine.snapshot import KeepsNothing
+from hpd.machine.device import Processes
 
 STEPS = 8
 # whose whole training sets nobody trains on

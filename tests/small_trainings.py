@@ -7,7 +7,7 @@ import json
 from safetensors import safe_open
 
 import hpd
-from hpd.files import read_about
+from hpd.disk.files import read_about
 
 TINY = {
     "batch": 8, "group": 2, "r1_interval_steps": 3, "z_dim": 4, "w_dim": 4, "channel_base": 64,

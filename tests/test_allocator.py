@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import resource
 import torch
-from hpd.allocator import keep_freed_memory
+from hpd.machine.allocator import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -7,12 +7,12 @@ import yaml
 
 from hpd.config import RunSettings, bundled_configs, load_config
 from hpd.data import DATASETS
+from hpd.disk.yaml_text import parse_yaml
 from hpd.engine import SELECTORS
 from hpd.errors import ConfigError
 from hpd.sources import SOURCES
 from hpd.sources.pixel import PixelSettings
-from hpd.students.resnet import ResNet18Settings
-from hpd.yaml_text import parse_yaml
+from hpd.students.networks.resnet import ResNet18Settings
 
 # those of courses have tests of their own
 RUNS = [name for name in bundled_configs() if not name.endswith("-continual")]

@@ -18,10 +18,10 @@ import hpd
 from hpd.artifacts import RunFolder
 from hpd.artifacts.run_folder import FORMAT
 from hpd.config import load_config
-from hpd.engine.recorder import Recorder
+from hpd.disk.files import write_json
+from hpd.disk.seals import read_sealed, sealed
+from hpd.engine.watching.recorder import Recorder
 from hpd.errors import ConfigError, HpdError, NumericError, RunError
-from hpd.files import write_json
-from hpd.seals import read_sealed, sealed
 
 # damage to these is found by whoever reads them, and they decide nothing of the set
 BY_THE_WAY = {"cost.json", "metrics.jsonl"}

@@ -8,12 +8,12 @@ import pytest
 
 from hpd import load_config
 from hpd.courses.settings import load_continual
+from hpd.disk.yaml_text import flatten
 from hpd.engine.selection.class_relevant import ClassRelevantSettings
 from hpd.errors import ConfigError
 from hpd.objectives import OBJECTIVES
-from hpd.students.expert_record import ExpertSettings
+from hpd.students.experts.record import ExpertSettings
 from hpd.students.teachers import SqueezeSettings
-from hpd.yaml_text import flatten
 
 PIXELS = {"data": "digits", "source": "pixel"}
 # they cannot be told from others by their value alone, or stand for what is not set

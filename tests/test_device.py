@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpd.device import Processes, open_device
 from hpd.errors import DeviceError, ProcessError
-from hpd.precision import has_fast_bfloat16, resolve_precision, set_float32
+from hpd.machine.device import Processes, open_device
+from hpd.machine.precision import has_fast_bfloat16, resolve_precision, set_float32
 
 CPU = torch.device("cpu")
 
@@ -67,7 +67,7 @@ def test_an_exchange_that_fails_says_what_it_means(monkeypatch):
 
     monkeypatch.setattr("torch.distributed.all_gather", unreachable)
     monkeypatch.setattr("torch.distributed.all_reduce", unreachable)
-    monkeypatch.setattr("hpd.device._exchange_device", lambda: CPU)
+    monkeypatch.setattr("hpd.machine.device._exchange_device", lambda: CPU)
     for exchange in (lambda p: p.sum(torch.ones(1)), lambda p: p.largest(1)):
         with pytest.raises(
             ProcessError, match=r"^another process of the run has ended\. Start all"

@@ -21,10 +21,10 @@ from small_runs import SMALL_EVALUATION
 from surroundings import FULL, HPD, lines, needs_full, posix, start
 
 import hpd
-from hpd.cache import cache_folder
+from hpd.disk.cache import cache_folder
+from hpd.disk.files import is_leftover, write_bytes
+from hpd.disk.locks import held
 from hpd.errors import RunError
-from hpd.files import is_leftover, write_bytes
-from hpd.locks import held
 
 CONFIG = {
     "data": {"kind": "digits", "classes": ["0", "1"]},
@@ -250,7 +250,7 @@ def test_a_child_of_fork_does_not_wait_for_threads_of_its_parent():
     code = (
         "import os, signal, sys, torch\n"
         "torch.set_num_threads(2)\n"
-        "import hpd.device\n"
+        "import hpd.machine.device\n"
         "size = 2 ** 22\n"
         "torch.ones(size).exp().sum()\n"
         "if os.fork() == 0:\n"

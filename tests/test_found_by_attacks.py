@@ -17,9 +17,9 @@ from small_runs import small_config
 import hpd
 from hpd.artifacts import DistilledSet
 from hpd.data import Normalisation
+from hpd.disk.files import write_tensors
+from hpd.disk.locks import held
 from hpd.errors import LONGEST, ConfigError, DataError, HpdError, RunError, ShapeError
-from hpd.files import write_tensors
-from hpd.locks import held
 
 
 def refused(kind, call, *words):

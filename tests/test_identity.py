@@ -20,10 +20,10 @@ from hpd.api.identity import DataFacts, EvaluationData, check_data, check_teache
 from hpd.artifacts import DistilledSet, RunFolder
 from hpd.cli import main
 from hpd.data import Dataset, ImageSet, Normalisation
-from hpd.data.folder import FolderSettings
+from hpd.data.kinds.folder import FolderSettings
+from hpd.disk.files import write_json
+from hpd.disk.seals import sealed
 from hpd.errors import ConfigError, DataError, RunError
-from hpd.files import write_json
-from hpd.seals import sealed
 from hpd.students.teachers import read_teacher
 
 CONFIG = {

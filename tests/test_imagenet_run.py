@@ -19,8 +19,8 @@ from small_runs import EndsAfter, contents
 import hpd
 from generators import save_generator
 from generators.base import FAMILIES
-from hpd.data.imagenet import SUBSETS, imagenet_names, wnids_of
-from hpd.engine.forecast import Ahead
+from hpd.data.kinds.imagenet import SUBSETS, imagenet_names, wnids_of
+from hpd.engine.watching.forecast import Ahead
 from hpd.typing import StageCost
 
 LEVELS = [0, 9, 17, 21, 26]

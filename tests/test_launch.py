@@ -11,12 +11,12 @@ import pytest
 import torch
 from accelerate import PartialState
 
-from hpd import exchange
-from hpd.board import Board
-from hpd.device import Processes, open_device
 from hpd.errors import DeviceError, ProcessError
-from hpd.exchange import Met, exchanging, meet
-from hpd.launch import VARIABLES, Launch, read_launch
+from hpd.machine import exchange
+from hpd.machine.board import Board
+from hpd.machine.device import Processes, open_device
+from hpd.machine.exchange import Met, exchanging, meet
+from hpd.machine.launch import VARIABLES, Launch, read_launch
 
 PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
 SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_JOB_ID": "7"}
@@ -279,7 +279,7 @@ def test_one_that_works_long_is_waited_for_as_long_as_there_are_signs_of_it(slow
         return str(clock.now)
 
     monkeypatch.setattr(board, "get", get)
-    monkeypatch.setattr("hpd.board.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("hpd.machine.board.time.monotonic", lambda: clock.now)
     assert processes.largest(0) == 0
     assert clock.now > 80_000
 
@@ -288,7 +288,7 @@ def test_one_that_is_silent_is_not_waited_for(slow, monkeypatch):
     clock = iter(range(0, 10**6, 60))
     processes, board = slow(10**6)
     board.put("alive/1", "7")
-    monkeypatch.setattr("hpd.board.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("hpd.machine.board.time.monotonic", lambda: next(clock))
     with pytest.raises(ProcessError, match="nothing was heard of process 1 for 600 seconds"):
         processes.largest(0)
     # a minute each, and the first one saw a sign

@@ -9,12 +9,12 @@ from conftest import CPU
 from small_runs import STEPS, small_config
 
 import hpd
-from generators.stylegan2 import StyleGAN2
+from generators.families.stylegan2 import StyleGAN2
 from hpd.cli import main
 from hpd.engine import StepReport
-from hpd.engine.estimate import Estimate, Estimator, Work
+from hpd.engine.watching.estimate import Estimate, Estimator, Work
 from hpd.errors import OutOfMemoryError
-from hpd.memory import is_out_of_memory, peak_bytes
+from hpd.machine.memory import is_out_of_memory, peak_bytes
 from hpd.objectives import matching
 from hpd.typing import Stage, Step
 

@@ -25,7 +25,7 @@ from hpd.data import images as images_module
 from hpd.data import nearest as nearest_module
 from hpd.data import normalisation as normalisation_module
 from hpd.data.classes import chosen_classes
-from hpd.data.digits import DigitsSettings
+from hpd.data.kinds.digits import DigitsSettings
 from hpd.engine import SELECTORS
 from hpd.evaluation import generators, settings
 from hpd.evaluation.generators import ScoreSettings, score_generator

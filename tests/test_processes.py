@@ -23,8 +23,8 @@ import hpd.api
 from hpd.artifacts import RunFolder
 from hpd.cli import main
 from hpd.config import load_config
-from hpd.device import Processes, open_device
 from hpd.errors import DeviceError, RunError
+from hpd.machine.device import Processes, open_device
 
 DATA = {"kind": "digits", "classes": ["0", "1", "2", "3", "4"]}
 SOURCES = {

@@ -244,7 +244,7 @@ def test_a_run_that_was_killed_before_its_labels_gets_them(teacher, tmp_path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("hpd.api.judges.store_labels", die)
+        patch.setattr("hpd.api.judging.judges.store_labels", die)
         with pytest.raises(KeyboardInterrupt):
             hpd.distill(with_teacher(teacher), out=tmp_path / "run")
     assert hpd.load_run(tmp_path / "run").distilled.soft_labels is None

@@ -19,10 +19,10 @@ import hpd
 from hpd.artifacts import RunFolder
 from hpd.cli import main
 from hpd.config import bundled_configs
-from hpd.data.digits import DigitsSettings
 from hpd.data.images import Dataset
+from hpd.data.kinds.digits import DigitsSettings
+from hpd.disk.seals import read_sealed
 from hpd.errors import ConfigError
-from hpd.seals import read_sealed
 
 SMALL = {
     "data": "digits",

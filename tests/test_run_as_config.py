@@ -16,8 +16,8 @@ import hpd
 from hpd.cli import main
 from hpd.cli.running import folder_of
 from hpd.config import load_config, run_folder
+from hpd.disk.locks import held
 from hpd.errors import ConfigError
-from hpd.locks import held
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_projection_is_not_made_by_a_dry_run(config, monkeypatch):
         assert steps == 0
         return project(*args, steps=steps, **options)
 
-    from hpd.sources import gan_starts as gan
+    from hpd.sources.gan import starts as gan
 
     project = gan.project
     monkeypatch.setattr(gan, "project", refuse)
@@ -194,7 +194,7 @@ def test_what_another_process_writes_is_not_left_over(config):
 
 
 def test_a_projection_inside_of_tiles_is_not_made_by_a_dry_run(config, monkeypatch):
-    from hpd.sources import gan_starts as gan
+    from hpd.sources.gan import starts as gan
 
     asked, project = [], gan.project
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from hpd.disk.files import is_leftover, remove_leftovers, write_bytes, write_tensors
+from hpd.disk.locks import held
+from hpd.disk.seals import digest_file, digest_json, digest_tensor, read_sealed, sealed, unsealed
 from hpd.errors import RunError
-from hpd.files import is_leftover, remove_leftovers, write_bytes, write_tensors
-from hpd.interrupts import Interrupted, Interrupts, exit_code
-from hpd.locks import held
-from hpd.seals import digest_file, digest_json, digest_tensor, read_sealed, sealed, unsealed
+from hpd.machine.interrupts import Interrupted, Interrupts, exit_code
 
 
 def raise_signal(number):
@@ -106,7 +106,7 @@ def test_nothing_happens_outside_of_the_main_thread():
 def held_elsewhere(path, **options):
     """A process that holds a folder until it is ended; returns when it does."""
     code = (
-        "import sys, time; from pathlib import Path; from hpd.locks import held\n"
+        "import sys, time; from pathlib import Path; from hpd.disk.locks import held\n"
         "with held(Path(sys.argv[1]), 'distil into'):\n"
         "    print('holds', flush=True); time.sleep(600)"
     )

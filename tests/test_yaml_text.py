@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from hpd.config import load_config, parse_options
 from hpd.courses.settings import load_continual
+from hpd.disk.yaml_text import as_yaml, parse_value, parse_yaml, read_yaml
 from hpd.errors import LONGEST, ConfigError
-from hpd.yaml_text import as_yaml, parse_value, parse_yaml, read_yaml
 
 # nine to the ninth values by aliases
 NINES = "a: &a [x]\n" + "".join(

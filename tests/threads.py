@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-import hpd.board
-from hpd.device import Processes
+import hpd.machine.board
 from hpd.errors import ProcessError
-from hpd.exchange import Met
+from hpd.machine.device import Processes
+from hpd.machine.exchange import Met
 
 
-class TextBoard(hpd.board.Board):
+class TextBoard(hpd.machine.board.Board):
     """The same texts for all threads, and slots for each to count."""
 
     def __init__(self, texts: dict[str, str]) -> None:

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import torch
 
-import hpd.device
-import hpd.exchange
-from hpd.device import Processes
+import hpd.machine.device
+import hpd.machine.exchange
+from hpd.machine.device import Processes
 
 
 def main(folder: Path) -> None:
     # of the group of tensors, to which nobody comes late
-    hpd.device._PATIENCE = timedelta(seconds=4)
-    hpd.exchange.LOOK = timedelta(seconds=1)
+    hpd.machine.device._PATIENCE = timedelta(seconds=4)
+    hpd.machine.exchange.LOOK = timedelta(seconds=1)
     processes = Processes.started(cpu=True)
     started = time.monotonic()
     processes.first(lambda: time.sleep(6))

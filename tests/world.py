@@ -20,7 +20,7 @@ import generators
 import hpd
 from generators import save_generator
 from hpd.artifacts import EXPORTS
-from hpd.yaml_text import as_yaml
+from hpd.disk.yaml_text import as_yaml
 
 WHOLE = ("matplotlib.pyplot", "sklearn.datasets", "torchvision.datasets", "datasets", "webdataset")
 # how long a call may work before it counts as taken

@@ -150,7 +150,7 @@ def recheck(ledger: Path) -> None:
 )  # fmt: skip
 def page(ledger: Path, docs: Path) -> None:
     """Write reliability.json and reliability.md from the ledger."""
-    from hpd.files import write_bytes, write_json
+    from hpd.disk.files import write_bytes, write_json
 
     docs, book = docs.absolute(), Ledger(ledger.absolute())
     with _attacking():

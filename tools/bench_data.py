@@ -49,7 +49,7 @@ def scan(path="."):
     scanned.add(str(path))
     return real_scan(path)
 os.scandir = scan
-import hpd.data.decoding as decoding
+import hpd.data.pictures.decoding as decoding
 real_read = decoding.read_with_facts
 def read(entry, how):
     opened.add(entry.name)

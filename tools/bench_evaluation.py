@@ -24,11 +24,11 @@ import click
 import torch
 from commands import tool
 
-from hpd.allocator import keep_freed_memory
 from hpd.config import load_config
+from hpd.machine.allocator import keep_freed_memory
 from hpd.rng import Streams
 from hpd.students import Lesson, TrainingSettings, train_students
-from hpd.students.convnet import ConvNetSettings
+from hpd.students.networks.convnet import ConvNetSettings
 from hpd.students.training import train_plainly
 
 STUDENTS = 5

@@ -37,14 +37,14 @@ from stopwatch import (
 )
 from torch import Tensor
 
-from hpd.allocator import keep_freed_memory
-from hpd.device import open_device
+from hpd.machine.allocator import keep_freed_memory
+from hpd.machine.device import open_device
+from hpd.machine.precision import has_fast_bfloat16
 from hpd.objectives.gradient import counted
 from hpd.objectives.trajectory import Span, trajectory_loss
 from hpd.objectives.unrolling import METHODS, Batch, UnrolledStudent
-from hpd.precision import has_fast_bfloat16
 from hpd.students import Student
-from hpd.students.convnet import ConvNetSettings
+from hpd.students.networks.convnet import ConvNetSettings
 from hpd.students.parameters import flatten
 from hpd.students.response import Response
 

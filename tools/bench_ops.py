@@ -27,7 +27,7 @@ from commands import tool
 from stopwatch import CLOCKS, Clock, Stopwatch, clock_option, device_option
 from torch import Tensor
 
-from generators.filters import design_lowpass, design_radial_lowpass
+from generators.families.filters import design_lowpass, design_radial_lowpass
 from generators.ops import bias_act, filtered_lrelu, lowpass_filter, upfirdn2d
 from generators.ops.bias_act import bias_act_reference
 from generators.ops.filtered_lrelu import filtered_lrelu_reference

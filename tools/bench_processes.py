@@ -80,9 +80,9 @@ class Times:
 def take_steps(works: Sequence[str], steps: int, folder: Path, result: Path) -> None:
     """Take the steps of all works in one of several processes, and write their medians."""
     import hpd
-    from hpd.allocator import keep_freed_memory
     from hpd.config import load_config
-    from hpd.device import Processes
+    from hpd.machine.allocator import keep_freed_memory
+    from hpd.machine.device import Processes
 
     keep_freed_memory()  # as the command line does
     processes = Processes.started(cpu=True)

@@ -28,9 +28,9 @@ from commands import tool
 from measured_rows import Table
 from scale_point import REAL_BATCH, STEPS, WIDTH, Point
 
+from hpd.disk.files import write_bytes
 from hpd.errors import RunError
-from hpd.evaluation.plots import as_png, blank_figure
-from hpd.files import write_bytes
+from hpd.evaluation.drawn.plots import as_png, blank_figure
 
 AXES: dict[str, tuple[int, ...]] = {
     "classes": (10, 100, 1000), "images": (1, 10, 50), "side": (32, 64, 128, 256),

@@ -36,18 +36,18 @@ from torch import Tensor
 
 from generators import StoredGenerator
 from generators.base import FAMILIES, Generator
-from generators.layers import initialise_layers
-from hpd.allocator import keep_freed_memory
+from generators.families.layers import initialise_layers
 from hpd.data import ImageSet, Normalisation
-from hpd.device import open_device
 from hpd.engine import OptimizerSettings
-from hpd.engine.readings import Readings
 from hpd.engine.rendered import Rendered, every_index
+from hpd.engine.watching.readings import Readings
 from hpd.errors import RunError
+from hpd.machine.allocator import keep_freed_memory
+from hpd.machine.device import open_device
+from hpd.machine.precision import Float32, has_fast_bfloat16
 from hpd.objectives import OBJECTIVES
-from hpd.precision import Float32, has_fast_bfloat16
 from hpd.rng import Streams
-from hpd.sources.gan import GanSettings
+from hpd.sources.gan.settings import GanSettings
 from hpd.typing import Step
 
 # the stem of a StyleGAN-XL for CIFAR-10, of 7.8 million parameters

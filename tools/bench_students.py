@@ -30,9 +30,9 @@ from bench_objectives import smooth_images
 from commands import tool
 from torch import Tensor
 
-from hpd.allocator import keep_freed_memory
+from hpd.machine.allocator import keep_freed_memory
+from hpd.machine.precision import has_fast_bfloat16
 from hpd.objectives.gradient import counted
-from hpd.precision import has_fast_bfloat16
 from hpd.students import STUDENTS, Student, StudentSettings
 from hpd.students.half import with_half_norms
 from hpd.students.response import Response

@@ -23,11 +23,11 @@ from measured_rows import Table
 
 from hpd.config import RunSettings, load_config
 from hpd.data import Dataset
-from hpd.device import open_device
+from hpd.disk.files import write_bytes
 from hpd.engine import StepReport
 from hpd.errors import ConfigError
 from hpd.evaluation import compare, of_set
-from hpd.files import write_bytes
+from hpd.machine.device import open_device
 from hpd.rng import Streams
 
 STUDENT = {"kind": "convnet", "width": 32}

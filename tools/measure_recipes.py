@@ -32,9 +32,9 @@ from commands import tool
 from measured_rows import Table
 
 import hpd
+from hpd.disk.files import write_bytes
 from hpd.errors import RunError
-from hpd.files import write_bytes
-from hpd.memory import as_text, peak_bytes
+from hpd.machine.memory import as_text, peak_bytes
 
 START, END = "<!-- recipes -->\n", "<!-- end of recipes -->\n"
 COLUMNS = ("distilled", "initial", "random_real", "random_real_floats", "full")

@@ -36,12 +36,12 @@ from torch import Tensor
 from hpd.artifacts import DistilledSet
 from hpd.config import RunSettings, load_config
 from hpd.data import Dataset
-from hpd.device import open_device
+from hpd.disk.files import write_bytes
 from hpd.engine import Observer, StageReport, StepReport, optimise
 from hpd.errors import ConfigError
 from hpd.evaluation import compare
 from hpd.evaluation.contenders import Contender, of_relabelled, of_set
-from hpd.files import write_bytes
+from hpd.machine.device import open_device
 from hpd.objectives import OBJECTIVES
 from hpd.objectives.adjustment import AdjustmentSettings
 from hpd.objectives.recovery import RecoverySettings

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hpd.config import RunSettings
+from hpd.disk.files import write_json
+from hpd.disk.seals import digest_json
 from hpd.errors import RunError
-from hpd.files import write_json
-from hpd.seals import digest_json
 
 
 class Table:

@@ -21,12 +21,12 @@ from measured_rows import digest_of, read_measured
 
 import hpd
 from hpd.config import RunSettings, load_config
-from hpd.device import open_device
+from hpd.disk.files import write_json
+from hpd.disk.seals import digest_json
 from hpd.engine.experts import MatchesExperts
 from hpd.evaluation import Evaluation, EvaluationSettings, evaluate_sets
-from hpd.files import write_json
+from hpd.machine.device import open_device
 from hpd.rng import Streams
-from hpd.seals import digest_json
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from commands import tool
 
 from hpd.artifacts.run_folder import CONFIG, METRICS
 from hpd.config import load_config
+from hpd.disk.files import write_bytes
 from hpd.engine.selection.validation import ValidationSettings
 from hpd.errors import RunError
-from hpd.evaluation.plots import as_png, blank_figure
-from hpd.files import write_bytes
+from hpd.evaluation.drawn.plots import as_png, blank_figure
 
 
 def read_curve(lines: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:

@@ -34,15 +34,15 @@ from torch import Tensor
 from hpd.artifacts import DistilledSet
 from hpd.config import RunSettings, load_config
 from hpd.data import Dataset
-from hpd.device import open_device
+from hpd.disk.files import write_bytes, write_json
 from hpd.engine import SELECTORS, StageReport, StepReport, optimise
 from hpd.engine.rendered import render_all
 from hpd.engine.selection import LastSettings
 from hpd.engine.snapshot import margin_of, outdoes
 from hpd.errors import RunError
 from hpd.evaluation import compare, of_set
-from hpd.evaluation.ranking import LevelResult, levels_png, rank_correlation
-from hpd.files import write_bytes, write_json
+from hpd.evaluation.drawn.ranking import LevelResult, levels_png, rank_correlation
+from hpd.machine.device import open_device
 from hpd.rng import Streams
 from hpd.typing import Objective, Score, Selector, Source, Stage
 

@@ -38,10 +38,10 @@ from measured_sets import Sets, Wanted, lines_of, summarise
 from results_rows import BUDGETS, DATA, Row, all_rows, best_level, best_rows, on_others
 
 import hpd
-from hpd.allocator import keep_freed_memory
 from hpd.config import RunSettings
 from hpd.data import DATASETS
 from hpd.errors import ConfigError
+from hpd.machine.allocator import keep_freed_memory
 
 
 class Work:

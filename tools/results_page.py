@@ -25,8 +25,8 @@ from measured_rows import read_measured
 from measured_sets import spread
 from results_rows import DATA, HERDING, RANDOM, SAME_BITS, SAMPLES, START, Row, all_rows, rows
 
-from hpd.evaluation.plots import as_png, blank_figure
-from hpd.files import write_bytes
+from hpd.disk.files import write_bytes
+from hpd.evaluation.drawn.plots import as_png, blank_figure
 
 PUBLISHED = {
     ("fashion_mnist", 1, "pixels, regression"): "75.6 FRePo",

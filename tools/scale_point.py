@@ -156,7 +156,7 @@ def levels_of(side: int) -> list[int]:
 def generator(folder: Path, point: Point) -> Path:
     """Return the folder of a StyleGAN2 with few features and random weights."""
     from generators import save_generator
-    from generators.stylegan2 import StyleGAN2Settings
+    from generators.families.stylegan2 import StyleGAN2Settings
 
     path = folder / f"generator-{point.side}-{point.classes}"
     if not (path / "generator.json").is_file():
@@ -273,8 +273,8 @@ def measure(point: Point, folder: Path, *, memory: bool) -> Mapping[str, Any]:
         folder: of rows and generators.
         memory: what is measured; freed memory is then to be given back at once.
     """
-    from hpd.allocator import keep_freed_memory
-    from hpd.device import Processes
+    from hpd.machine.allocator import keep_freed_memory
+    from hpd.machine.device import Processes
 
     torch.set_num_threads(1)
     if not memory:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import torch
 
-from hpd.memory import peak_bytes
+from hpd.machine.memory import peak_bytes
 
 device_option = click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True

@@ -22,13 +22,13 @@ from peak_memory import peak_bytes
 from stopwatch import device_option, forget_peak, peak_of
 
 from generators import StoredGenerator
-from generators.stylegan2 import StyleGAN2Settings
+from generators.families.stylegan2 import StyleGAN2Settings
 from hpd.data import ImageSet, Normalisation
-from hpd.device import open_device
 from hpd.engine import SELECTORS, OptimizerSettings, StageReport, StepReport, optimise
+from hpd.machine.device import open_device
 from hpd.objectives import OBJECTIVES
 from hpd.rng import Streams
-from hpd.sources.gan import GanSettings
+from hpd.sources.gan.settings import GanSettings
 
 CLASSES, REAL_IMAGES, MEBIBYTE = 10, 20, 2**20
 CPU = torch.device("cpu")

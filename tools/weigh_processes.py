@@ -44,8 +44,8 @@ def run_one(work: str, images: int, folder: Path) -> None:
     from weigh_generator import random_generator
 
     import hpd
-    from hpd.device import Processes
-    from hpd.memory import peak_bytes
+    from hpd.machine.device import Processes
+    from hpd.machine.memory import peak_bytes
 
     processes, channels = Processes.started(cpu=True), SIDES.get(work, (1, 32))[0]
     config = {

@@ -2,11 +2,11 @@
 
 from generators.checkpoints.convert import convert_checkpoint
 from generators.checkpoints.converted import Converted
+from generators.checkpoints.families.rosinality import convert_rosinality
+from generators.checkpoints.families.stylegan2 import stylegan2_from_record
 from generators.checkpoints.inspection import GlobalUse, Inspection, inspect_checkpoint
-from generators.checkpoints.reader import read_checkpoint
-from generators.checkpoints.records import ModuleRecord
-from generators.checkpoints.rosinality import convert_rosinality
-from generators.checkpoints.stylegan2 import stylegan2_from_record
+from generators.checkpoints.pickles.reader import read_checkpoint
+from generators.checkpoints.pickles.records import ModuleRecord
 
 __all__ = [
     "Converted",

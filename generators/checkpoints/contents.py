@@ -15,14 +15,19 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from generators.checkpoints.kinds import AGAIN, kind_of
-from generators.checkpoints.machine import READABLE, Machine
-from generators.checkpoints.nodes import Call, Global, PersistentId, shown
-from generators.checkpoints.reader import MAX_FILE_BYTES, PERSISTENT, NetworkReader, check_name
-from generators.checkpoints.records import ModuleRecord
-from generators.checkpoints.source import ByteSource, open_source
-from generators.checkpoints.tensors import is_tensor, storage_facts
-from generators.checkpoints.zips import TorchZip
+from generators.checkpoints.pickles.kinds import AGAIN, kind_of
+from generators.checkpoints.pickles.machine import READABLE, Machine
+from generators.checkpoints.pickles.nodes import Call, Global, PersistentId, shown
+from generators.checkpoints.pickles.reader import (
+    MAX_FILE_BYTES,
+    PERSISTENT,
+    NetworkReader,
+    check_name,
+)
+from generators.checkpoints.pickles.records import ModuleRecord
+from generators.checkpoints.pickles.source import ByteSource, open_source
+from generators.checkpoints.pickles.tensors import is_tensor, storage_facts
+from generators.checkpoints.pickles.zips import TorchZip
 from hpd.errors import GeneratorError
 
 # each limits what a small file can make of itself by naming one thing many times

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from generators.checkpoints import official_names, rosinality, tiny_autoencoders
 from generators.checkpoints.contents import Contents, open_contents
 from generators.checkpoints.converted import Converted
-from generators.checkpoints.finding import Layout, Place, find_generator
-from generators.checkpoints.finite import finite_floats
-from generators.checkpoints.records import ModuleRecord
-from generators.checkpoints.scope import Scope
-from generators.checkpoints.stylegan2 import stylegan2_from_record
-from generators.checkpoints.stylegan3 import (
+from generators.checkpoints.families import official_names, rosinality, tiny_autoencoders
+from generators.checkpoints.families.stylegan2 import stylegan2_from_record
+from generators.checkpoints.families.stylegan3 import (
     is_stylegan_xl,
     stylegan3_from_record,
     stylegan_xl_from_record,
 )
+from generators.checkpoints.finding import Layout, Place, find_generator
+from generators.checkpoints.finite import finite_floats
+from generators.checkpoints.pickles.records import ModuleRecord
+from generators.checkpoints.scope import Scope
 from hpd.errors import GeneratorError, HpdError
 
 LAYOUTS = (

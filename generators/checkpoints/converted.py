@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from generators.base import FamilySettings
+from generators.checkpoints.families.stylegan2 import check_weights, expected_weights
 from generators.checkpoints.finite import is_finite
-from generators.checkpoints.nodes import shown
+from generators.checkpoints.pickles.nodes import shown
 from generators.checkpoints.scope import Scope
-from generators.checkpoints.stylegan2 import check_weights, expected_weights
-from generators.stylegan2 import StyleGAN2Settings
+from generators.families.stylegan2 import StyleGAN2Settings
 from hpd.errors import GeneratorError
 
 AVERAGES = ("latent_avg", "w_avg", "dlatent_avg", "mean_latent", "latent_mean")

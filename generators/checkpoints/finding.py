@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from generators.checkpoints.contents import Contents
 from generators.checkpoints.converted import Converter
-from generators.checkpoints.nodes import shown
+from generators.checkpoints.pickles.nodes import shown
 from hpd.errors import GeneratorError
 
 _AVERAGED = re.compile(r"(^|[^a-z])(ema|avg|averaged?|smooth(ed)?)($|[^a-z])", re.IGNORECASE)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from generators.checkpoints.nodes import shown
+from generators.checkpoints.pickles.nodes import shown
 from hpd.errors import GeneratorError
 
 

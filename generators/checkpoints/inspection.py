@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from generators.checkpoints.kinds import ZIP_START, kind_of
-from generators.checkpoints.machine import Machine
-from generators.checkpoints.nodes import Blob, Call, Global, Pairs, shown
-from generators.checkpoints.plain import PLAIN_NAMES
-from generators.checkpoints.reader import (
+from generators.checkpoints.pickles.kinds import ZIP_START, kind_of
+from generators.checkpoints.pickles.machine import Machine
+from generators.checkpoints.pickles.nodes import Blob, Call, Global, Pairs, shown
+from generators.checkpoints.pickles.plain import PLAIN_NAMES
+from generators.checkpoints.pickles.reader import (
     KNOWN_NAMES,
     MAX_FILE_BYTES,
     PERSISTENT,
     is_hostile,
     is_legacy_tensorflow,
 )
-from generators.checkpoints.source import ByteSource, open_source
-from generators.checkpoints.tensors import LOAD_STORAGE, STORAGE_TYPES, TENSOR_NAMES
-from generators.checkpoints.zips import TorchZip
+from generators.checkpoints.pickles.source import ByteSource, open_source
+from generators.checkpoints.pickles.tensors import LOAD_STORAGE, STORAGE_TYPES, TENSOR_NAMES
+from generators.checkpoints.pickles.zips import TorchZip
 from hpd.errors import GeneratorError
 
 Status = Literal["known", "stub", "refused"]

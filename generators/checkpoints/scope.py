@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from generators.checkpoints.finite import finite_floats
-from generators.checkpoints.nodes import shown
+from generators.checkpoints.pickles.nodes import shown
 from hpd.errors import GeneratorError
 
 

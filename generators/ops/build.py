@@ -25,9 +25,9 @@ import ninja
 from filelock import FileLock, Timeout
 
 from generators.ops.toolchain import DEVICE_TYPES, Recipe, read_recipe
-from hpd.cache import cache_folder as folder_in_cache
+from hpd.disk.cache import cache_folder as folder_in_cache
+from hpd.disk.files import write_json
 from hpd.errors import OpsError
-from hpd.files import write_json
 
 # of a build, and of waiting for another's: a minute is usual, but one for several architectures
 # of CUDA on a busy machine takes ten

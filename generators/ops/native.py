@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from generators.ops import nvrtc
 from generators.ops.build import FailedBeforeError, build
-from generators.ops.driver import Driver, OnDevice
-from generators.ops.kernels import Kernel
-from generators.ops.launches import Operations
+from generators.ops.cuda import nvrtc
+from generators.ops.cuda.driver import Driver, OnDevice
+from generators.ops.cuda.kernels import Kernel
+from generators.ops.cuda.launches import Operations
 from generators.ops.toolchain import DEVICE_TYPES, DeviceType, read_recipe
 from hpd.errors import OpsError, nearest
 

@@ -8,10 +8,10 @@ from typing import Literal
 
 import torch
 
-from generators.ops import native, nvrtc, recording
+from generators.ops import native
 from generators.ops.build import find_failure, find_library
-from generators.ops.native import VARIABLE
-from generators.ops.tiles import (
+from generators.ops.cuda import nvrtc, recording
+from generators.ops.cuda.tiles import (
     GIVEN_BYTES,
     Filtering,
     Room,
@@ -19,6 +19,7 @@ from generators.ops.tiles import (
     products_of_block,
     shared_bytes,
 )
+from generators.ops.native import VARIABLE
 from generators.ops.toolchain import DEVICE_TYPES, DeviceType, Recipe, read_recipe
 from hpd.errors import OpsError
 

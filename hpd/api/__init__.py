@@ -1,29 +1,29 @@
 """The Python API: what the command line does, as functions."""
 
-from hpd.api.auditing import audit
 from hpd.api.checking import check
-from hpd.api.comparing import compare
 from hpd.api.continual import continual
 from hpd.api.decoding import decode
 from hpd.api.distilling import distill
-from hpd.api.evaluating import evaluate
-from hpd.api.experts import train_experts
-from hpd.api.exporting import export
+from hpd.api.handing_on.exporting import export
+from hpd.api.handing_on.packing import Packed, pack
+from hpd.api.handing_on.pruning import prune
+from hpd.api.handing_on.relabelling import relabel
+from hpd.api.handing_on.reports import report
+from hpd.api.handing_on.sharing import Pulled, Pushed, pull, push
 from hpd.api.hearing import telling
 from hpd.api.inspecting import inspect_dataset
+from hpd.api.judging.auditing import audit
+from hpd.api.judging.comparing import compare
+from hpd.api.judging.evaluating import evaluate
+from hpd.api.judging.scoring import score_generator
+from hpd.api.judging.theory import multi_index
+from hpd.api.judging.verifying import Verification, verify
 from hpd.api.loading import load_dataset, load_distilled, load_generator, project
-from hpd.api.packing import Packed, pack
-from hpd.api.pruning import prune
-from hpd.api.relabelling import relabel
-from hpd.api.reports import report
 from hpd.api.runs import Run, load_run
 from hpd.api.sampling import sample
-from hpd.api.scoring import score_generator
-from hpd.api.sharing import Pulled, Pushed, pull, push
-from hpd.api.squeezing import squeeze
-from hpd.api.theory import multi_index
-from hpd.api.training_generators import train_generator
-from hpd.api.verifying import Verification, verify
+from hpd.api.training.experts import train_experts
+from hpd.api.training.generators import train_generator
+from hpd.api.training.squeezing import squeeze
 
 __all__ = [
     "Packed",

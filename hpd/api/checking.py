@@ -33,7 +33,7 @@ from hpd.rng import Streams
 from hpd.sources import SOURCES, SourceSettings
 from hpd.sources.base import ChunkedSettings
 from hpd.students import STUDENTS, Student, StudentSettings
-from hpd.students.convnet import ConvNetSettings
+from hpd.students.networks.convnet import ConvNetSettings
 
 AXES: Mapping[str, Registry[Any]] = {
     "objective": OBJECTIVES,

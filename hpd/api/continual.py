@@ -18,8 +18,8 @@ from hpd.courses.folder import CourseFolder
 from hpd.courses.settings import ContinualSettings, load_continual
 from hpd.courses.summary import Cell, Line
 from hpd.data import Dataset
-from hpd.device import open_device
-from hpd.locks import held
+from hpd.disk.locks import held
+from hpd.machine.device import open_device
 
 
 @dataclass(frozen=True)

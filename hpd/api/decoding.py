@@ -13,8 +13,8 @@ from hpd.artifacts import DistilledSet, RunFolder
 from hpd.artifacts.run_folder import CODES
 from hpd.boundary import public
 from hpd.codecs import LabelCodes
-from hpd.device import open_device
 from hpd.errors import ConfigError, RunError
+from hpd.machine.device import open_device
 from hpd.rng import Streams
 from hpd.sources.coded import Coded
 from hpd.typing import State

@@ -18,13 +18,13 @@ from hpd.boundary import public
 from hpd.data import DATASETS, Dataset, Normalisation
 from hpd.data.finding import data_settings
 from hpd.data.inspection import Inspection, inspect_images, inspect_listing
+from hpd.data.kinds.picture_sets import PictureSetSettings
 from hpd.data.listing import Listing, Report
-from hpd.data.looking import spaced
-from hpd.data.picture_sets import PictureSetSettings
-from hpd.data.pictures import PictureOptions, read_picture
+from hpd.data.pictures.looking import spaced
+from hpd.data.pictures.reading import PictureOptions, read_picture
 from hpd.data.store import is_kept, is_stored
+from hpd.disk.files import write_bytes
 from hpd.errors import ConfigError, DataError
-from hpd.files import write_bytes
 
 _GRID_CLASSES, _GRID_PICTURES, _GRID_PIXELS = 20, 8, 96
 _GRID_TRIES = 40

@@ -10,18 +10,18 @@ from typing import Any
 from generators import Generator
 from hpd.api.identity import DataFacts
 from hpd.artifacts import DistilledSet, RunFolder
-from hpd.artifacts.opening import place_of
+from hpd.artifacts.packed.opening import place_of
 from hpd.artifacts.run_folder import CHECKPOINTS, CONFIG, INITIAL
 from hpd.boundary import public
 from hpd.config import RunSettings
+from hpd.disk.yaml_text import parse_yaml
 from hpd.engine import StageReport
-from hpd.engine.recorder import stored_stages
+from hpd.engine.watching.recorder import stored_stages
 from hpd.errors import RunError
 from hpd.evaluation import Evaluation
 from hpd.objectives import OBJECTIVES
 from hpd.showing import as_html, never_fails
 from hpd.sources import SOURCES
-from hpd.yaml_text import parse_yaml
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from generators import Generator
-from hpd.api.evaluating import stored_generator
+from hpd.api.judging.evaluating import stored_generator
 from hpd.api.runs import Run, folder_with_latents, opened
 from hpd.artifacts import DistilledSet
 from hpd.boundary import public
-from hpd.device import open_device
 from hpd.foreign import reading_foreign
+from hpd.machine.device import open_device
 from hpd.own_code import foreign
 from hpd.sources.sampling import Distilled, SamplingSettings, sample_around
 

@@ -2,8 +2,8 @@
 
 from hpd.artifacts.distilled import DistilledSet
 from hpd.artifacts.exports import EXPORTS, ExportSettings
+from hpd.artifacts.packed.provenance import Provenance
 from hpd.artifacts.places import check_free
-from hpd.artifacts.provenance import Provenance
 from hpd.artifacts.run_folder import RunFolder
 
 __all__ = [

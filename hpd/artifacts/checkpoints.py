@@ -23,9 +23,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from hpd.artifacts.shards import Kept, in_memory, read_shards, write_shard
+from hpd.disk.files import write_json
+from hpd.disk.seals import digest_file, read_sealed, sealed
 from hpd.errors import RunError
-from hpd.files import write_json
-from hpd.seals import digest_file, read_sealed, sealed
 from hpd.typing import Step
 
 # of one file, as it always was, and of several

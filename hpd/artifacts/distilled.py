@@ -21,12 +21,12 @@ from hpd.arrays import (
     as_numbers,
     as_probabilities,
 )
-from hpd.artifacts.opening import folder_at
+from hpd.artifacts.packed.opening import folder_at
 from hpd.data import Normalisation
 from hpd.data.whitening import Zca, ZcaKind, recipe_of
+from hpd.disk.files import read_about, write_tensors
+from hpd.disk.seals import digest_tensor, sealed, unsealed
 from hpd.errors import DataError, HpdError, RunError, ShapeError
-from hpd.files import read_about, write_tensors
-from hpd.seals import digest_tensor, sealed, unsealed
 from hpd.showing import as_html, grid_html, names_text, never_fails, shape_text
 from hpd.storage import Amount, Storage
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpd.yaml_text import flatten
+from hpd.disk.yaml_text import flatten
 
 # options of an evaluation that change which rows there are, or how many students, and no accuracy
 _FREE = (

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpd.files import write_json
-from hpd.seals import digest_json, read_sealed, sealed
+from hpd.disk.files import write_json
+from hpd.disk.seals import digest_json, read_sealed, sealed
 
 _FORMAT = 2
 _logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpd.artifacts.run_folder import METRICS, RunFolder
+from hpd.disk.files import parse_json
 from hpd.errors import RunError
-from hpd.files import parse_json
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from hpd.artifacts.distilled import DistilledSet, as_bytes
-from hpd.files import write_bytes
+from hpd.disk.files import write_bytes
 
 _TILE_PIXELS = 96
 _CAPTION_PIXELS = 18

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hpd.disk.files import is_leftover, remove_leftovers
+from hpd.disk.locks import held
 from hpd.errors import RunError
-from hpd.files import is_leftover, remove_leftovers
-from hpd.locks import held
 
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 

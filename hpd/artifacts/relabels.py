@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hpd.artifacts.distilled import FILE_NAME
-from hpd.files import write_tensors
-from hpd.seals import digest_file, digest_json, digest_tensor
+from hpd.disk.files import write_tensors
+from hpd.disk.seals import digest_file, digest_json, digest_tensor
 from hpd.typing import State
 
 NEXT = "next"

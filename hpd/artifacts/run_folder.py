@@ -19,8 +19,7 @@ from hpd.artifacts.places import check_free
 from hpd.artifacts.relabels import NEXT, has_label_codes, settled, write_label_codes
 from hpd.artifacts.shards import Kept
 from hpd.artifacts.stages import SavedStage, read_stage
-from hpd.errors import RunError
-from hpd.files import (
+from hpd.disk.files import (
     keep_aside,
     parse_json,
     remove_leftovers,
@@ -28,7 +27,8 @@ from hpd.files import (
     write_json,
     write_tensors,
 )
-from hpd.seals import digest_file, read_sealed, sealed
+from hpd.disk.seals import digest_file, read_sealed, sealed
+from hpd.errors import RunError
 from hpd.typing import State
 
 CONFIG, METRICS, MANIFEST, INITIAL, EVALUATION, COST = (

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from hpd.files import read_about, write_tensors
+from hpd.disk.files import read_about, write_tensors
 from hpd.typing import State
 
 _PLACES = "places."
@@ -100,7 +100,7 @@ class StoredTensor:
             start = end
 
     def blocks(self) -> Iterator[Tensor]:
-        """Yield all rows in order, some at a time; see `hpd.files.Blocks`."""
+        """Yield all rows in order, some at a time; see `hpd.disk.files.Blocks`."""
         if not self.shape:
             yield self.rows()
             return

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from hpd.seals import read_sealed
+from hpd.disk.seals import read_sealed
 from hpd.typing import State
 
 

@@ -17,10 +17,10 @@ from hpd.audits.judging import SeenSet
 from hpd.audits.page import render_audit
 from hpd.audits.stored import Stored
 from hpd.data import ImageSet
+from hpd.disk.files import parse_json, write_bytes, write_json
+from hpd.disk.seals import digest_file, digest_json, digest_tensor
 from hpd.errors import RunError
 from hpd.evaluation import Evaluation, Row, summary
-from hpd.files import parse_json, write_bytes, write_json
-from hpd.seals import digest_file, digest_json, digest_tensor
 from hpd.showing import as_html, never_fails, table_html
 
 AUDIT, REPORT, TABLE = "audit.json", "report.html", "table.md"

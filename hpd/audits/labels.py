@@ -12,7 +12,7 @@ from hpd.arrays import as_labels, as_numbers
 from hpd.audits.layouts.label_batches import drawn_orders
 from hpd.audits.stored import LabelBatches
 from hpd.errors import DataError
-from hpd.host import one_hot
+from hpd.machine.host import one_hot
 
 LabelMeaning = Literal["hard", "probabilities", "centred", "logits"]
 

@@ -15,7 +15,7 @@ from hpd.progress import told
 from hpd.registry import Settings
 from hpd.rng import Streams
 from hpd.students import Student, in_batches
-from hpd.students.convnet import ConvNetSettings
+from hpd.students.networks.convnet import ConvNetSettings
 from hpd.students.ridge import centred_targets, ridge_predictions
 
 _BATCH = 128

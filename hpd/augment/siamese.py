@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpd.host import send
+from hpd.machine.host import send
 
 OperationName = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
 OPERATION_NAMES: tuple[OperationName, ...] = get_args(OperationName)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hpd.errors import CheckError, HpdError
-from hpd.memory import is_out_of_memory
+from hpd.machine.memory import is_out_of_memory
 from hpd.plugins import reason_of
 from hpd.rng import no_global_draws
 

@@ -9,9 +9,9 @@ import torch
 
 from hpd.checking.examiner import Examiner
 from hpd.data import ImageSet
+from hpd.disk.seals import digest_tensor
 from hpd.errors import CheckError
 from hpd.rng import isolated
-from hpd.seals import digest_tensor
 from hpd.typing import Selector
 
 BuildSelector = Callable[[], Selector]

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from hpd.artifacts.report.card import kind_label
 from hpd.artifacts.report.tables import row_label
-from hpd.evaluation.card import Card, Spread
+from hpd.evaluation.card.measuring import Card, Spread
 from hpd.evaluation.summary import accuracy_text
 
 # four sets fit a line of 80 characters: an accuracy with its deviation takes so many

@@ -8,33 +8,33 @@ from typing import Any
 
 import click
 
-from hpd.allocator import keep_freed_memory
-from hpd.cli.audit import audit
-from hpd.cli.check import check
-from hpd.cli.compare import compare
-from hpd.cli.configs import configs
-from hpd.cli.continual import continual
-from hpd.cli.data import data
-from hpd.cli.distill import distill
-from hpd.cli.evaluate import evaluate
-from hpd.cli.experts import experts
-from hpd.cli.export import export
-from hpd.cli.generator import generator
-from hpd.cli.ops import ops
-from hpd.cli.options import options
-from hpd.cli.pack import pack
-from hpd.cli.prune import prune
-from hpd.cli.pull import pull
-from hpd.cli.push import push
-from hpd.cli.relabel import relabel
-from hpd.cli.report import report
+from hpd.cli.commands.audit import audit
+from hpd.cli.commands.check import check
+from hpd.cli.commands.compare import compare
+from hpd.cli.commands.configs import configs
+from hpd.cli.commands.continual import continual
+from hpd.cli.commands.data import data
+from hpd.cli.commands.distill import distill
+from hpd.cli.commands.evaluate import evaluate
+from hpd.cli.commands.experts import experts
+from hpd.cli.commands.export import export
+from hpd.cli.commands.generator import generator
+from hpd.cli.commands.ops import ops
+from hpd.cli.commands.options import options
+from hpd.cli.commands.pack import pack
+from hpd.cli.commands.prune import prune
+from hpd.cli.commands.pull import pull
+from hpd.cli.commands.push import push
+from hpd.cli.commands.relabel import relabel
+from hpd.cli.commands.report import report
+from hpd.cli.commands.sample import sample
+from hpd.cli.commands.squeeze import squeeze
+from hpd.cli.commands.theory import theory
+from hpd.cli.commands.verify import verify
 from hpd.cli.running import EXIT_BAD_INPUT, rank
-from hpd.cli.sample import sample
-from hpd.cli.squeeze import squeeze
 from hpd.cli.streams import lasting_streams
-from hpd.cli.theory import theory
-from hpd.cli.verify import verify
 from hpd.errors import HpdError, cut, one_line
+from hpd.machine.allocator import keep_freed_memory
 
 _COMMANDS: tuple[click.Command, ...] = (
     audit, check, compare, configs, continual, data, distill, evaluate, experts, export, generator,
@@ -72,7 +72,7 @@ class _Commands(click.Group):
             _say(f"{type(error).__name__}: {reason}")
         except (MemoryError, RuntimeError) as error:
             # imported where it is needed, as help needs no torch
-            from hpd.memory import out_of_memory
+            from hpd.machine.memory import out_of_memory
 
             ran_out = out_of_memory(error)
             if ran_out is None:

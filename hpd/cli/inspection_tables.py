@@ -8,8 +8,8 @@ from rich.console import Console
 
 from hpd.cli.tables import say, text_table
 from hpd.data.inspection import Cost, Inspection, Named, Repeats
-from hpd.data.pictures import shown_path
-from hpd.memory import as_text
+from hpd.data.pictures.reading import shown_path
+from hpd.machine.memory import as_text
 
 # classes that are listed one by one; of more the first and last of them
 _ALL_CLASSES, _END_CLASSES = 20, 5

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from hpd.disk.paths import check_path
 from hpd.errors import ConfigError
-from hpd.paths import check_path
 
 
 class _PathType(click.Path):

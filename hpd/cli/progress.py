@@ -22,10 +22,10 @@ from typing_extensions import Self
 from hpd.artifacts.report.tables import row_label
 from hpd.cli.tables import say
 from hpd.engine import StageReport, StepReport
-from hpd.engine.estimate import Estimate
+from hpd.engine.watching.estimate import Estimate
 from hpd.generator_runs.loop import TrainingReport
 from hpd.progress import telling
-from hpd.students.trajectories import ExpertSettings
+from hpd.students.experts.trajectories import ExpertSettings
 from hpd.typing import Stage
 
 # seconds after which some work within another gets a bar of its own, and between two looks at it

@@ -15,11 +15,11 @@ import click
 from hpd.cli.own_code import imports_given, takes_own_code
 from hpd.cli.paths import PATH
 from hpd.errors import HpdError, ProcessError
-from hpd.interrupts import Interrupts, exit_code
-from hpd.launch import Launch, read_launch
+from hpd.machine.interrupts import Interrupts, exit_code
+from hpd.machine.launch import Launch, read_launch
 
 if TYPE_CHECKING:
-    from hpd.device import Processes
+    from hpd.machine.device import Processes
 
 EXIT_BAD_INPUT = 2
 

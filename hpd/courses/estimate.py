@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hpd.engine.estimate import duration
+from hpd.engine.watching.estimate import duration
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from hpd.artifacts import DistilledSet, check_free
 from hpd.config import config_changes
 from hpd.courses.settings import ContinualSettings
 from hpd.courses.summary import Cell, Line, as_json, markdown, picture
+from hpd.disk.files import remove_leftovers, write_bytes, write_json
+from hpd.disk.seals import read_sealed, sealed
+from hpd.disk.yaml_text import read_yaml
 from hpd.errors import ConfigError, RunError
-from hpd.files import remove_leftovers, write_bytes, write_json
-from hpd.seals import read_sealed, sealed
-from hpd.yaml_text import read_yaml
 
 RESULT = "continual"
 _CONFIG, _FACTS, _MEMORIES, _CELLS, _UNFINISHED = (

@@ -20,8 +20,8 @@ from hpd.registry import Registry, Settings
 from hpd.rng import Streams
 from hpd.sources import SOURCES, SourceSettings
 from hpd.students import STUDENTS, StudentSettings, TrainingSettings, in_batches, train_student
-from hpd.students.convnet import ConvNetSettings
 from hpd.students.coresets import SELECTIONS
+from hpd.students.networks.convnet import ConvNetSettings
 from hpd.students.schedule import HardTraining
 
 _SECTIONS = ("source", "objective", "optimizer", "selection")

@@ -12,13 +12,13 @@ from typing_extensions import Self
 from hpd.config import config_values
 from hpd.courses.memories import MEMORIES, MemorySettings
 from hpd.data import DATASETS, DatasetSettings
+from hpd.disk.yaml_text import as_yaml
 from hpd.errors import ConfigError
 from hpd.evaluation import PROTOCOLS, EvaluationSettings
 from hpd.registry import Settings
 from hpd.students import STUDENTS, StudentSettings, TrainingSettings
-from hpd.students.convnet import ConvNetSettings
+from hpd.students.networks.convnet import ConvNetSettings
 from hpd.students.schedule import HardTraining
-from hpd.yaml_text import as_yaml
 
 FORMAT = 1
 

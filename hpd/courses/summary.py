@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hpd.evaluation.plots import as_png, blank_figure
+from hpd.evaluation.drawn.plots import as_png, blank_figure
 
 CAPTION = (
     "Accuracy in percent after so many classes, on the test images of all of them: mean and "

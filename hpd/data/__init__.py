@@ -1,6 +1,7 @@
 """Data sets by name, folder or file, with class subsets and per-class batches."""
 
-from hpd.data import (
+from hpd.data.images import Dataset, Images, ImageSet, SeenImages
+from hpd.data.kinds import (
     digits,
     file_list,
     folder,
@@ -9,7 +10,6 @@ from hpd.data import (
     torchvision_sets,
     webdataset,
 )
-from hpd.data.images import Dataset, Images, ImageSet, SeenImages
 from hpd.data.normalisation import Normalisation
 from hpd.data.registry import DATASETS, DatasetSettings
 

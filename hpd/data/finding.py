@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hpd.data.kinds.torchvision_sets import TorchvisionSettings
 from hpd.data.layouts.places import kind_of_place
 from hpd.data.registry import DATASETS, DatasetSettings
-from hpd.data.torchvision_sets import TorchvisionSettings
 from hpd.errors import ConfigError
 
 

@@ -13,9 +13,9 @@ import torch
 
 from hpd.data.images import Dataset
 from hpd.data.listing import PARTS, Listing, Report
-from hpd.data.looking import Counts, Look, Shape, digest_of, look_at, pick
 from hpd.data.normalisation import Normalisation
-from hpd.data.pictures import PictureOptions, shown_path
+from hpd.data.pictures.looking import Counts, Look, Shape, digest_of, look_at, pick
+from hpd.data.pictures.reading import PictureOptions, shown_path
 
 _MOST_NAMED = 10
 _SMALL_PIXELS = 16

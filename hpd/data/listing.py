@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from hpd.data.classes import chosen_classes
-from hpd.data.opening import open_picture
+from hpd.data.pictures.opening import open_picture
 
 PartName = Literal["train", "test"]
 PARTS: tuple[PartName, PartName] = ("train", "test")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpd.host import computes_on_host, send
+from hpd.machine.host import computes_on_host, send
 
 _LEVELS = 256
 # of images that are counted at a time; numpy counts in eight bytes a value

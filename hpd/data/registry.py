@@ -13,11 +13,11 @@ from hpd.data.images import Dataset
 from hpd.data.layouts.places import file_suffixes, kind_of_place
 from hpd.data.layouts.scanning import shown
 from hpd.data.whitening import ZcaKind, whitened
+from hpd.disk.paths import path_of
+from hpd.disk.yaml_text import parse_value
 from hpd.errors import ConfigError, nearest
 from hpd.foreign import foreign_hint, unknown_is_kept
-from hpd.paths import path_of
 from hpd.registry import Registry, Settings
-from hpd.yaml_text import parse_value
 
 
 class DatasetSettings(Settings):

@@ -27,9 +27,9 @@ import numpy as np
 import PIL
 from filelock import FileLock, Timeout
 
-from hpd.cache import cache_folder
 from hpd.data.listing import PARTS, Listing, Part
-from hpd.files import parse_json, write_json
+from hpd.disk.cache import cache_folder
+from hpd.disk.files import parse_json, write_json
 
 # changes when the same pictures would come out as other bytes, or files mean something else
 FORMAT = 1

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from hpd.data.classes import shown_names
-from hpd.data.decoding import Head, Rows, decode, read_first
 from hpd.data.images import Dataset, ImageSet, digest_images
 from hpd.data.listing import NO_TEST, PARTS, Listing, Part, PartName, Report, garbage_later
 from hpd.data.normalisation import Normalisation, histogram
-from hpd.data.pictures import PictureOptions
+from hpd.data.pictures.decoding import Head, Rows, decode, read_first
+from hpd.data.pictures.reading import PictureOptions
 from hpd.data.row_cache import Block, Contents, Shelf, Stored
 from hpd.errors import DataError
-from hpd.memory import as_text
+from hpd.machine.memory import as_text
 from hpd.progress import listener
 
 # sets with fewer pictures, of fewer bytes as they are stored, are read sooner than looked up

@@ -17,14 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hpd.cache import cache_folder
 from hpd.data.images import Dataset, ImageSet
 from hpd.data.normalisation import Normalisation
+from hpd.disk.cache import cache_folder
+from hpd.disk.files import write_tensors
+from hpd.disk.seals import digest_json
 from hpd.errors import ConfigError, DataError
-from hpd.files import write_tensors
-from hpd.memory import as_text
+from hpd.machine.memory import as_text
 from hpd.progress import told
-from hpd.seals import digest_json
 
 ZcaKind = Literal["standardised", "pixels", "per_image"]
 

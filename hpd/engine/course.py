@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from hpd.artifacts.shards import in_memory
-from hpd.device import Processes
-from hpd.engine.cost import Cost
-from hpd.engine.observer import Observer, StageReport
 from hpd.engine.optimizer import OptimizerSettings
 from hpd.engine.rendered import SomeClasses, learnt_labels, render_all
 from hpd.engine.sharing import Share
 from hpd.engine.snapshot import Keeper, Snapshot, near
+from hpd.engine.watching.cost import Cost
+from hpd.engine.watching.observer import Observer, StageReport
+from hpd.machine.device import Processes
 from hpd.typing import Objective, Selector, Source
 
 

@@ -10,11 +10,11 @@ import math
 
 from torch import Tensor
 
-from hpd.device import Processes
 from hpd.engine.rendered import Drawn, Rendered, SomeClasses
 from hpd.engine.sharing import Share
 from hpd.errors import NumericError
-from hpd.host import told
+from hpd.machine.device import Processes
+from hpd.machine.host import told
 from hpd.typing import LearnsLabels, Objective, Source, Step
 
 FIXED = Step(-1, 0)

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from hpd.data import ImageSet, SeenImages
+from hpd.disk.locks import BusyError, held
 from hpd.engine.optimizer import optimizer_state, restore
 from hpd.errors import NumericError, RunError
-from hpd.locks import BusyError, held
 from hpd.rng import Streams
 from hpd.students import Student, Taught, accuracy, train_epoch
-from hpd.students.expert_checks import check_images, check_matches
-from hpd.students.expert_record import ExpertRecord, ExpertsWanted, sample
+from hpd.students.experts.checks import check_images, check_matches
+from hpd.students.experts.record import ExpertRecord, ExpertsWanted, sample
+from hpd.students.experts.trajectories import RECORD, ExpertFolder, Progress
 from hpd.students.parameters import flatten, unflatten
-from hpd.students.trajectories import RECORD, ExpertFolder, Progress
 
 Report = Callable[[int, int, float], None]
 """Hears (expert, epochs done, mean training loss) after each epoch."""

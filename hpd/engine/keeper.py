@@ -15,12 +15,12 @@ from hpd.artifacts import RunFolder
 from hpd.artifacts.checkpoints import Checkpoint
 from hpd.artifacts.shards import Kept, in_memory
 from hpd.checks import check_finite
-from hpd.device import Processes
-from hpd.engine.observer import Measured, StageReport
 from hpd.engine.snapshot import CHECKPOINT, Best, Snapshot, margin_of
+from hpd.engine.watching.observer import Measured, StageReport
 from hpd.engine.writer import Writer
 from hpd.errors import ProcessError
-from hpd.interrupts import Interrupted, Interrupts
+from hpd.machine.device import Processes
+from hpd.machine.interrupts import Interrupted, Interrupts
 from hpd.typing import Score, Stage, Step
 
 _SOURCE = "source."

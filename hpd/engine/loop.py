@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hpd.device import Processes
-from hpd.engine.cost import Cost
 from hpd.engine.course import Course
-from hpd.engine.observer import Observer, StageReport
 from hpd.engine.optimizer import OptimizerSettings
 from hpd.engine.rendered import SomeClasses
 from hpd.engine.sharing import Share
 from hpd.engine.snapshot import Keeper, KeepsNothing, Snapshot
 from hpd.engine.stage import StageRun
+from hpd.engine.watching.cost import Cost
+from hpd.engine.watching.observer import Observer, StageReport
+from hpd.machine.device import Processes
 from hpd.typing import Objective, Selector, Source, StoresBits
 
 

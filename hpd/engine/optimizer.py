@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hpd.device import Processes
-from hpd.host import on_host, told
+from hpd.machine.device import Processes
+from hpd.machine.host import on_host, told
 from hpd.registry import Only, Settings
 from hpd.typing import ParameterGroup, State
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from hpd.artifacts.shards import Kept, rows_of_kept
 from hpd.checks import check_shardable
-from hpd.device import Processes
 from hpd.errors import ConfigError, RunError
-from hpd.host import on_host
+from hpd.machine.device import Processes
+from hpd.machine.host import on_host
 from hpd.typing import EntersByClass, ParameterGroup, Source, State
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hpd.errors import RunError
-from hpd.host import on_host, remember, send
+from hpd.machine.host import on_host, remember, send
 from hpd.rng import Streams
 from hpd.typing import DrawsBatches, LearnsLabels, Matched, Pullback, Source, Step
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hpd.engine.parts import Parts
 from hpd.engine.rendered import Drawn, SomeClasses
-from hpd.host import on_host, remember, send
+from hpd.machine.host import on_host, remember, send
 from hpd.typing import (
     LearnsLabels,
     Matched,

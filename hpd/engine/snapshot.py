@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from hpd.artifacts.shards import Kept
-from hpd.engine.observer import Measured, StageReport
+from hpd.engine.watching.observer import Measured, StageReport
 from hpd.typing import Score, Source
 
 
@@ -87,7 +87,7 @@ class Snapshot:
         targets: the learnt labels [N, K] of `images`, likewise; None: there are none.
         measured: of the states of the stage so far; after it, nothing.
         seconds: what the parts of the run took so far, by `hpd.artifacts.costs.LINES`; see
-            `hpd.engine.cost`.
+            `hpd.engine.watching.cost`.
         parts: number of parts in which the run was taken so far.
         places: of what this process has a part of: the place in the whole of each of its rows, by
             the names that tensors have in a checkpoint.

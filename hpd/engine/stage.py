@@ -14,13 +14,13 @@ from hpd.artifacts.shards import in_memory
 from hpd.checks import check_finite
 from hpd.engine.course import Course
 from hpd.engine.curve import fixed_loss
-from hpd.engine.observer import Measured, StageReport, StepReport
 from hpd.engine.optimizer import hand_on_means, optimizer_state, rates, restore
-from hpd.engine.readings import DIVERGED
 from hpd.engine.rendered import render_all
 from hpd.engine.snapshot import Best, Snapshot
 from hpd.engine.step import Local, StepWork
 from hpd.engine.trial import allotted, pays
+from hpd.engine.watching.observer import Measured, StageReport, StepReport
+from hpd.engine.watching.readings import DIVERGED
 from hpd.typing import ParameterGroup, Stage, State, Step
 
 

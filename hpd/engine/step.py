@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from hpd.device import Processes
 from hpd.engine.course import Course
-from hpd.engine.readings import Readings
 from hpd.engine.rendered import Drawn, Rendered
 from hpd.engine.sharing import Whole
+from hpd.engine.watching.readings import Readings
+from hpd.machine.device import Processes
 from hpd.typing import Matched, ParameterGroup, Step
 
 

@@ -12,14 +12,14 @@ import torch
 
 from hpd.data import Dataset, ImageSet
 from hpd.data.whitening import recipe_of
+from hpd.disk.files import is_leftover, remove_leftovers
+from hpd.disk.locks import held
 from hpd.engine.optimizer import optimizer_state, restore
 from hpd.errors import ConfigError, NumericError, RunError
-from hpd.files import is_leftover, remove_leftovers
-from hpd.locks import held
 from hpd.rng import Streams
 from hpd.students import Student, Taught, accuracy, train_epoch
-from hpd.students.expert_checks import check_images
-from hpd.students.expert_record import sample
+from hpd.students.experts.checks import check_images
+from hpd.students.experts.record import sample
 from hpd.students.resnet18_weights import gap_of_first_norm
 from hpd.students.teachers import (
     PARTIAL,

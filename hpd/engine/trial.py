@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpd.engine.observer import Measured
+from hpd.engine.watching.observer import Measured
 from hpd.typing import Stage
 
 

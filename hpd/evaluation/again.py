@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpd.disk.yaml_text import flatten
 from hpd.evaluation.rows import Row
-from hpd.yaml_text import flatten
 
 EQUAL, WITHIN, APART, MISSING, UNKNOWN = "equal", "within", "apart", "not made", "cannot be told"
 """What may be said of a figure that was measured again."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hpd.data import Dataset, Images
-from hpd.evaluation.card import resized
+from hpd.evaluation.card.measuring import resized
 from hpd.evaluation.contenders import Contender, operations
 from hpd.evaluation.rows import Row
 from hpd.evaluation.settings import EvaluationSettings

@@ -31,7 +31,7 @@ from hpd.students import (
     in_batches,
     train_student,
 )
-from hpd.students.convnet import ConvNetSettings
+from hpd.students.networks.convnet import ConvNetSettings
 
 _CPU = torch.device("cpu")
 _CHUNK = 500

@@ -14,9 +14,8 @@ from generators import Prior
 from hpd.artifacts import DistilledSet
 from hpd.artifacts.ledger import Ledger
 from hpd.data import Dataset, Images
-from hpd.device import Processes
 from hpd.evaluation.bench import Bench
-from hpd.evaluation.card import Card, measure_card
+from hpd.evaluation.card.measuring import Card, measure_card
 from hpd.evaluation.contenders import (
     Contender,
     Materials,
@@ -27,6 +26,7 @@ from hpd.evaluation.contenders import (
 from hpd.evaluation.rows import Evaluation, Row, scored
 from hpd.evaluation.settings import EvaluationSettings
 from hpd.evaluation.whole_sets import WholeSet, accuracy_of, whole_sets
+from hpd.machine.device import Processes
 from hpd.rng import Streams
 from hpd.students import STUDENTS, StudentSettings, in_batches
 

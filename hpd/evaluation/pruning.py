@@ -33,7 +33,7 @@ from hpd.students import (
     train_epoch,
     train_student,
 )
-from hpd.students.convnet import ConvNetSettings
+from hpd.students.networks.convnet import ConvNetSettings
 from hpd.students.schedule import HardTraining
 
 

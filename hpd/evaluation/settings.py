@@ -12,11 +12,11 @@ from typing_extensions import Self
 from hpd.artifacts.judging import student_names
 from hpd.augment import OPERATION_NAMES, OperationName
 from hpd.errors import ConfigError, nearest
-from hpd.evaluation.card import CardSettings
+from hpd.evaluation.card.measuring import CardSettings
 from hpd.registry import Only, Settings
 from hpd.students import STUDENTS, StudentSettings, TrainingSettings
 from hpd.students.base import ImageShape
-from hpd.students.convnet import ConvNetSettings
+from hpd.students.networks.convnet import ConvNetSettings
 from hpd.students.schedule import completed, without_soft_labels
 
 Baseline = Literal["random_real", "herding", "k_centre", "prior_samples", "prior_same_count"]

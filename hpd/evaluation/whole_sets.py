@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 from hpd.data import Dataset
-from hpd.files import parse_json
+from hpd.disk.files import parse_json
 from hpd.students import STUDENTS, StudentSettings
 
 

@@ -14,18 +14,18 @@ from typing import Any
 import torch
 
 from generators import read_generator, save_generator
-from generators.discriminator import DISCRIMINATOR, discriminator_tensors
-from generators.stylegan2 import StyleGAN2, StyleGAN2Settings
-from generators.training import Trainer, sample_grid
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Settings
+from generators.training.discriminator import DISCRIMINATOR, discriminator_tensors
+from generators.training.step import Trainer, sample_grid
 from hpd.artifacts.pictures import png_bytes
 from hpd.data import DATASETS, ImageSet
 from hpd.data.registry import DatasetSettings
-from hpd.files import write_bytes, write_tensors
+from hpd.disk.files import write_bytes, write_tensors
+from hpd.disk.yaml_text import as_flow
 from hpd.generator_runs.folder import CURVE, GENERATOR, TrainingFolder, without_places
 from hpd.generator_runs.measure import curve_picture
 from hpd.generator_runs.settings import GeneratorRunSettings, Size, preset
 from hpd.generator_runs.stopping import Point
-from hpd.yaml_text import as_flow
 
 _MOST_ROWS = 12
 _MOST_CLASSES = 20

@@ -13,11 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from generators.stylegan2 import StyleGAN2
-from generators.training import Trainer, sample_grid
+from generators.families.stylegan2 import StyleGAN2
+from generators.training.step import Trainer, sample_grid
 from hpd.artifacts.pictures import png_bytes
+from hpd.disk.files import is_leftover, read_about, remove_leftovers, write_bytes, write_tensors
 from hpd.errors import RunError
-from hpd.files import is_leftover, read_about, remove_leftovers, write_bytes, write_tensors
 from hpd.generator_runs.settings import GeneratorRunSettings
 from hpd.generator_runs.stopping import Point, best_of
 

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from generators.training import Trainer
+from generators.training.step import Trainer
 from hpd.generator_runs.folder import MEASURE, TrainingFolder
 from hpd.generator_runs.measure import Measure
 from hpd.generator_runs.pace import MEASURED_STEPS, Pace, Window, estimate, images_left
 from hpd.generator_runs.settings import GeneratorRunSettings, Limits
 from hpd.generator_runs.stopping import Point, is_enough
-from hpd.interrupts import Interrupted, Interrupts
+from hpd.machine.interrupts import Interrupted, Interrupts
 
 _LOGS_PER_SAVE = 10
 # what a process tells the others after a step

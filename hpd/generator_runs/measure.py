@@ -14,14 +14,14 @@ from torch import Tensor
 from generators import Generator
 from hpd.checks import check_finite
 from hpd.data import ImageSet
+from hpd.disk.files import read_about, write_tensors
+from hpd.evaluation.drawn.plots import as_png, blank_figure
 from hpd.evaluation.generators import frechet_distance
-from hpd.evaluation.plots import as_png, blank_figure
-from hpd.files import read_about, write_tensors
 from hpd.generator_runs.settings import CurveSettings
 from hpd.generator_runs.stopping import Point, best_of
 from hpd.rng import Streams
 from hpd.students import Student, TrainingSettings, train_student
-from hpd.students.convnet import ConvNetSettings
+from hpd.students.networks.convnet import ConvNetSettings
 
 _CHUNK = 250
 _BATCH = 64

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from hpd.checks import check_finite
-from hpd.engine.estimate import duration
+from hpd.engine.watching.estimate import duration
 from hpd.generator_runs.settings import CurveSettings, Limits
 
 MEASURED_STEPS = 6

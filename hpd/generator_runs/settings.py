@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from generators import read_generator
-from generators.stylegan2 import StyleGAN2Settings
-from generators.training import TrainingSettings
+from generators.families.stylegan2 import StyleGAN2Settings
+from generators.training.step import TrainingSettings
 from hpd.data import DATASETS, ImageSet
 from hpd.data.registry import DatasetSettings
 from hpd.errors import ConfigError, DataError

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from hpd.bundles import MOST_SUMS_BYTES, SUMS, read_sums
+from hpd.disk.bundles import MOST_SUMS_BYTES, SUMS, read_sums
+from hpd.disk.locks import held
+from hpd.disk.seals import digest_file
 from hpd.errors import HubError
 from hpd.hub.failures import asked
 from hpd.hub.repository import Repository, library, patience, quietly
-from hpd.locks import held
 from hpd.progress import tell
-from hpd.seals import digest_file
 
 _AT_ONCE = 8
 _OF_THE_LIBRARY = ".cache"

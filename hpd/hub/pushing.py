@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpd.bundles import MOST_SUMS_BYTES, SUMS, read_sums
+from hpd.disk.bundles import MOST_SUMS_BYTES, SUMS, read_sums
 from hpd.errors import HubError
 from hpd.hub.failures import asked
 from hpd.hub.repository import Repository, library, quietly

@@ -18,16 +18,16 @@ from hpd.errors import ConfigError
 from hpd.objectives.matching import RealSide
 from hpd.registry import Settings
 from hpd.students import Student, StudentSettings
-from hpd.students.expert_checks import (
+from hpd.students.experts.checks import (
     check_complete,
     check_images,
     check_learned,
     check_matches,
 )
-from hpd.students.expert_record import ExpertSettings, ExpertsWanted, default_folder
+from hpd.students.experts.record import ExpertSettings, ExpertsWanted, default_folder
+from hpd.students.experts.trajectories import ExpertFolder
 from hpd.students.parameters import unflatten
 from hpd.students.schedule import TrainingSettings
-from hpd.students.trajectories import ExpertFolder
 from hpd.typing import State, Step
 
 # as IDC trains its networks between the steps they are matched in

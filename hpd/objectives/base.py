@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from hpd.data import ImageSet
-from hpd.host import on_host, send
+from hpd.machine.host import on_host, send
 from hpd.objectives.checked import checked_build, matches_targets
 from hpd.registry import Registry, Settings
 from hpd.rng import Streams

@@ -18,7 +18,7 @@ from hpd.arrays import as_labels
 from hpd.checks import check_shape, check_tensor
 from hpd.data import ImageSet
 from hpd.errors import ConfigError, ShapeError
-from hpd.host import Number, computes_on_host
+from hpd.machine.host import Number, computes_on_host
 from hpd.typing import (
     Matched,
     MatchesByBlock,

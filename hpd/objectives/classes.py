@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from hpd.host import Number, computes_on_host, on_host, remember, send
+from hpd.machine.host import Number, computes_on_host, on_host, remember, send
 
 _KEPT: Any = WeakTensorKeyDictionary()
 

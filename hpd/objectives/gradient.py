@@ -18,7 +18,7 @@ from typing_extensions import Self
 
 from hpd.data import ImageSet
 from hpd.errors import ConfigError
-from hpd.host import Number, on_host, send
+from hpd.machine.host import Number, on_host, send
 from hpd.objectives.bank import Bank, BankSettings
 from hpd.objectives.base import OBJECTIVES
 from hpd.objectives.classes import OfClasses, mask_of, of_classes, picked, sum_of
@@ -26,7 +26,7 @@ from hpd.objectives.matching import MatchingSettings, RealSide
 from hpd.objectives.network import Network, NetworkSettings
 from hpd.rng import Streams
 from hpd.students import Student
-from hpd.students.expert_record import ExpertsWanted
+from hpd.students.experts.record import ExpertsWanted
 from hpd.typing import Matched, Objective, State, Step
 
 Layers = Literal["weights", "convolutions", "all"]

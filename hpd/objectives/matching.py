@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from hpd.augment import OPERATION_NAMES, Augmentation, OperationName, draw_augmentation
 from hpd.data import ImageSet
 from hpd.errors import ShapeError
-from hpd.host import computes_on_host, remember, send
+from hpd.machine.host import computes_on_host, remember, send
+from hpd.machine.precision import Precision, name_of
 from hpd.objectives.base import ObjectiveSettings
 from hpd.objectives.real_rows import RealRows
-from hpd.precision import Precision, name_of
 from hpd.rng import Streams, isolated
 from hpd.students import STUDENTS, Student, StudentSettings
-from hpd.students.convnet import ConvNetSettings
 from hpd.students.half import student_dtype
+from hpd.students.networks.convnet import ConvNetSettings
 from hpd.students.parameters import Sent
 from hpd.students.response import Response
-from hpd.students.stack import stack_pays
+from hpd.students.stacked.stack import stack_pays
 from hpd.students.traced import Traced
 from hpd.typing import Step
 

@@ -21,12 +21,12 @@ from torch import Tensor
 from hpd.augment import OPERATION_NAMES, Augmentation, OperationName
 from hpd.data import ImageSet
 from hpd.errors import ConfigError
-from hpd.host import on_host, send
+from hpd.machine.host import on_host, send
 from hpd.objectives.base import ADD_ONS, AddOnSettings, ObjectiveSettings, Stateless
 from hpd.objectives.matching import MatchingSettings, RealSide
 from hpd.rng import Streams
 from hpd.students import STUDENTS, Student, StudentSettings
-from hpd.students.convnet import ConvNetSettings
+from hpd.students.networks.convnet import ConvNetSettings
 from hpd.typing import Matched, Objective, Step
 
 # of more classes the joint batch has those of a step, and at least so many

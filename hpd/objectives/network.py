@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from hpd.errors import ConfigError, RunError
-from hpd.host import on_host
+from hpd.machine.host import on_host
 from hpd.objectives.matching import RealSide
 from hpd.registry import Only
 from hpd.students import Student, Taught, train_epoch

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hpd.data import ImageSet
 from hpd.data.images import unit_of
-from hpd.host import computes_on_host, send
-from hpd.memory import free_bytes
+from hpd.machine.host import computes_on_host, send
+from hpd.machine.memory import free_bytes
 
 # of an accelerator's free memory that bytes of real images may take
 _SHARE = 0.25

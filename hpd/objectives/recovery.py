@@ -20,7 +20,7 @@ from torch.func import functional_call
 
 from hpd.augment import OperationName, draw_augmentation
 from hpd.data import ImageSet
-from hpd.host import on_host, send
+from hpd.machine.host import on_host, send
 from hpd.objectives.adjustment import AdjustmentSettings, TeacherAdjustment
 from hpd.objectives.base import OBJECTIVES, ObjectiveSettings
 from hpd.objectives.classes import rows_by_class, sum_of

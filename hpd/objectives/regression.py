@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from hpd.data import ImageSet
-from hpd.host import one_hot
+from hpd.machine.host import one_hot
 from hpd.objectives.base import OBJECTIVES
 from hpd.objectives.classes import of_classes
 from hpd.objectives.matching import MatchingSettings, RealSide

@@ -20,20 +20,20 @@ from torch import Tensor
 from hpd.augment import OPERATION_NAMES, Augmentation, OperationName, draw_augmentation
 from hpd.data import ImageSet
 from hpd.errors import ConfigError, NumericError
-from hpd.host import send
+from hpd.machine.host import send
 from hpd.objectives.base import OBJECTIVES, ObjectiveSettings
 from hpd.objectives.unrolling import METHODS, Batch, Method, UnrolledStudent
 from hpd.rng import Streams
 from hpd.students import STUDENTS, StudentSettings
-from hpd.students.convnet import ConvNetSettings
-from hpd.students.expert_checks import (
+from hpd.students.experts.checks import (
     check_complete,
     check_images,
     check_learned,
     check_matches,
 )
-from hpd.students.expert_record import ExpertSettings, ExpertsWanted, default_folder
-from hpd.students.trajectories import ExpertFolder
+from hpd.students.experts.record import ExpertSettings, ExpertsWanted, default_folder
+from hpd.students.experts.trajectories import ExpertFolder
+from hpd.students.networks.convnet import ConvNetSettings
 from hpd.typing import Matched, Objective, State, Step
 
 _LR_MOMENTUM = 0.5

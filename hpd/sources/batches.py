@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hpd.host import on_host
+from hpd.machine.host import on_host
 from hpd.rng import Streams
 from hpd.typing import Step
 

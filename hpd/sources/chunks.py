@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from hpd.launch import read_launch
-from hpd.memory import total_bytes
+from hpd.machine.launch import read_launch
+from hpd.machine.memory import total_bytes
 from hpd.typing import Source
 
 # of the memory of the machine: the rest is for networks, for real images, and for other processes

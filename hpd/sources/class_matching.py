@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from generators import GeneratorSpec
-from hpd.data.imagenet import NUM_CLASSES, imagenet_names, is_wnid
+from hpd.data.kinds.imagenet import NUM_CLASSES, imagenet_names, is_wnid
 from hpd.errors import GeneratorError, cut, nearest
 
 GeneratorClass = int | str

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpd.host import fetch, on_host, send
+from hpd.machine.host import fetch, on_host, send
 
 
 def rows_of(labels: Tensor, classes: Tensor) -> Tensor:

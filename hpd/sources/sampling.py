@@ -25,13 +25,13 @@ from torch import Tensor
 
 from generators import Generator, LevelState, StoredGenerator, read_generator
 from hpd.errors import ConfigError, RunError
-from hpd.memory import as_text, total_bytes
+from hpd.machine.memory import as_text, total_bytes
 from hpd.progress import told
 from hpd.registry import Settings
 from hpd.rng import Streams
 from hpd.sources.base import SOURCES, SourceSettings
 from hpd.sources.class_matching import match_classes
-from hpd.sources.gan import GanSettings, ready
+from hpd.sources.gan.settings import GanSettings, ready
 from hpd.typing import State
 
 

@@ -15,7 +15,7 @@ from hpd.data import ImageSet
 from hpd.progress import told
 from hpd.rng import Streams
 from hpd.students import Student, in_batches
-from hpd.students.convnet import ConvNetSettings
+from hpd.students.networks.convnet import ConvNetSettings
 from hpd.students.ridge import centred_targets
 
 _NETWORKS, _REAL_IMAGES, _RIDGE = 5, 2000, 1e-3

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from hpd.memory import free_bytes
+from hpd.machine.memory import free_bytes
 
 # kernels of a GPU count the values of a tensor in 31 bits
 _MOST_VALUES = 2**30

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpd.host import computes_on_host
-from hpd.precision import Precision, resolve_precision
+from hpd.machine.host import computes_on_host
+from hpd.machine.precision import Precision, resolve_precision
 from hpd.students.base import ImageShape, Student
-from hpd.students.convolutional import Convolutional
 from hpd.students.footprint import Footprint
-from hpd.students.norms import is_instance_norm
+from hpd.students.networks.convolutional import Convolutional
+from hpd.students.networks.norms import is_instance_norm
 
 _Module = TypeVar("_Module", bound=nn.Module)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hpd.errors import ShapeError
-from hpd.host import send
+from hpd.machine.host import send
 
 _Module = TypeVar("_Module", bound=nn.Module)
 

@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from hpd.data import ImageSet
-from hpd.data.imagenet import NUM_CLASSES, imagenet_index
+from hpd.data.kinds.imagenet import NUM_CLASSES, imagenet_index
 from hpd.errors import ConfigError, DataError
 from hpd.registry import Settings
-from hpd.students.resnet import ResNet18, ResNet18Settings
-from hpd.students.resnet20 import NORMALISATION
+from hpd.students.networks.resnet import ResNet18, ResNet18Settings
+from hpd.students.networks.resnet20 import NORMALISATION
 from hpd.students.teachers import (
     Teacher,
     TeacherRecord,

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from hpd.errors import ConfigError
-from hpd.host import computes_on_host
+from hpd.machine.host import computes_on_host
 from hpd.students.base import Student
 from hpd.students.footprint import Footprint
 from hpd.students.half import with_half_norms
-from hpd.students.stack import StudentStack, stackable
+from hpd.students.stacked.stack import StudentStack, stackable
 
 _Tensors = dict[str, Tensor]
 # activations of this many images stay in the cache of a CPU

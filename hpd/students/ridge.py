@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hpd.host import one_hot
+from hpd.machine.host import one_hot
 
 
 def centred_targets(labels: Tensor, num_classes: int) -> Tensor:

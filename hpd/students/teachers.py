@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from hpd.data import ImageSet, Normalisation
+from hpd.disk.files import read_about, write_json, write_tensors
+from hpd.disk.seals import digest_json, digest_tensor, read_sealed, sealed, unsealed
 from hpd.errors import ConfigError, HpdError, RunError
-from hpd.files import read_about, write_json, write_tensors
 from hpd.registry import Settings
-from hpd.seals import digest_json, digest_tensor, read_sealed, sealed, unsealed
 from hpd.students.base import STUDENTS, ImageShape, Student, StudentSettings
-from hpd.students.resnet import ResNet18Settings
-from hpd.students.resnet20 import NAME, NORMALISATION, ResNet20Settings, read_resnet20
+from hpd.students.networks.resnet import ResNet18Settings
+from hpd.students.networks.resnet20 import NAME, NORMALISATION, ResNet20Settings, read_resnet20
 from hpd.students.schedule import HardTraining, TrainingSettings
 from hpd.students.training import in_batches
 from hpd.typing import State

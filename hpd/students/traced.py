@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from hpd.host import computes_on_host
+from hpd.machine.host import computes_on_host
 from hpd.students.base import Student
 from hpd.students.half import with_half_norms
 from hpd.students.response import Embedding, gradients_of_batches

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hpd.evaluation.plots import as_png, blank_figure
+from hpd.evaluation.drawn.plots import as_png, blank_figure
 from hpd.theory.results import (
     DISTILLED,
     NETWORK,

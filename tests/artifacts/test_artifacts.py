@@ -12,8 +12,8 @@ from PIL import Image
 from hpd.artifacts import DistilledSet, RunFolder, pictures
 from hpd.artifacts.pictures import folder_names, grid, png_bytes
 from hpd.data import Normalisation
+from hpd.disk.files import write_bytes
 from hpd.errors import RunError
-from hpd.files import write_bytes
 
 
 def test_a_set_survives_disk_to_the_bit(distilled, tmp_path):

@@ -12,9 +12,9 @@ import torch
 from kills import count_events, die_at
 
 from hpd.artifacts.checkpoints import FORMAT, Checkpoint, CheckpointFolder
+from hpd.disk.files import write_json
+from hpd.disk.seals import read_sealed, sealed
 from hpd.errors import RunError
-from hpd.files import write_json
-from hpd.seals import read_sealed, sealed
 from hpd.typing import Step
 
 EVENTS_OF_A_WRITE = 7

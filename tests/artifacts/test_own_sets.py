@@ -13,8 +13,8 @@ import hpd
 from hpd.artifacts import DistilledSet
 from hpd.artifacts.exports.base import EXPORTS
 from hpd.data import Normalisation
+from hpd.disk.files import write_tensors
 from hpd.errors import HpdError, NumericError, RunError, ShapeError
-from hpd.files import write_tensors
 
 PIXELS = torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8)
 UNIT = PIXELS / 255

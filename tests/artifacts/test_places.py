@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from hpd.artifacts.places import drafted
-from hpd.locks import held
+from hpd.disk.locks import held
 
 
 def names(folder):

@@ -16,8 +16,8 @@ from hpd.artifacts.report.card import card_section
 from hpd.artifacts.report.page import _TEMPLATES
 from hpd.artifacts.report.tables import row_label
 from hpd.cli.card_table import card_table
-from hpd.evaluation.card import Card
-from hpd.evaluation.corruptions import CORRUPTIONS
+from hpd.evaluation.card.corruptions import CORRUPTIONS
+from hpd.evaluation.card.measuring import Card
 
 PAGE = "{% macro name(text) %}<bdi>{{ text }}</bdi>{% endmacro %}{% include 'card.html.j2' %}"
 

@@ -26,7 +26,7 @@ from hpd.rng import Streams
 @pytest.fixture(autouse=True)
 def nothing_is_trained(monkeypatch):
     """What is found out does not hang on what a student comes to."""
-    monkeypatch.setattr("hpd.api.auditing.judge", lambda *args, **kwargs: Evaluation([]))
+    monkeypatch.setattr("hpd.api.judging.auditing.judge", lambda *args, **kwargs: Evaluation([]))
 
 
 def of(found, question):

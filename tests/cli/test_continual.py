@@ -14,7 +14,7 @@ from small_runs import check_refused
 from hpd.cli import main
 from hpd.config import bundled_configs
 from hpd.courses.settings import ContinualSettings, load_continual
-from hpd.yaml_text import parse_yaml
+from hpd.disk.yaml_text import parse_yaml
 
 CONFIG = {
     "data": {"kind": "digits", "classes": ["0", "1", "3", "7"]},

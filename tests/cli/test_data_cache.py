@@ -17,7 +17,7 @@ from hpd.cli import main
 def places(tmp_path, monkeypatch):
     """Two folders of pictures whose images are kept."""
     monkeypatch.setattr("hpd.data.row_cache.cache_folder", lambda name: tmp_path / "cache" / name)
-    monkeypatch.setattr("hpd.cache.cache_folder", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setattr("hpd.disk.cache.cache_folder", lambda name: tmp_path / "cache" / name)
     monkeypatch.setattr(store, "_SMALL_COUNT", 0)
     for name in ("one", "two"):
         for part in ("train", "test"):

@@ -14,7 +14,7 @@ import hpd
 from hpd.cli import main
 from hpd.config import load_config
 from hpd.engine import experts
-from hpd.students.trajectories import ExpertFolder
+from hpd.students.experts.trajectories import ExpertFolder
 
 
 @pytest.fixture

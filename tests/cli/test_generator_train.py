@@ -18,7 +18,7 @@ from small_runs import check_refused, contents
 
 import hpd
 from generators import read_generator
-from generators.training import Trainer
+from generators.training.step import Trainer
 from hpd.cli import main
 
 TINY = [

@@ -113,7 +113,7 @@ def test_status_tells_the_shared_memory_and_the_tiles_of_each_gpu(bench, monkeyp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties)
-    monkeypatch.setattr("generators.ops.nvrtc.available", lambda: "NVRTC 13.0")
+    monkeypatch.setattr("generators.ops.cuda.nvrtc.available", lambda: "NVRTC 13.0")
     text = ops("status").stdout
     assert "kernels that NVRTC makes as they are asked for" in text
     assert text.count("A card: 132 processors, blocks of 227 KiB of shared memory at most") == 2

@@ -10,11 +10,11 @@ from own_modules import OBJECTIVE, Elsewhere
 
 from hpd.cli import main
 from hpd.config import load_config
+from hpd.disk.yaml_text import flatten
 from hpd.objectives import OBJECTIVES
 from hpd.option_rows import option_rows
 from hpd.sources import SOURCES
 from hpd.students import STUDENTS
-from hpd.yaml_text import flatten
 
 
 def said(*arguments, columns=80):

@@ -15,7 +15,7 @@ from kills import attempt
 from small_runs import SMALL_EVALUATION, contents
 
 from hpd import api
-from hpd.api import pruning
+from hpd.api.handing_on import pruning
 from hpd.artifacts import DistilledSet, RunFolder
 from hpd.cli import main
 from hpd.engine.rendered import render_all

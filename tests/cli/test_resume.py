@@ -20,9 +20,9 @@ from generators import read_generator, save_generator
 from hpd.artifacts import RunFolder
 from hpd.artifacts.ledger import Ledger
 from hpd.cli import main
-from hpd.engine.recorder import Recorder
+from hpd.disk.seals import read_sealed
+from hpd.engine.watching.recorder import Recorder
 from hpd.errors import RunError
-from hpd.seals import read_sealed
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -335,7 +335,7 @@ def test_nobody_is_let_in_while_the_first_evaluates(here, monkeypatch):
         refused.append((other.returncode, other.stderr.splitlines()[-1]))
         return evaluate(*args, **options)
 
-    from hpd.api import evaluating
+    from hpd.api.judging import evaluating
 
     evaluate = evaluating.evaluate_sets
     monkeypatch.setattr(evaluating, "evaluate_sets", meanwhile)

@@ -16,7 +16,7 @@ import hpd
 from hpd.cli import main
 from hpd.engine import teachers
 from hpd.students import accuracy
-from hpd.students.resnet20 import ResNet20, ResNet20Settings
+from hpd.students.networks.resnet20 import ResNet20, ResNet20Settings
 from hpd.students.teachers import batch_norms, digest_network, read_teacher
 
 DATA = "{kind: digits, classes: ['0', '1', '8']}"

@@ -19,11 +19,11 @@ from hpd.courses import memories
 from hpd.courses.estimate import CourseEstimator, Task
 from hpd.courses.folder import CourseFolder
 from hpd.courses.settings import load_continual
+from hpd.disk.files import write_json
+from hpd.disk.locks import held
+from hpd.disk.seals import read_sealed, sealed
 from hpd.engine.stage import StageRun
 from hpd.errors import ConfigError, DataError, RunError
-from hpd.files import write_json
-from hpd.locks import held
-from hpd.seals import read_sealed, sealed
 
 DISTILLED = {
     "kind": "distilled",

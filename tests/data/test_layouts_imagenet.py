@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from hpd.data import DATASETS
-from hpd.data.imagenet import (
+from hpd.data.kinds.imagenet import (
     SUBSETS,
     Subset,
     imagenet_indices,

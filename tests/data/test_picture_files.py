@@ -17,7 +17,7 @@ import pytest
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from hpd.data.listing import FileEntry
-from hpd.data.pictures import (
+from hpd.data.pictures.reading import (
     PictureFacts,
     PictureOptions,
     facts_of,
@@ -296,7 +296,7 @@ from PIL import Image
 Image.MAX_IMAGE_PIXELS = 1000
 from concurrent.futures import ThreadPoolExecutor
 from hpd.data.listing import FileEntry
-from hpd.data.pictures import PictureOptions, facts_of, read_picture
+from hpd.data.pictures.reading import PictureOptions, facts_of, read_picture
 def read(path):
     facts_of(FileEntry.of(path))
     return read_picture(FileEntry.of(path), PictureOptions(resolution=8)).shape

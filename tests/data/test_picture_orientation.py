@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from hpd.data.listing import FileEntry
-from hpd.data.pictures import PictureOptions, facts_of, read_picture, read_with_facts
+from hpd.data.pictures.reading import PictureOptions, facts_of, read_picture, read_with_facts
 
 RNG = np.random.default_rng(3)
 

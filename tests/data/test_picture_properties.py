@@ -14,7 +14,7 @@ from pictures_at_random import Damage, Kind, damages, expected, kinds, profile
 from PIL import Image
 
 from hpd.data.listing import FileEntry
-from hpd.data.pictures import PictureOptions, facts_of, read_picture
+from hpd.data.pictures.reading import PictureOptions, facts_of, read_picture
 from hpd.errors import DataError
 
 CHANNELS = st.sampled_from([1, 3])

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from hpd.data.listing import ArrayEntry, FileEntry
-from hpd.data.pictures import PictureOptions, read_picture
+from hpd.data.pictures.reading import PictureOptions, read_picture
 from hpd.errors import DataError
 
 SIZE = (24, 16)

@@ -19,12 +19,12 @@ import pytest
 import torch
 from PIL import Image
 
-import hpd.data.decoding as decoding
+import hpd.data.pictures.decoding as decoding
 import hpd.data.row_cache as row_cache
 import hpd.data.store as store
 from hpd.data import ImageSet, Normalisation
 from hpd.data.listing import FileEntry, Listing, Part
-from hpd.data.pictures import PictureOptions
+from hpd.data.pictures.reading import PictureOptions
 from hpd.errors import DataError
 from hpd.progress import telling
 
@@ -363,7 +363,7 @@ SCRIPT = textwrap.dedent(
     import sys, time
     from pathlib import Path
     sys.path.insert(0, sys.argv[3])
-    import hpd.data.decoding as decoding, hpd.data.store as store
+    import hpd.data.pictures.decoding as decoding, hpd.data.store as store
     import test_store
     store._SMALL_COUNT = 0
     real = decoding.read_with_facts

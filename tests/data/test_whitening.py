@@ -16,7 +16,7 @@ from hpd.data import Dataset, ImageSet, whitening
 from hpd.data.normalisation import Normalisation
 from hpd.data.whitening import Zca, measure, recipe_of, whitened
 from hpd.errors import ConfigError, DataError, RunError
-from hpd.students.expert_record import default_folder
+from hpd.students.experts.record import default_folder
 
 KINDS = ("standardised", "pixels", "per_image")
 DATA = {"kind": "digits", "classes": ["0", "1", "8"]}

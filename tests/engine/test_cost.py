@@ -15,7 +15,7 @@ from hpd.artifacts import RunFolder
 from hpd.artifacts.checkpoints import CheckpointFolder
 from hpd.artifacts.costs import EVALUATION_LINES, LINES, as_cost, seconds_of
 from hpd.artifacts.report.story import cost_rows
-from hpd.engine.cost import Cost
+from hpd.engine.watching.cost import Cost
 
 CPU = torch.device("cpu")
 

@@ -16,13 +16,13 @@ import torch
 from conftest import CPU, SMALL_STUDENT, SMALL_TRAINING, TESTS
 from small_runs import contents
 
+from hpd.disk.locks import trying
 from hpd.engine.experts import train_experts
 from hpd.errors import ConfigError, DataError, NumericError, RunError
-from hpd.locks import trying
 from hpd.rng import Streams
 from hpd.students import STUDENTS, TrainingSettings, accuracy, train_student
-from hpd.students.expert_record import ExpertsWanted
-from hpd.students.trajectories import ExpertFolder, ExpertSettings, flatten
+from hpd.students.experts.record import ExpertsWanted
+from hpd.students.experts.trajectories import ExpertFolder, ExpertSettings, flatten
 
 STUDENT = STUDENTS.parse(SMALL_STUDENT)
 # everything that training can draw or remember
@@ -116,7 +116,7 @@ def test_momentum_matters_to_the_bytes(images, tmp_path, monkeypatch):
 
 
 def test_a_kill_between_shard_and_json_costs_nothing(images, tmp_path, experts_folder, monkeypatch):
-    from hpd.students import trajectories
+    from hpd.students.experts import trajectories
 
     write_json = trajectories.write_json
 

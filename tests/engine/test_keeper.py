@@ -7,9 +7,9 @@ import signal
 import pytest
 
 from hpd.artifacts import RunFolder
-from hpd.device import Processes
 from hpd.engine.keeper import RunKeeper
-from hpd.interrupts import Interrupted, Interrupts
+from hpd.machine.device import Processes
+from hpd.machine.interrupts import Interrupted, Interrupts
 
 
 class Keeps(RunKeeper):

@@ -9,8 +9,8 @@ import pytest
 
 from hpd.engine.course import _outdoes
 from hpd.engine.keeper import to_checkpoint, to_snapshot
-from hpd.engine.observer import StageReport
 from hpd.engine.snapshot import Best, Snapshot, near
+from hpd.engine.watching.observer import StageReport
 from hpd.typing import Score, Stage
 
 

@@ -10,8 +10,8 @@ from conftest import CPU, SMALL_STUDENT
 from small_runs import KeepsSnapshots
 
 from hpd.engine import SELECTORS, OptimizerSettings, optimise
-from hpd.engine.estimate import Work
 from hpd.engine.snapshot import Best
+from hpd.engine.watching.estimate import Work
 from hpd.objectives import OBJECTIVES
 from hpd.rng import Streams
 from hpd.sources import SOURCES

@@ -13,10 +13,10 @@ from threads import together
 from hpd.artifacts import RunFolder
 from hpd.artifacts.shards import StoredTensor, read_shards, write_shard
 from hpd.artifacts.stages import read_stage
-from hpd.device import Processes
+from hpd.disk.files import write_tensors
 from hpd.engine import SELECTORS, OptimizerSettings, optimise
 from hpd.engine.keeper import RunKeeper, to_snapshot
-from hpd.files import write_tensors
+from hpd.machine.device import Processes
 from hpd.objectives import OBJECTIVES
 from hpd.rng import Streams
 from hpd.sources import SOURCES

@@ -14,12 +14,12 @@ from small_runs import KeepsSnapshots
 from threads import in_threads, together
 
 from hpd.artifacts import RunFolder
-from hpd.device import Processes
 from hpd.engine import SELECTORS, OptimizerSettings, optimise
 from hpd.engine.keeper import RunKeeper
 from hpd.engine.parts import check_count
 from hpd.errors import ConfigError, NumericError, ProcessError
-from hpd.interrupts import Interrupted
+from hpd.machine.device import Processes
+from hpd.machine.interrupts import Interrupted
 from hpd.objectives import OBJECTIVES
 from hpd.objectives.adjustment import TeacherAdjustment
 from hpd.objectives.distribution import DistributionMatching

@@ -10,10 +10,10 @@ from threads import together
 
 import hpd
 from hpd.data import ImageSet, Normalisation
-from hpd.device import Processes
 from hpd.engine import OptimizerSettings, optimise
 from hpd.engine.rendered import Drawn, SomeClasses
 from hpd.errors import ConfigError
+from hpd.machine.device import Processes
 from hpd.objectives import OBJECTIVES
 from hpd.rng import Streams
 from hpd.sources import SOURCES

@@ -16,11 +16,11 @@ import hpd
 from hpd.artifacts import RunFolder
 from hpd.artifacts.metrics import read_metrics
 from hpd.artifacts.report.charts import loss_chart, score_chart
-from hpd.device import Processes
 from hpd.engine import SELECTORS, OptimizerSettings, optimise
 from hpd.engine.curve import FIXED, fixed_loss
 from hpd.engine.sharing import Share
 from hpd.errors import NumericError
+from hpd.machine.device import Processes
 from hpd.objectives import ADD_ONS, OBJECTIVES
 from hpd.objectives.adjustment import TeacherAdjustment
 from hpd.rng import Streams

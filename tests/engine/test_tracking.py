@@ -83,7 +83,8 @@ def test_trackers_may_change_while_a_run_goes_on_and_are_off_by_default(tmp_path
 def test_a_tracker_whose_package_is_missing_is_one_line(tmp_path, monkeypatch, generator_folder):
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        "hpd.engine.tracking.find_spec", lambda name: None if name == "wandb" else find(name)
+        "hpd.engine.watching.tracking.find_spec",
+        lambda name: None if name == "wandb" else find(name),
     )
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(small_config(tmp_path / "data", generator_folder)))

@@ -10,16 +10,16 @@ from host_kernels import pretending_cuda
 from pretended_device import counting, pretending
 
 from generators import FAMILIES, StoredGenerator
-from generators.layers import initialise_layers
+from generators.families.layers import initialise_layers
 from hpd.data import ImageSet, Normalisation
 from hpd.engine.optimizer import OptimizerSettings
-from hpd.engine.readings import Readings
 from hpd.engine.rendered import Drawn, Rendered
-from hpd.host import on_host, remember, told
+from hpd.engine.watching.readings import Readings
+from hpd.machine.host import on_host, remember, told
 from hpd.objectives import OBJECTIVES
 from hpd.rng import Streams
 from hpd.sources import SOURCES
-from hpd.sources.gan import GanSettings
+from hpd.sources.gan.settings import GanSettings
 from hpd.typing import Step
 
 # the layers of the stem of a StyleGAN-XL for CIFAR-10, with few channels

@@ -13,12 +13,12 @@ from threads import in_threads, together
 
 from hpd.artifacts import RunFolder
 from hpd.artifacts.checkpoints import CheckpointFolder
-from hpd.device import Processes
 from hpd.engine import OptimizerSettings, keeper, optimise
 from hpd.engine.keeper import RunKeeper
 from hpd.engine.snapshot import CHECKPOINT
 from hpd.engine.writer import Writer
 from hpd.errors import ProcessError
+from hpd.machine.device import Processes
 from hpd.objectives import OBJECTIVES
 from hpd.rng import Streams
 from hpd.sources import SOURCES

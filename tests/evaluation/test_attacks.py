@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hpd.errors import ShapeError
-from hpd.evaluation.attacks import best_threshold, evaluating, membership_advantage, pgd
+from hpd.evaluation.card.attacks import best_threshold, evaluating, membership_advantage, pgd
 from hpd.students import STUDENTS
 
 

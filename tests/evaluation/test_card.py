@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from hpd.data import Dataset, Normalisation
-from hpd.data.digits import DigitsSettings
+from hpd.data.kinds.digits import DigitsSettings
 from hpd.errors import ConfigError
-from hpd.evaluation.card import Card, CardSettings, Spread, losses, measure_card, resized
-from hpd.evaluation.corruptions import CORRUPTIONS
+from hpd.evaluation.card.corruptions import CORRUPTIONS
+from hpd.evaluation.card.measuring import Card, CardSettings, Spread, losses, measure_card, resized
 from hpd.rng import Streams
 from hpd.students import STUDENTS, Student, TrainingSettings, accuracy, train_student
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from conftest import ROOT
 
-from hpd.data.digits import DigitsSettings
+from hpd.data.kinds.digits import DigitsSettings
 from hpd.errors import ConfigError, ShapeError
-from hpd.evaluation.corruptions import CORRUPTIONS, STRENGTHS, find_corruption
+from hpd.evaluation.card.corruptions import CORRUPTIONS, STRENGTHS, find_corruption
 
 
 def seeded(seed=5):

@@ -7,7 +7,7 @@ import io
 import pytest
 from PIL import Image
 
-from hpd.evaluation import frontier
+from hpd.evaluation.drawn import frontier
 from hpd.evaluation.summary import Line
 from hpd.storage import Amount, Storage
 

@@ -25,7 +25,7 @@ from hpd.evaluation.generators import (
     score_generator,
     within_class_spread,
 )
-from hpd.students.resnet20 import NORMALISATION, read_resnet20
+from hpd.students.networks.resnet20 import NORMALISATION, read_resnet20
 
 CLASSIFIER = SHARED / "data" / "classifiers" / "cifar10_resnet20.safetensors"
 SMALL = ScoreSettings.read(

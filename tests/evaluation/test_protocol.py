@@ -22,7 +22,7 @@ from hpd.evaluation import (
     of_set,
     whole_sets,
 )
-from hpd.evaluation.card import Card
+from hpd.evaluation.card.measuring import Card
 from hpd.evaluation.contenders import Materials, contenders
 from hpd.rng import Streams
 from hpd.storage import Amount

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hpd.evaluation.ranking import LevelResult, levels_png, rank_correlation
+from hpd.evaluation.drawn.ranking import LevelResult, levels_png, rank_correlation
 
 
 def test_without_ties_it_is_the_formula_of_differences(rng):

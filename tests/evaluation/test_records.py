@@ -16,10 +16,10 @@ from hpd.artifacts import RunFolder
 from hpd.artifacts.evaluations import records_of, with_record
 from hpd.artifacts.report import render_report
 from hpd.cli import main
+from hpd.disk.seals import read_sealed, sealed
 from hpd.errors import ConfigError, RunError
 from hpd.evaluation import Evaluation
 from hpd.evaluation.rows import lost_to_random
-from hpd.seals import read_sealed, sealed
 from hpd.storage import Amount, Storage
 
 

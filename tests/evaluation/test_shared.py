@@ -14,10 +14,10 @@ import hpd
 from hpd.artifacts import DistilledSet
 from hpd.artifacts.ledger import Ledger
 from hpd.data import Dataset
-from hpd.device import Processes
 from hpd.errors import NumericError, ProcessError
 from hpd.evaluation import EvaluationSettings, evaluate_sets, generators
 from hpd.evaluation.bench import Bench
+from hpd.machine.device import Processes
 from hpd.rng import Streams
 
 OTHER = {**SMALL_STUDENT, "width": 6}

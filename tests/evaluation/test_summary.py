@@ -13,7 +13,7 @@ from PIL import Image
 from hpd.cli.tables import evaluation_table
 from hpd.evaluation import Evaluation, Row
 from hpd.evaluation.comparison import as_csv, as_json, long_table_of, markdown, table_of
-from hpd.evaluation.comparison_picture import picture
+from hpd.evaluation.drawn.comparison import picture
 from hpd.evaluation.summary import Result, ordered, summarise, tables_of, why_apart
 from hpd.storage import Amount, Storage
 

@@ -25,9 +25,9 @@ from small_trainings import (
 
 import hpd
 from generators import read_generator
-from generators.training import Trainer
+from generators.training.step import Trainer
+from hpd.disk.files import write_tensors
 from hpd.errors import ConfigError, RunError
-from hpd.files import write_tensors
 from hpd.generator_runs.measure import Measure
 
 TESTS = Path(__file__).parents[1]
@@ -222,7 +222,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 
 def test_a_folder_is_held_against_a_second_process(tmp_path):
-    from hpd.locks import held
+    from hpd.disk.locks import held
 
     with held(tmp_path, "test"), pytest.raises(RunError, match="cannot train a generator in"):
         train(tmp_path)

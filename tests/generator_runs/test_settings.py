@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT
 
 from generators import bundled_generators, save_generator
-from generators.stylegan2 import StyleGAN2Settings
+from generators.families.stylegan2 import StyleGAN2Settings
 from hpd.config import parse_options
 from hpd.data import DATASETS, ImageSet, Normalisation
 from hpd.data.finding import data_settings

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from generators.augmentation import (
+from generators.draws import Draws
+from generators.training.augmentation import (
     AugmentationSettings,
     augment,
     change_colours,
     cut_out,
     translate,
 )
-from generators.draws import Draws
 
 ALL = AugmentationSettings(translation=0.25, cutout=0.5, colour=1.0)
 

@@ -16,7 +16,7 @@ from host_kernels import pretending_cuda
 from pretended_graphs import pretending_graphs
 
 from generators.captured import Captured
-from generators.ops import recording
+from generators.ops.cuda import recording
 from generators.prepared import prepared_values
 from hpd.errors import OpsError
 

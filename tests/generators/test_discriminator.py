@@ -10,8 +10,12 @@ import torch.nn.functional as F
 
 import generators
 from generators import bundled_generators, read_generator
-from generators.discriminator import DiscriminatorSettings, add_group_deviation, down_convolve
 from generators.ops import lowpass_filter
+from generators.training.discriminator import (
+    DiscriminatorSettings,
+    add_group_deviation,
+    down_convolve,
+)
 from hpd.errors import ConfigError, GeneratorError, ShapeError
 
 

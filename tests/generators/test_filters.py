@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from generators.filters import design_lowpass, design_radial_lowpass, kaiser_beta
+from generators.families.filters import design_lowpass, design_radial_lowpass, kaiser_beta
 
 CASES = [(12, 2.0, 12.0, 32), (12, 8.0, 7.0, 32), (24, 4.6, 6.8, 64), (11, 3.0, 5.0, 32)]
 

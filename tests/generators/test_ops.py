@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from reference import filtered_lrelu_loops, upfirdn_loops
 from torch.autograd import gradcheck, gradgradcheck
 
-from generators.layers import up_convolve
+from generators.families.layers import up_convolve
 from generators.ops import bias_act, filtered_lrelu, lowpass_filter, upfirdn2d, upsample2d
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import GOLDEN, Golden
 
-from generators.stylegan2 import StyleGAN2, StyleGAN2Settings
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Settings
 
 
 def build(golden: Golden) -> StyleGAN2:

@@ -8,8 +8,8 @@ from families import VARIANTS, stacked_layers, tiny_network
 from reference import alias_free_convolution_per_image
 
 from generators import read_generator, save_generator
-from generators.alias_free import modulated_convolution
 from generators.base import FAMILIES
+from generators.families.alias_free import modulated_convolution
 from hpd.errors import ConfigError, GeneratorError
 
 ALIAS_FREE = [name for name in VARIANTS if name.startswith(("stylegan3", "stylegan_xl"))]

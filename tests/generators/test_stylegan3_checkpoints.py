@@ -9,7 +9,7 @@ import torch
 from conftest import GOLDEN
 
 from generators.checkpoints import read_checkpoint, stylegan2_from_record
-from generators.checkpoints.stylegan3 import stylegan3_from_record, stylegan_xl_from_record
+from generators.checkpoints.families.stylegan3 import stylegan3_from_record, stylegan_xl_from_record
 from hpd.errors import GeneratorError
 
 CONVERT = {"sg3t_uncond64": stylegan3_from_record, "xl_super_cond": stylegan_xl_from_record}

@@ -7,7 +7,7 @@ import torch
 from conftest import GOLDEN, Golden
 
 from generators.checkpoints import read_checkpoint
-from generators.checkpoints.stylegan3 import (
+from generators.checkpoints.families.stylegan3 import (
     is_stylegan_xl,
     stylegan3_from_record,
     stylegan_xl_from_record,

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from generators import read_generator, save_generator
-from generators.discriminator import DISCRIMINATOR, discriminator_tensors
 from generators.draws import Draws
-from generators.training import RealImages, Trainer, TrainingSettings
+from generators.training.discriminator import DISCRIMINATOR, discriminator_tensors
+from generators.training.step import RealImages, Trainer, TrainingSettings
 from hpd.data import DATASETS
 from hpd.errors import ConfigError, GeneratorError
 
@@ -221,9 +221,9 @@ def test_images_to_catch_up_do_nothing_without_a_generator(part):
 TWO = """
 import sys, torch
 from hpd.data import DATASETS
-from hpd.device import Processes
-from hpd.files import write_tensors
-from generators.training import Trainer, TrainingSettings
+from hpd.machine.device import Processes
+from hpd.disk.files import write_tensors
+from generators.training.step import Trainer, TrainingSettings
 from pathlib import Path
 
 torch.set_num_threads(1)

@@ -11,8 +11,8 @@ from hpd.artifacts import RunFolder
 from hpd.errors import ConfigError, RunError
 from hpd.objectives import OBJECTIVES
 from hpd.rng import Streams
+from hpd.students.experts.trajectories import ExpertFolder
 from hpd.students.parameters import flatten
-from hpd.students.trajectories import ExpertFolder
 from hpd.typing import MatchesByClass, Step
 
 PLAIN = {"momentum": 0.0, "weight_decay": 0.0, "cutmix": 0.0}

@@ -10,9 +10,9 @@ import zlib
 
 import pytest
 
-from hpd import archives
-from hpd.archives import Archive, ArchiveWriter, is_archive
-from hpd.bundles import check_name, check_names, read_sums
+from hpd.disk import archives
+from hpd.disk.archives import Archive, ArchiveWriter, is_archive
+from hpd.disk.bundles import check_name, check_names, read_sums
 
 CONTENT = {"README.md": b"# words\n", "images/\u00fc/000.png": b"\x89PNG" * 700, "z": b""}
 

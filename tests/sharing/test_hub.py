@@ -17,8 +17,8 @@ from stub_hub import READS, WRITES
 
 import hpd
 from generators import read_generator, save_generator
-from hpd.bundles import SUMS, as_sums
 from hpd.cli import main
+from hpd.disk.bundles import SUMS, as_sums
 from hpd.errors import HubError, RunError
 from hpd.hub import Repository, repository
 

@@ -17,10 +17,10 @@ import torch
 from click.testing import CliRunner
 
 import hpd
-from hpd.archives import ArchiveWriter
-from hpd.artifacts import opening
-from hpd.bundles import SUMS, as_sums
+from hpd.artifacts.packed import opening
 from hpd.cli import main
+from hpd.disk.archives import ArchiveWriter
+from hpd.disk.bundles import SUMS, as_sums
 from hpd.errors import LONGEST, ConfigError, HpdError, RunError
 
 
@@ -208,7 +208,7 @@ def test_a_file_that_is_there_stays(run):
 def test_a_run_that_is_worked_on_is_not_packed(run):
     from surroundings import HPD, start
 
-    from hpd.locks import held
+    from hpd.disk.locks import held
 
     with held(run, "evaluate"):
         ended = start([*HPD, "pack", str(run)])

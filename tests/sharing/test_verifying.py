@@ -15,13 +15,13 @@ from small_runs import small_config
 
 import hpd
 from generators import save_generator
-from hpd.archives import ArchiveWriter
-from hpd.bundles import SUMS, as_sums
 from hpd.cli import main
+from hpd.disk.archives import ArchiveWriter
+from hpd.disk.bundles import SUMS, as_sums
+from hpd.disk.seals import sealed, unsealed
 from hpd.errors import ConfigError, DataError, RunError
 from hpd.evaluation import Row
 from hpd.evaluation.again import figures, surroundings
-from hpd.seals import sealed, unsealed
 from hpd.storage import Amount, Storage
 
 

@@ -7,8 +7,8 @@ import torch
 from conftest import CPU
 
 from hpd.engine.rendered import render_all
-from hpd.launch import Launch
-from hpd.memory import total_bytes
+from hpd.machine.launch import Launch
+from hpd.machine.memory import total_bytes
 from hpd.sources import SOURCES
 from hpd.sources import base as base_module
 from hpd.sources import chunks as chunks_module

@@ -149,9 +149,9 @@ def test_frozen_weights_are_shared_and_not_in_the_state(images):
 @pytest.mark.parametrize("kind", ["gan", "latents"])
 @pytest.mark.parametrize(("there", "dtype"), [(True, "bfloat16"), (False, "float32")])
 def test_what_the_generator_computes_in_is_told(kind, there, dtype, images, monkeypatch, caplog):
-    monkeypatch.setattr("hpd.precision.has_fast_bfloat16", lambda device: there)
+    monkeypatch.setattr("hpd.machine.precision.has_fast_bfloat16", lambda device: there)
     settings = SOURCES.parse({"kind": kind, "generator": "in memory", "precision": "auto"})
-    with caplog.at_level(logging.INFO, "hpd.sources.gan"):
+    with caplog.at_level(logging.INFO, "hpd.sources.gan.settings"):
         source = settings.build_from(StoredGenerator.of(tiny_generator()), images, CPU, Streams(0))
     assert source.provenance["generator_precision"] == dtype
     assert caplog.messages == [f"the generator computes in {dtype} on cpu"]

@@ -10,14 +10,14 @@ from conftest import CPU, tiny_generator
 
 from generators import read_generator, save_generator
 from generators.base import GeneratorSpec
-from hpd.data.imagenet import SUBSETS, wnids_of
+from hpd.data.kinds.imagenet import SUBSETS, wnids_of
+from hpd.disk.yaml_text import parse_value
 from hpd.engine.rendered import Drawn, render_all
 from hpd.errors import ConfigError, GeneratorError, NumericError, RunError
 from hpd.rng import Streams
 from hpd.sources import SOURCES
 from hpd.sources.class_matching import match_classes
 from hpd.typing import Step
-from hpd.yaml_text import parse_value
 
 
 @pytest.fixture

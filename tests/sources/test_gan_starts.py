@@ -19,7 +19,7 @@ from hpd.engine.rendered import render_all
 from hpd.errors import ConfigError, GeneratorError
 from hpd.rng import Streams
 from hpd.sources import SOURCES
-from hpd.sources.gan_starts import Starts
+from hpd.sources.gan.starts import Starts
 
 Z, PROTOTYPES = 16, 12
 

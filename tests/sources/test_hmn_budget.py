@@ -13,7 +13,7 @@ from hpd.data import ImageSet, Normalisation
 from hpd.errors import ConfigError
 from hpd.rng import Streams
 from hpd.sources import SOURCES
-from hpd.sources.hmn_budget import Account, Shapes, Wanted, plan
+from hpd.sources.hmn.budget import Account, Shapes, Wanted, plan
 
 SHAPES = [(1, 8, 8), (3, 8, 8), (1, 16, 16), (1, 28, 28), (3, 32, 32), (3, 20, 36)]
 

@@ -150,7 +150,7 @@ def test_the_fit_comes_closer_to_real_images_of_the_class(build, images):
 
 
 def test_a_class_of_few_images_comes_round_again(images):
-    from hpd.sources.hmn_start import draw_targets
+    from hpd.sources.hmn.start import draw_targets
 
     chosen = draw_targets(images, 30, torch.Generator().manual_seed(0))
     assert images.labels[chosen].tolist() == [c for c in range(3) for _ in range(30)]
@@ -206,7 +206,7 @@ def test_a_dry_run_fits_nothing(images, monkeypatch):
     def fit(self, train, steps):
         raise AssertionError("it was fitted")
 
-    monkeypatch.setattr("hpd.sources.hmn_memories.HmnSource.fit", fit)
+    monkeypatch.setattr("hpd.sources.hmn.memories.HmnSource.fit", fit)
     settings = SOURCES.parse({"kind": "hmn", "decoder": {"kind": "conv", "fit_steps": 5}})
     whole, plain = (
         SOURCES.parse({"kind": "multi_formation", "of": {"kind": "hmn"}}).unprojected(),

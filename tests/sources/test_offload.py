@@ -8,7 +8,7 @@ from conftest import CPU, SMALL_STUDENT
 from pretended_device import pretending
 
 from hpd.engine.optimizer import OptimizerSettings
-from hpd.host import told
+from hpd.machine.host import told
 from hpd.objectives import OBJECTIVES
 from hpd.rng import Streams
 from hpd.sources import SOURCES

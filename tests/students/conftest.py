@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpd.students.trajectories import ExpertFolder, ExpertRecord
+from hpd.students.experts.trajectories import ExpertFolder, ExpertRecord
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from hpd.data import ImageSet, Normalisation
 from hpd.errors import DataError, HpdError, NumericError, RunError
 from hpd.students import STUDENTS
-from hpd.students.expert_checks import check_images, check_learned, check_matches
-from hpd.students.trajectories import ExpertFolder
+from hpd.students.experts.checks import check_images, check_learned, check_matches
+from hpd.students.experts.trajectories import ExpertFolder
 
 STUDENT = STUDENTS.parse(SMALL_STUDENT)
 

@@ -24,9 +24,9 @@ from hpd.objectives import OBJECTIVES
 from hpd.rng import Streams
 from hpd.students import STUDENTS
 from hpd.students.half import HalfNorm, student_dtype, with_half_norms
-from hpd.students.norms import norm_layer
+from hpd.students.networks.norms import norm_layer
 from hpd.students.response import Response
-from hpd.students.stack import stack_pays
+from hpd.students.stacked.stack import stack_pays
 from hpd.students.traced import Traced
 from hpd.typing import Step
 
@@ -197,7 +197,7 @@ def test_half_norms_take_the_places_of_instance_norms_alone():
 
 
 def with_units(monkeypatch, there):
-    monkeypatch.setattr("hpd.precision.has_fast_bfloat16", lambda device: there)
+    monkeypatch.setattr("hpd.machine.precision.has_fast_bfloat16", lambda device: there)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from torchvision.models import resnet18, resnet34, resnet50
 import hpd
 from hpd.cli import main
 from hpd.data import Dataset, ImageSet, Normalisation
-from hpd.data.digits import DigitsSettings
-from hpd.data.imagenet import imagenet_names, wnids_of
+from hpd.data.kinds.digits import DigitsSettings
+from hpd.data.kinds.imagenet import imagenet_names, wnids_of
 from hpd.engine import teachers
 from hpd.errors import ConfigError, DataError
 from hpd.students.resnet18_weights import resnet18_from, resnet18_in

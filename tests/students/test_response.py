@@ -13,7 +13,7 @@ from conftest import SMALL_STUDENT
 
 from hpd.students import STUDENTS
 from hpd.students.response import Response
-from hpd.students.stack import StudentStack
+from hpd.students.stacked.stack import StudentStack
 
 SHAPE, CLASSES = (1, 8, 8), 3
 
@@ -124,7 +124,7 @@ import torch
 from hpd.errors import ConfigError
 from hpd.students import STUDENTS
 from hpd.students.response import Response
-from hpd.students.stack import StudentStack
+from hpd.students.stacked.stack import StudentStack
 
 settings = STUDENTS.parse({"kind": "convnet", "width": 4, "depth": 2})
 student = settings.build((1, 8, 8), 3, torch.Generator()).eval()

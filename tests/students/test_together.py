@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from hpd.rng import Streams
-from hpd.students import STUDENTS, Lesson, TrainingSettings, together, train_students
-from hpd.students.stack import StudentStack, stackable
-from hpd.students.together import groups, stacked
+from hpd.students import STUDENTS, Lesson, TrainingSettings, train_students
+from hpd.students.stacked import together
+from hpd.students.stacked.stack import StudentStack, stackable
+from hpd.students.stacked.together import groups, stacked
 from hpd.students.training import train_plainly
 
 # the last has sizes that are no multiple of a tile, an odd one among them

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from hpd.data import Normalisation
 from hpd.errors import ConfigError, RunError, ShapeError
 from hpd.students import STUDENTS, TrainingSettings
-from hpd.students.trajectories import (
+from hpd.students.experts.trajectories import (
     ExpertFolder,
     ExpertRecord,
     ExpertSettings,

@@ -12,12 +12,12 @@ import torch
 from conftest import SMALL_STUDENT
 from safetensors.torch import save_file
 
+from hpd.disk.files import write_json
+from hpd.disk.seals import sealed
 from hpd.errors import RunError
-from hpd.files import write_json
-from hpd.seals import sealed
 from hpd.students import STUDENTS
-from hpd.students.expert_checks import check_complete, check_learned
-from hpd.students.trajectories import (
+from hpd.students.experts.checks import check_complete, check_learned
+from hpd.students.experts.trajectories import (
     ExpertFolder,
     ExpertRecord,
     Progress,

@@ -11,7 +11,7 @@ from attacks.target import Input, Target
 from attacks.watch import WrongResultError
 from hpd.config import bundled_configs, load_config
 from hpd.courses.settings import load_continual
-from hpd.yaml_text import flatten
+from hpd.disk.yaml_text import flatten
 
 _COMMENT = re.compile(r"^\s*#.*\n", re.MULTILINE)
 

@@ -20,7 +20,7 @@ from attacks.watch import WrongResultError
 from hpd import api
 from hpd.artifacts import DistilledSet
 from hpd.config import load_config
-from hpd.files import write_json
+from hpd.disk.files import write_json
 
 Options = dict[str, Any]
 STUDENT: Options = {"kind": "convnet", "width": 4, "depth": 1}
@@ -321,7 +321,7 @@ class Trained(_OwnFolder):
         return Input(f"{name} of a {kind}", feed, content)
 
     def _experts(self) -> None:
-        from hpd.students.trajectories import ExpertFolder
+        from hpd.students.experts.trajectories import ExpertFolder
 
         found = ExpertFolder.open(self._folder)
         found.result(0)

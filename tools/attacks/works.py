@@ -16,8 +16,8 @@ import torch
 import hpd.api
 from attacks.folders import files_of
 from hpd.artifacts import RunFolder
-from hpd.device import Processes
 from hpd.errors import ConfigError, nearest
+from hpd.machine.device import Processes
 
 Options = dict[str, Any]
 _STUDENT: Options = {"kind": "convnet", "width": 4, "depth": 2}

@@ -14,7 +14,7 @@ from stopwatch import Stopwatch
 
 from generators.ops.native import uses_native
 from gpu_parts.part import Place, Row, guarded, judged
-from hpd.device import open_device
+from hpd.machine.device import open_device
 
 # a share below says that an operation waits for something else than memory; filters compute
 LEAST = {"bias_act": 0.6, "upfirdn2d": 0.3, "filtered_lrelu": 0.1}

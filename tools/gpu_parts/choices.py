@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generators.ops import filtered_lrelu, nvrtc, scale_planes, upfirdn2d
-from generators.ops.driver import Driver, OnDevice
-from generators.ops.launches import Operations
+from generators.ops import filtered_lrelu, scale_planes, upfirdn2d
+from generators.ops.cuda import nvrtc
+from generators.ops.cuda.driver import Driver, OnDevice
+from generators.ops.cuda.launches import Operations
+from generators.ops.cuda.tiles import Room
 from generators.ops.native import uses_native
-from generators.ops.tiles import Room
 from gpu_parts.bandwidth import seconds
 from gpu_parts.kernels import Problem, problems
 from gpu_parts.part import Place, Row, guarded, judged
-from hpd.device import open_device
+from hpd.machine.device import open_device
 
 # how much slower than the best of what could have been chosen a choice may be
 MOST_SLOWER = 1.15

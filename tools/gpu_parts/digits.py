@@ -12,9 +12,9 @@ import torch
 
 import hpd
 from gpu_parts.part import Place, Row, guarded, judged
-from hpd.allocator import keep_freed_memory
 from hpd.config import load_config
-from hpd.device import open_device
+from hpd.machine.allocator import keep_freed_memory
+from hpd.machine.device import open_device
 from hpd.rng import Streams
 from hpd.students import STUDENTS, Lesson, TrainingSettings, train_students
 from hpd.students.training import accuracy

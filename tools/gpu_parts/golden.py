@@ -15,8 +15,8 @@ from generators.base import Generator
 from generators.checkpoints import convert_checkpoint
 from generators.ops import native
 from gpu_parts.part import ROOT, Place, Row, guarded, judged
-from hpd.device import open_device
-from hpd.precision import Float32, set_float32
+from hpd.machine.device import open_device
+from hpd.machine.precision import Float32, set_float32
 
 FOLDERS = (ROOT / "tests" / "golden", ROOT.parent / "shared" / "golden")
 # of the largest value; ten bits of a fraction leave 5e-4 a product

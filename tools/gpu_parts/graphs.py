@@ -14,11 +14,11 @@ from torch import Tensor
 
 from generators.base import FAMILIES, Generator
 from generators.captured import Captured
-from generators.layers import initialise_layers
-from generators.ops import recording
+from generators.families.layers import initialise_layers
+from generators.ops.cuda import recording
 from gpu_parts.bandwidth import seconds
 from gpu_parts.part import Place, Row, guarded, judged
-from hpd.device import open_device
+from hpd.machine.device import open_device
 
 _IMAGES, _LEVELS = 10, (0, 1, 4)
 _DTYPES = {"float32": None, "bfloat16": torch.bfloat16}

@@ -13,16 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generators.filters import design_lowpass, design_radial_lowpass
-from generators.ops import bias_act, filtered_lrelu, lowpass_filter, native, nvrtc, upfirdn2d
+from generators.families.filters import design_lowpass, design_radial_lowpass
+from generators.ops import bias_act, filtered_lrelu, lowpass_filter, native, upfirdn2d
 from generators.ops.bias_act import bias_act_reference
+from generators.ops.cuda import nvrtc
 from generators.ops.filtered_lrelu import filtered_lrelu_reference
 from generators.ops.status import status as look_at_operations
 from generators.ops.toolchain import read_recipe
 from generators.ops.upfirdn2d import upfirdn2d_reference
 from gpu_parts.part import Place, Row, guarded, judged
-from hpd.device import open_device
 from hpd.errors import OpsError
+from hpd.machine.device import open_device
 
 # of the largest value of the reference, which computes in float32: as in the tests of the kernels
 LAST = torch.channels_last

@@ -16,16 +16,17 @@ from typing import Any
 
 import torch
 
-from generators.ops import native, nvrtc
+from generators.ops import native
 from generators.ops.build import build as build_library
 from generators.ops.build import find_library
-from generators.ops.kernels import every_kernel
+from generators.ops.cuda import nvrtc
+from generators.ops.cuda.kernels import every_kernel
 from generators.ops.status import status as look_at_operations
 from generators.ops.toolchain import DeviceType, read_recipe
 from gpu_parts.part import Place, Row, guarded, judged
-from hpd.device import open_device
 from hpd.errors import OpsError
-from hpd.precision import has_fast_bfloat16
+from hpd.machine.device import open_device
+from hpd.machine.precision import has_fast_bfloat16
 
 
 def machine(place: Place) -> Iterator[Row]:

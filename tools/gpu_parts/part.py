@@ -85,7 +85,7 @@ def verdict_of(verdicts: Iterable[Verdict]) -> Verdict:
 
 def failure(what: str, error: BaseException) -> Row:
     """Return the finding that something failed."""
-    from hpd.memory import is_out_of_memory
+    from hpd.machine.memory import is_out_of_memory
 
     said = " ".join(str(error).split())[:400]
     kind = "out of memory" if is_out_of_memory(error) else type(error).__name__

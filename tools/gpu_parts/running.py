@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gpu_parts.part import Part, Row, verdict_of
+from hpd.disk.files import write_json
 from hpd.errors import RunError
-from hpd.files import write_json
 
 TOOLS = Path(__file__).parents[1]
 _LOG_LINES = 25

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from gpu_parts.part import Place, Row, guarded, judged
-from hpd.device import open_device
+from hpd.machine.device import open_device
 
 MOST_WAITS = 3
 """Of a step, which the tests count on a CPU that pretends to be an accelerator."""

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from gpu_parts.part import Place, Row, failure
-from hpd.files import write_json
+from hpd.disk.files import write_json
 
 
 def _rows(run: str, place: Place) -> Iterator[Row]:
@@ -34,7 +34,7 @@ def _peaks() -> dict[str, int]:
     torch: Any = sys.modules.get("torch")
     if torch is None:
         return {}
-    from hpd.memory import peak_bytes
+    from hpd.machine.memory import peak_bytes
 
     found = {"process_bytes": peak_bytes(torch.device("cpu")) or 0}
     if torch.cuda.is_initialized():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 
 from generators import Generator, StoredGenerator
-from hpd.api.judges import check_judges
+from hpd.api.judging.judges import check_judges
 from hpd.config import RunSettings
-from hpd.device import Processes, open_device
-from hpd.engine.cost import Cost
 from hpd.engine.parts import check_count
 from hpd.engine.rendered import SomeClasses
+from hpd.engine.watching.cost import Cost
 from hpd.errors import ConfigError
+from hpd.machine.device import Processes, open_device
 from hpd.objectives import OBJECTIVES
 from hpd.objectives.checked import matches_targets
 from hpd.rng import Streams

@@ -19,15 +19,15 @@ from hpd.api.runs import Run
 from hpd.artifacts import RunFolder
 from hpd.boundary import public
 from hpd.config import RunSettings, resolve_config
-from hpd.device import Processes
 from hpd.engine import Observer, Outcome, StageReport, StepReport, optimise
-from hpd.engine.estimate import Estimate, Estimator, Work
-from hpd.engine.forecast import Forecast
-from hpd.engine.observer import Listeners
 from hpd.engine.parts import check_count
-from hpd.engine.recorder import Recorder
-from hpd.engine.tracking import Tracking
-from hpd.memory import is_out_of_memory, reason_of
+from hpd.engine.watching.estimate import Estimate, Estimator, Work
+from hpd.engine.watching.forecast import Forecast
+from hpd.engine.watching.observer import Listeners
+from hpd.engine.watching.recorder import Recorder
+from hpd.engine.watching.tracking import Tracking
+from hpd.machine.device import Processes
+from hpd.machine.memory import is_out_of_memory, reason_of
 from hpd.own_code import own_code_of
 from hpd.typing import Selector, Stage
 

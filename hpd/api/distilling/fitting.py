@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import torch
 
 from hpd.config import RunSettings, load_config
-from hpd.device import open_device
+from hpd.disk.yaml_text import flatten
 from hpd.errors import OutOfMemoryError
-from hpd.memory import LESS, is_out_of_memory
+from hpd.machine.device import open_device
+from hpd.machine.memory import LESS, is_out_of_memory
 from hpd.sources.base import USUAL_CHUNK
 from hpd.typing import DrawsBatches, Objective, Source, Step
-from hpd.yaml_text import flatten
 
 # how much of a batch is in memory at a time: changes nothing but rounding
 _CHUNK = "chunk_images"

@@ -10,11 +10,11 @@ from hpd.api.distilling.built import Built
 from hpd.api.distilling.resuming import GO_ON, facts_of, open_run
 from hpd.artifacts import RunFolder
 from hpd.artifacts.places import writing_to
-from hpd.device import Processes
+from hpd.disk.locks import held
 from hpd.engine.keeper import RunKeeper
 from hpd.engine.snapshot import Snapshot
-from hpd.interrupts import Interrupts
-from hpd.locks import held
+from hpd.machine.device import Processes
+from hpd.machine.interrupts import Interrupts
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from hpd.api.distilling.resuming import is_finished
 from hpd.artifacts import RunFolder
 from hpd.artifacts.places import check_can_be_made
 from hpd.config import RunSettings
-from hpd.device import Processes
+from hpd.machine.device import Processes
 from hpd.typing import Source
 
 

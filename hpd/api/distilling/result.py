@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from hpd.api.distilling.built import Built
 from hpd.api.distilling.manifests import Origins, manifest_of
-from hpd.api.judges import with_labels
+from hpd.api.judging.judges import with_labels
 from hpd.api.runs import Run
 from hpd.artifacts import RunFolder
 from hpd.artifacts.costs import LINES, as_cost, seconds_of
-from hpd.device import Processes
 from hpd.engine import Outcome
-from hpd.memory import peak_bytes
+from hpd.machine.device import Processes
+from hpd.machine.memory import peak_bytes
 from hpd.typing import StoresBits
 
 _logger = logging.getLogger(__name__)

@@ -10,22 +10,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hpd.api.judges import with_labels
+from hpd.api.judging.judges import with_labels
 from hpd.api.runs import Run, load_run, stored_config
 from hpd.artifacts import RunFolder, check_free
 from hpd.artifacts.run_folder import CONFIG
 from hpd.config import RunSettings, config_changes
 from hpd.data import ImageSet
 from hpd.data.whitening import recipe_of
-from hpd.device import Processes
+from hpd.disk.files import write_bytes
+from hpd.disk.locks import held
+from hpd.disk.yaml_text import flatten
 from hpd.engine.keeper import last_checkpoint, to_snapshot
 from hpd.engine.snapshot import Snapshot
 from hpd.errors import ConfigError, RunError
-from hpd.files import write_bytes
-from hpd.locks import held
+from hpd.machine.device import Processes
 from hpd.own_code import changed_code
 from hpd.typing import Objective, Source
-from hpd.yaml_text import flatten
 
 GO_ON = "What was written is whole: mend that, and go on with --resume (resume=True)."
 _OTHER_FOLDER = "Choose another folder with --out."

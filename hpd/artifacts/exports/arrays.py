@@ -10,8 +10,8 @@ import numpy as np
 
 from hpd.artifacts.distilled import FILE_NAME, DistilledSet
 from hpd.artifacts.exports.base import EXPORTS, ExportSettings, write_about
-from hpd.artifacts.provenance import Provenance
-from hpd.files import write_bytes
+from hpd.artifacts.packed.provenance import Provenance
+from hpd.disk.files import write_bytes
 
 
 @EXPORTS.register("npz")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hpd.artifacts.distilled import DistilledSet
-from hpd.artifacts.provenance import Provenance
+from hpd.artifacts.packed.provenance import Provenance
 from hpd.data.whitening import recipe_of
+from hpd.disk.files import write_json
 from hpd.errors import ConfigError, ShapeError
-from hpd.files import write_json
 from hpd.registry import Registry, Settings
 
 _ZCA_NOTE = (

@@ -9,7 +9,7 @@ import yaml
 
 from hpd.artifacts.distilled import DistilledSet
 from hpd.artifacts.exports.base import zca_of
-from hpd.artifacts.provenance import Provenance
+from hpd.artifacts.packed.provenance import Provenance
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
 _MOST_CLASSES = 200

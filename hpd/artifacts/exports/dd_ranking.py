@@ -16,10 +16,10 @@ from pydantic import Field
 
 from hpd.artifacts.distilled import DistilledSet
 from hpd.artifacts.exports.base import EXPORTS, ExportSettings, write_about
-from hpd.artifacts.provenance import Provenance
+from hpd.artifacts.packed.provenance import Provenance
 from hpd.data import Normalisation
+from hpd.disk.files import write_bytes
 from hpd.errors import ConfigError, ShapeError
-from hpd.files import write_bytes
 
 _CIFAR = Normalisation((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

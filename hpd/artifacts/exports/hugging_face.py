@@ -8,9 +8,9 @@ from pathlib import Path
 from hpd.artifacts.distilled import DistilledSet
 from hpd.artifacts.exports.base import EXPORTS, ExportSettings, check_pictures, require, write_about
 from hpd.artifacts.exports.card import card
+from hpd.artifacts.packed.provenance import Provenance
 from hpd.artifacts.pictures import png_bytes, to_picture
-from hpd.artifacts.provenance import Provenance
-from hpd.files import write_bytes
+from hpd.disk.files import write_bytes
 
 
 @EXPORTS.register("huggingface")

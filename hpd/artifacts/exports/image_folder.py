@@ -13,9 +13,9 @@ from hpd.artifacts.exports.base import (
     write_about,
     zca_of,
 )
+from hpd.artifacts.packed.provenance import Provenance
 from hpd.artifacts.pictures import folder_names, write_image_folder
-from hpd.artifacts.provenance import Provenance
-from hpd.files import write_bytes
+from hpd.disk.files import write_bytes
 
 
 @EXPORTS.register("imagefolder")

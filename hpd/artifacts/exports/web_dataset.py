@@ -12,9 +12,9 @@ from pydantic import Field
 
 from hpd.artifacts.distilled import DistilledSet
 from hpd.artifacts.exports.base import EXPORTS, ExportSettings, check_pictures, write_about
+from hpd.artifacts.packed.provenance import Provenance
 from hpd.artifacts.pictures import png_bytes, to_picture
-from hpd.artifacts.provenance import Provenance
-from hpd.files import write_bytes
+from hpd.disk.files import write_bytes
 from hpd.rng import Streams
 
 

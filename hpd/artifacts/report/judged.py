@@ -15,7 +15,7 @@ from hpd.artifacts.report.tables import (
     likeness,
     whole_set_line,
 )
-from hpd.files import parse_json
+from hpd.disk.files import parse_json
 
 
 @dataclass(frozen=True)

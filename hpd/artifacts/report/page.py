@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from hpd.artifacts.distilled import DistilledSet
 from hpd.artifacts.metrics import read_metrics
-from hpd.artifacts.provenance import Provenance
+from hpd.artifacts.packed.provenance import Provenance
 from hpd.artifacts.report.card import card_section
 from hpd.artifacts.report.charts import loss_chart, score_chart
 from hpd.artifacts.report.gallery import gallery
@@ -24,10 +24,10 @@ from hpd.artifacts.report.story import cost_rows, measured_rows, stage_rows
 from hpd.artifacts.report.tables import Likeness, duration
 from hpd.artifacts.run_folder import CONFIG, COST, EVALUATION, MANIFEST, RunFolder
 from hpd.data import ImageSet
+from hpd.disk.files import parse_json, write_bytes
+from hpd.disk.yaml_text import parse_yaml
 from hpd.errors import ConfigError, RunError
-from hpd.files import parse_json, write_bytes
 from hpd.storage import Storage
-from hpd.yaml_text import parse_yaml
 
 REPORT = "report.html"
 BESIDE = {

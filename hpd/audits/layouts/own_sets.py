@@ -25,7 +25,7 @@ from hpd.data.layouts.files import read_json
 from hpd.data.layouts.scanning import shown
 from hpd.data.layouts.shards import read_shard
 from hpd.data.listing import Entry
-from hpd.data.opening import open_picture
+from hpd.data.pictures.opening import open_picture
 from hpd.data.whitening import ZcaKind, recipe_of
 from hpd.errors import ConfigError, DataError, RunError
 from hpd.storage import Storage

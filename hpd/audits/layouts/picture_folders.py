@@ -17,10 +17,10 @@ from torch import Tensor
 from hpd.audits.layouts.label_batches import find_batches, read_batches
 from hpd.audits.stored import Stored, Wanted, pictures_storage
 from hpd.data.classes import plain_name
-from hpd.data.imagenet import imagenet_names, is_wnid
+from hpd.data.kinds.imagenet import imagenet_names, is_wnid
 from hpd.data.layouts.scanning import look_into, pictures_below, shown
 from hpd.data.listing import Entry
-from hpd.data.pictures import PictureOptions, read_picture
+from hpd.data.pictures.reading import PictureOptions, read_picture
 from hpd.errors import DataError
 from hpd.storage import Amount, Storage
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from hpd.data.layouts.scanning import shown, unreadable
 from hpd.data.listing import FileEntry
+from hpd.disk.files import parse_json
 from hpd.errors import DataError
-from hpd.files import parse_json
 
 
 def file_at(root: str | Path, kind: str) -> FileEntry:

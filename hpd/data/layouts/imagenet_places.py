@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hpd.data.imagenet import different
+from hpd.data.kinds.imagenet import different
 from hpd.data.layouts.class_folders import Annotated, ClassFolders, Shelf
 from hpd.data.layouts.files import read_lines
 from hpd.data.layouts.scanning import look_into, shown

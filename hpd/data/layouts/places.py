@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hpd.data.layouts.scanning import Found, look_into, suffix_of
 from hpd.data.layouts.words import part_of
-from hpd.paths import path_of
+from hpd.disk.paths import path_of
 
 _KINDS = {
     ".npz": "npz",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from hpd.data.layouts.words import part_of
 from hpd.data.listing import FileEntry
-from hpd.data.opening import NOT_DECODED
-from hpd.data.pictures import shown_path
+from hpd.data.pictures.opening import NOT_DECODED
+from hpd.data.pictures.reading import shown_path
 from hpd.errors import DataError
 
 _PASSED_OVER = {

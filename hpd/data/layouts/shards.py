@@ -14,9 +14,9 @@ from PIL import Image
 
 from hpd.data.layouts.scanning import is_passed_over, is_picture_suffix, shown, unreadable
 from hpd.data.listing import FileEntry
-from hpd.data.opening import open_picture
+from hpd.data.pictures.opening import open_picture
+from hpd.disk.files import parse_json
 from hpd.errors import DataError
-from hpd.files import parse_json
 
 _KEYS = ("label", "cls", "class")
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")

@@ -20,7 +20,7 @@ from hpd.students import (
     TrainingSettings,
     train_student,
 )
-from hpd.students.convnet import ConvNetSettings
+from hpd.students.networks.convnet import ConvNetSettings
 from hpd.students.schedule import HardTraining
 from hpd.typing import Objective, Selector
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hpd.data import ImageSet
 from hpd.engine.selection.base import SELECTORS, SelectorSettings
-from hpd.host import told
+from hpd.machine.host import told
 from hpd.rng import Streams
 from hpd.typing import Objective, Selector, Step
 

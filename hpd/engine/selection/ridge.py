@@ -14,7 +14,7 @@ from hpd.data import Images, ImageSet
 from hpd.engine.selection.base import SELECTORS, SelectorSettings, some_of
 from hpd.rng import Streams
 from hpd.students import STUDENTS, Student, StudentSettings, in_batches
-from hpd.students.convnet import ConvNetSettings
+from hpd.students.networks.convnet import ConvNetSettings
 from hpd.students.ridge import centred_targets, ridge_predictions
 from hpd.typing import Objective, Score, Selector
 

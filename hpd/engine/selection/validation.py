@@ -13,7 +13,7 @@ from hpd.engine.selection.base import SELECTORS, SelectorSettings
 from hpd.errors import DataError
 from hpd.rng import Streams
 from hpd.students import STUDENTS, StudentSettings, TrainingSettings, accuracy, train_student
-from hpd.students.convnet import ConvNetSettings
+from hpd.students.networks.convnet import ConvNetSettings
 from hpd.students.schedule import HardTraining
 from hpd.typing import Objective, Selector
 

@@ -33,7 +33,7 @@ from generators.checkpoints import (
     read_checkpoint,
     stylegan2_from_record,
 )
-from generators.stylegan2 import StyleGAN2Settings
+from generators.families.stylegan2 import StyleGAN2Settings
 from hpd.errors import GeneratorError
 
 # of processor time: how busy the machine is changes nothing

@@ -19,7 +19,7 @@ from pickles import Call, Name, Raw
 from traps import Runs
 
 from generators.checkpoints import inspect_checkpoint, read_checkpoint
-from generators.checkpoints.tensors import read_storage
+from generators.checkpoints.pickles.tensors import read_storage
 from hpd.errors import GeneratorError
 
 

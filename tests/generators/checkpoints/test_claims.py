@@ -22,7 +22,7 @@ from safetensors.torch import save
 from test_rosinality import make_weights
 
 from generators import save_generator
-from generators.checkpoints.rosinality import ANCHORS
+from generators.checkpoints.families.rosinality import ANCHORS
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/statm").exists(), reason="limits of memory need Linux"

@@ -15,7 +15,7 @@ from test_rosinality import build, make_weights
 from torch import nn
 
 from generators.checkpoints import convert_checkpoint
-from generators.stylegan2 import StyleGAN2Settings
+from generators.families.stylegan2 import StyleGAN2Settings
 from hpd.errors import GeneratorError
 
 AVERAGE = torch.linspace(-1, 1, 16)

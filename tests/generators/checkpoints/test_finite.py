@@ -16,7 +16,7 @@ from test_rosinality import make_weights
 import hpd
 from generators import StoredGenerator, read_generator, save_generator
 from generators.checkpoints.finite import finite_floats
-from generators.stylegan2 import StyleGAN2Settings
+from generators.families.stylegan2 import StyleGAN2Settings
 from hpd.cli import main
 from hpd.errors import GeneratorError
 

@@ -12,7 +12,7 @@ from conftest import GOLDEN
 from pickles import Call, Name, Raw
 
 from generators.checkpoints import inspect_checkpoint
-from generators.checkpoints.reader import KNOWN_NAMES
+from generators.checkpoints.pickles.reader import KNOWN_NAMES
 from hpd.errors import GeneratorError
 
 

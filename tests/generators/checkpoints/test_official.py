@@ -15,7 +15,7 @@ from conftest import GOLDEN, ROOT, SHARED, Golden, tiny_generator
 from safetensors.torch import load_file
 
 from generators.checkpoints import read_checkpoint, stylegan2_from_record
-from generators.checkpoints.tensors import read_storage
+from generators.checkpoints.pickles.tensors import read_storage
 from hpd.errors import GeneratorError
 
 FOLDERS = (

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from traps import Runs
 
 from generators.checkpoints import convert_checkpoint, convert_rosinality, inspect_checkpoint
-from generators.checkpoints.rosinality import channel_rule
+from generators.checkpoints.families.rosinality import channel_rule
 from hpd.errors import GeneratorError
 
 LR_MLP = 0.01

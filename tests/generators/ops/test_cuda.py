@@ -11,15 +11,16 @@ import pytest
 import torch
 from native_ops import need_native
 
-from generators.ops import bias_act, filtered_lrelu, nvrtc, upfirdn2d
+from generators.ops import bias_act, filtered_lrelu, upfirdn2d
 from generators.ops.bias_act import bias_act_reference
 from generators.ops.build import _compile
-from generators.ops.driver import Driver, OnDevice
+from generators.ops.cuda import nvrtc
+from generators.ops.cuda.driver import Driver, OnDevice
+from generators.ops.cuda.kernels import RAISED, every_kernel
+from generators.ops.cuda.launches import Operations
+from generators.ops.cuda.tiles import Room
 from generators.ops.filtered_lrelu import filtered_lrelu_reference
-from generators.ops.kernels import RAISED, every_kernel
-from generators.ops.launches import Operations
 from generators.ops.native import load
-from generators.ops.tiles import Room
 from generators.ops.toolchain import ARCHS, read_recipe
 from generators.ops.upfirdn2d import upfirdn2d_reference
 from hpd.errors import OpsError

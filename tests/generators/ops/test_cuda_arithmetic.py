@@ -12,9 +12,9 @@ import torch
 from host_kernels import OnHost
 
 from generators.ops.bias_act import bias_act_reference
+from generators.ops.cuda.launches import Operations
+from generators.ops.cuda.plans import Divider
 from generators.ops.filtered_lrelu import filtered_lrelu_reference
-from generators.ops.launches import Operations
-from generators.ops.plans import Divider
 from generators.ops.upfirdn2d import upfirdn2d_reference
 from hpd.errors import OpsError
 

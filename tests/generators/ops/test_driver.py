@@ -8,9 +8,10 @@ import pytest
 import torch
 from host_kernels import OnHost, host_kernels
 
-from generators.ops import driver, kernels, native
-from generators.ops.driver import Driver, Launch, OnDevice
-from generators.ops.launches import Operations
+from generators.ops import native
+from generators.ops.cuda import driver, kernels
+from generators.ops.cuda.driver import Driver, Launch, OnDevice
+from generators.ops.cuda.launches import Operations
 from hpd.errors import OpsError
 
 
@@ -157,7 +158,7 @@ def test_arguments_arrive_as_they_were_given():
 
 
 def driver_plan(values):
-    from generators.ops.plans import RaisedPlan
+    from generators.ops.cuda.plans import RaisedPlan
 
     plan = RaisedPlan(planes=1, height=1, width=4, gain=1.0, slope=0.5, act=0)
     return [plan, ctypes.c_void_p(values.data_ptr()), ctypes.c_void_p(None)]

@@ -11,7 +11,7 @@ from native_ops import need_native
 from torch.func import functional_call
 
 from generators.checkpoints import read_checkpoint
-from generators.checkpoints.stylegan3 import (
+from generators.checkpoints.families.stylegan3 import (
     is_stylegan_xl,
     stylegan3_from_record,
     stylegan_xl_from_record,

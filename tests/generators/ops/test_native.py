@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from generators.ops import native, toolchain
 from generators.ops.build import build, find_library
-from generators.ops.kernels import RAISED
+from generators.ops.cuda.kernels import RAISED
 from generators.ops.native import uses_native
 from generators.ops.status import status
 from hpd.errors import OpsError

@@ -7,8 +7,8 @@ import re
 import pytest
 import torch
 
-from generators.ops import kernels, nvrtc
-from generators.ops.kernels import every_kernel
+from generators.ops.cuda import kernels, nvrtc
+from generators.ops.cuda.kernels import every_kernel
 from generators.ops.toolchain import CSRC
 from hpd.errors import OpsError
 

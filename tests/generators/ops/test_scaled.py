@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from generators.checkpoints import read_checkpoint
-from generators.checkpoints.stylegan3 import stylegan3_from_record
+from generators.checkpoints.families.stylegan3 import stylegan3_from_record
 from generators.ops import filtered_lrelu
+from generators.ops.cuda.launches import Operations
 from generators.ops.filtered_lrelu import filtered_lrelu_reference
-from generators.ops.launches import Operations
 from hpd.errors import ShapeError
 
 ALIAS_FREE = ("stylegan3-t", "stylegan3-r", "stylegan_xl-stem", "stylegan_xl-super")

@@ -6,10 +6,11 @@ import pytest
 import torch
 from host_kernels import OnHost, pretending_cuda
 
-from generators.filters import design_radial_lowpass
-from generators.ops import lowpass_filter, taps, upfirdn2d
-from generators.ops.launches import Operations
-from generators.ops.taps import factors_of, filter_of
+from generators.families.filters import design_radial_lowpass
+from generators.ops import lowpass_filter, upfirdn2d
+from generators.ops.cuda import taps
+from generators.ops.cuda.launches import Operations
+from generators.ops.cuda.taps import factors_of, filter_of
 from generators.ops.upfirdn2d import upfirdn2d_reference
 from hpd.errors import OpsError
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from host_kernels import host_kernels
 
-from generators.ops import plans
-from generators.ops.tiles import (
+from generators.ops.cuda import plans
+from generators.ops.cuda.tiles import (
     Filtering,
     Resampling,
     Room,

@@ -1,0 +1,1 @@
+"""What stands in checkpoint files, read without running anything of it."""

@@ -1,0 +1,1 @@
+"""Architectures of generators, cut into levels."""

@@ -1,0 +1,1 @@
+"""Kernels of CUDA: what they are told, how they are compiled and started."""

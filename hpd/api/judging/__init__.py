@@ -1,0 +1,1 @@
+"""What sets, generators and methods are worth, as functions."""

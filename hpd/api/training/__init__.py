@@ -1,0 +1,1 @@
+"""What is trained before a run, as functions: teachers, experts, generators."""

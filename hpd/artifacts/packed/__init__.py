@@ -1,0 +1,1 @@
+"""Runs that are handed on: what goes along, in one file, with a card."""

@@ -1,0 +1,1 @@
+"""The commands, one file each, with the parts of large ones beside them."""

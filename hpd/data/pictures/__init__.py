@@ -1,0 +1,1 @@
+"""Picture files of any kind to bytes of one kind."""

@@ -1,0 +1,1 @@
+"""What lies on disk: files that are there whole or not at all, held, sealed and packed."""

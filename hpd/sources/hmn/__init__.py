@@ -1,0 +1,1 @@
+"""Hierarchical memories as the source."""

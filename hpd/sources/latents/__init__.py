@@ -1,0 +1,1 @@
+"""Latents of a generator as what is stored."""

@@ -1,0 +1,1 @@
+"""Architectures of students, one file each."""

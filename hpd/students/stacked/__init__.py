@@ -1,0 +1,1 @@
+"""Several students of one architecture that take each step at once."""
