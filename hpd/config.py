@@ -34,11 +34,10 @@ from hpd.engine.selection.ridge import RidgeSettings
 from hpd.engine.watching.tracking import TrackingSettings
 from hpd.errors import ConfigError, nearest
 from hpd.evaluation import EvaluationSettings
-from hpd.foreign import reading_foreign
 from hpd.machine.precision import Float32
 from hpd.objectives import OBJECTIVES, ObjectiveSettings
 from hpd.objectives.distribution import DistributionSettings
-from hpd.own_code import OwnCode, foreign
+from hpd.own_code import OwnCode, reading
 from hpd.registry import Settings
 from hpd.showing import as_html, never_fails
 from hpd.sources import SOURCES, SourceSettings
@@ -158,7 +157,7 @@ class RunSettings(Settings):
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
         """Check `values` and return the settings; of unknown kinds say what is noted of them."""
-        with reading_foreign(foreign(values)):
+        with reading(values):
             return super().read(values)
 
     @classmethod
@@ -168,7 +167,7 @@ class RunSettings(Settings):
         Raises:
             ConfigError: see `read`; and where such a part is asked to do something.
         """
-        with reading_foreign(foreign(values, kept=True)):
+        with reading(values, kept=True):
             return super().read(values)
 
     def __repr__(self) -> str:

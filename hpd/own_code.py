@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from pydantic import Field
 
 from generators import GENERATORS
-from hpd.foreign import Foreign
+from hpd.foreign import Foreign, reading_foreign
 from hpd.plugins import Origin, advice, origin_of
 from hpd.registry import Settings
 
@@ -50,8 +51,8 @@ def _own(value: Any) -> Iterator[tuple[str, Origin | None]]:
             yield from _own(part)
 
 
-def foreign(values: Any, *, kept: bool = False) -> Foreign:
-    """Return how a configuration is read that notes what of the user's own it rests on.
+def reading(values: Any, *, kept: bool = False) -> AbstractContextManager[None]:
+    """Read a configuration by its own notes on code of the user's own; see `reading_foreign`.
 
     Args:
         values: the configuration as a mapping; anything else notes nothing.
@@ -63,7 +64,7 @@ def foreign(values: Any, *, kept: bool = False) -> Foreign:
         for note in (notes if isinstance(notes, list) else [])
         if isinstance(note, Mapping) and "what" in note
     }
-    return Foreign(kept, hints)
+    return reading_foreign(Foreign(kept, hints))
 
 
 def changed_code(before: list[OwnCode], after: list[OwnCode]) -> list[str]:

@@ -11,9 +11,8 @@ from hpd.api.judging.evaluating import stored_generator
 from hpd.api.runs import Run, folder_with_latents, opened
 from hpd.artifacts import DistilledSet
 from hpd.boundary import public
-from hpd.foreign import reading_foreign
 from hpd.machine.device import open_device
-from hpd.own_code import foreign
+from hpd.own_code import reading
 from hpd.sources.sampling import Distilled, SamplingSettings, sample_around
 
 
@@ -68,7 +67,7 @@ def sample(
     )
     stored = None if generator is None else stored_generator(generator)
     device = open_device(run.config.device, run.config.float32)
-    with reading_foreign(foreign(run.config.model_dump(mode="json"))):
+    with reading(run.config.model_dump(mode="json")):
         images = sample_around(run.config.source, left, settings, device, stored)
     labels = torch.arange(len(run.distilled.classes)).repeat_interleave(per_class)
     return DistilledSet(

@@ -32,9 +32,8 @@ from hpd.errors import ConfigError, GeneratorError
 from hpd.evaluation import Evaluation, evaluate_sets
 from hpd.evaluation.rows import lost_to_random
 from hpd.evaluation.similarity import similarity
-from hpd.foreign import reading_foreign
 from hpd.machine.device import Processes, open_device
-from hpd.own_code import foreign
+from hpd.own_code import reading
 from hpd.rng import Streams
 from hpd.students.teachers import read_teacher
 
@@ -262,7 +261,7 @@ def _prior(
         return None
     stored = None if generator is None else stored_generator(generator)
     try:
-        with reading_foreign(foreign(config.model_dump(mode="json"))):
+        with reading(config.model_dump(mode="json")):
             prior = config.source.prior(dataset.train, stored)
         if prior is not None:
             _check_prior(run, prior)

@@ -25,8 +25,7 @@ from hpd.disk.seals import digest_file
 from hpd.errors import ConfigError, GeneratorError, RunError
 from hpd.evaluation import Row
 from hpd.evaluation.again import APART, MISSING, Figure, figures, surroundings
-from hpd.foreign import reading_foreign
-from hpd.own_code import foreign
+from hpd.own_code import reading
 
 
 @dataclass(frozen=True)
@@ -213,7 +212,7 @@ def _other_generator(
         return {}, True
     try:
         stored = None if generator is None else stored_generator(generator)
-        with reading_foreign(foreign(run.config.model_dump(mode="json"))):
+        with reading(run.config.model_dump(mode="json")):
             prior = run.config.source.prior(dataset.train, stored)
     except GeneratorError as error:
         return {"generator": (str(known.get("sha256")), error.problem)}, False
