@@ -89,6 +89,8 @@ class StageRun:
             last = self._rendered().to(source.labels.device)
             check_finite(last, f"the images after stage {self.stage.name!r}", DIVERGED)
         score = self._score(last)
+        # not beside those of the best state
+        del last
         self.best.offer(source, score, self.steps, clearly=self.skipped)
         self.measured.append(Measured(self.steps, score, loss))
         source.load_state(in_memory(self.best.state))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ def render_in_chunks(
         return kept.detach(), pullback_of(kept, kept.backward)
 
     with torch.no_grad():
-        images = torch.cat([_decoded(decode, part) for part in indices.split(chunk_images)])
+        images = _in_parts(decode, indices.split(chunk_images), len(indices))
 
     def pull_by_rendering_again(image_grad: Tensor) -> None:
         parts = zip(indices.split(chunk_images), image_grad.split(chunk_images), strict=True)
@@ -95,6 +95,18 @@ def as_indices(indices: Any) -> Tensor:
         return indices
     device = indices.device if isinstance(indices, Tensor) else torch.device("cpu")
     return as_labels(indices, "indices", device=device)
+
+
+def _in_parts(decode: Callable[[Tensor], Tensor], parts: Sequence[Tensor], count: int) -> Tensor:
+    # each where it belongs: parts that are joined are in memory twice for a moment
+    first = _decoded(decode, parts[0])
+    images = first.new_empty(count, *first.shape[1:])
+    images[: len(first)] = first
+    done = len(first)
+    for part in parts[1:]:
+        images[done : done + len(part)] = _decoded(decode, part)
+        done += len(part)
+    return images
 
 
 def _decoded(decode: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
