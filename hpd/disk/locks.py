@@ -1,4 +1,8 @@
-"""Folders and files that one process holds, so that no two do the same work at once."""
+"""Folders and files that one process holds, so that no two do the same work at once.
+
+A folder is locked itself, so that nothing but a run lies in it, and the system says who holds it;
+files of a cache, which several processes wait for, are locked by `filelock`.
+"""
 
 from __future__ import annotations
 
