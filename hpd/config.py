@@ -95,7 +95,7 @@ class RunSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _refuse_courses(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and "memories" in values:
+        if isinstance(values, Mapping) and "buffers" in values:
             raise ConfigError(
                 "the config is one of class-incremental learning", fix="Run it by `hpd continual`."
             )
@@ -336,10 +336,10 @@ def _on_base(values: Mapping[str, Any], beside: Path, above: Sequence[Path] = ()
 def _kept(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what is left of a group of options that `new` changes.
 
-    Memories are a list by name: those of a base are not added to one's own. A training's length is
+    Buffers are a list by name: those of a base are not added to one's own. A training's length is
     one thing in two options: epochs replace steps, and steps epochs.
     """
-    if name == "memories":
+    if name == "buffers":
         return {}
     return without_length(old, new) if name.endswith("training") else old
 
@@ -368,7 +368,7 @@ def _apply(given: Placed, override: str, layer: int) -> None:
     kept = dict(values)
     if last == "kind" and parents and kept.get("kind", value) != value:
         kept = _given_beside(given, ".".join(parents), kept, layer)
-    if parents and parents[-1] != "memories":
+    if parents and parents[-1] != "buffers":
         kept = dict(_kept(parents[-1], kept, {last: value}))
     values.clear()
     values |= {**kept, last: value}

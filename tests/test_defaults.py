@@ -89,12 +89,12 @@ def test_a_length_that_is_given_replaces_that_of_the_default():
     assert (full.epochs, full.steps, full.min_steps) == (None, 7, 0)
 
 
-def test_the_memories_of_a_file_are_not_added_to_those_of_its_base():
-    own = {"base": "digits-continual", "memories": {"mine": "random"}}
-    assert list(load_continual(own).memories) == ["mine"]
-    base = load_continual("digits-continual").memories
-    more = load_continual("digits-continual", ["memories.mine=random"]).memories
+def test_the_buffers_of_a_file_are_not_added_to_those_of_its_base():
+    own = {"base": "digits-continual", "buffers": {"mine": "random"}}
+    assert list(load_continual(own).buffers) == ["mine"]
+    base = load_continual("digits-continual").buffers
+    more = load_continual("digits-continual", ["buffers.mine=random"]).buffers
     assert list(more) == [*base, "mine"]
-    changed = load_continual("digits-continual", ["memories.pixel.source.steps=3"]).memories
+    changed = load_continual("digits-continual", ["buffers.pixel.source.steps=3"]).buffers
     assert list(changed) == list(base)
     assert changed["pixel"].source.steps == 3

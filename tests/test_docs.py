@@ -36,7 +36,7 @@ QUICKER = {
     "experts": QUICK[5:6],
     "theory": ["seeds=1", "ranks=[2]", "point_counts=[9]", "example_counts=[20000]",
                "real_counts=[9]"],
-    "continual": ["orders=1", "data.classes=['0', '1', '3', '7']", "memories={random: random}",
+    "continual": ["orders=1", "data.classes=['0', '1', '3', '7']", "buffers={random: random}",
                   "rehearsal={seeds: 1, students: [{kind: convnet, width: 8, depth: 1}],"
                   " training: {epochs: 1}}"],
 }  # fmt: skip

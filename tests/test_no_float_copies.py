@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 import hpd
 from generators import read_generator
 from hpd import api
-from hpd.courses.memories import MEMORIES
+from hpd.courses.buffers import BUFFERS
 from hpd.data import Dataset, ImageSet, Normalisation
 from hpd.data import images as images_module
 from hpd.data import nearest as nearest_module
@@ -207,9 +207,9 @@ def test_pruning(tmp_path, watch):
     hpd.prune(run.folder, *options, out=tmp_path / "less")
 
 
-@pytest.mark.parametrize("kind", list(MEMORIES))
-def test_memories_of_a_course(kind, watch):
-    fields = MEMORIES[kind].model_fields
+@pytest.mark.parametrize("kind", list(BUFFERS))
+def test_buffers_of_a_course(kind, watch):
+    fields = BUFFERS[kind].model_fields
     own = {"kind": kind, **small(fields)}
     if "source" in fields:
         own |= {key: CONFIG[key] for key in ("source", "objective", "selection")}
@@ -217,7 +217,7 @@ def test_memories_of_a_course(kind, watch):
     rehearsal = {"students": [SMALL_STUDENT], "seeds": 1, "training": SHORT}
     course = {
         "data": "digits", "device": "cpu", "orders": 1, "classes_per_step": 3,
-        "memories": {"one": own}, "rehearsal": rehearsal | {"full_training": SHORT},
+        "buffers": {"one": own}, "rehearsal": rehearsal | {"full_training": SHORT},
     }  # fmt: skip
     (cell,) = api.continual(course).cells
     assert cell.images == (TRAIN if kind == "everything" else 3)

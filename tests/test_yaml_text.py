@@ -159,7 +159,7 @@ def test_a_wrong_option_of_a_base_is_named_with_the_file_of_the_base(tmp_path):
 
 
 def test_a_course_names_lines_too(tmp_path):
-    path = written(tmp_path, "data: digits\nmemories:\n  a: {kind: randon}\n")
+    path = written(tmp_path, "data: digits\nbuffers:\n  a: {kind: randon}\n")
     refused(lambda: load_continual(path), "line 3", "randon")
 
 

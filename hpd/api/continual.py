@@ -1,4 +1,4 @@
-"""Class-incremental learning with memories."""
+"""Class-incremental learning with buffers."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class ContinualResult:
 
     Args:
         config: what was run.
-        lines: a line for each memory.
-        cells: each memory after each step of each order.
+        lines: a line for each buffer.
+        cells: each buffer after each step of each order.
         folder: where it was written, None if it was not.
     """
 
@@ -49,19 +49,19 @@ def continual(
     report: Report = lambda name, done, total: None,
     on_estimate: Callable[[str], None] = lambda line: None,
 ) -> ContinualResult:
-    """Let classes come a few at a time, keep a memory of each, and train students on it.
+    """Let classes come a few at a time, keep a buffer of each, and train students on it.
 
     Args:
         config: name of a bundled configuration, path of a YAML file, a mapping, or settings.
         overrides: ``"key.sub=value"`` each.
         out: folder to write to; None writes nothing.
-        resume: go on with the course in `out`: with the memory and the step at which it was, and
+        resume: go on with the course in `out`: with the buffer and the step at which it was, and
             inside a distillation at its last checkpoint. On a CPU the files are those of a course
             that was not interrupted, to the bit. There may be more orders than before. Where there
             is none, one is started.
         seed: replaces the configuration's.
         report: hears (what was done, how many of these, how many in all).
-        on_estimate: hears what the course will take, once each memory was measured.
+        on_estimate: hears what the course will take, once each buffer was measured.
 
     Raises:
         HpdError: for what is wrong with configuration, data or folder, before anything is written;
@@ -111,12 +111,12 @@ def check_course(settings: ContinualSettings) -> str:
     steps = train.num_classes // settings.classes_per_step
     return (
         f"{len(train):,} training images in {train.num_classes} classes; {settings.orders} orders"
-        f" of {steps} steps, {len(settings.memories)} memories"
+        f" of {steps} steps, {len(settings.buffers)} buffers"
     )
 
 
 def _weigher(settings: ContinualSettings) -> WeighClasses:
-    """Return what says how much the memories of a course will store."""
+    """Return what says how much the buffers of a course will store."""
 
     def weigh(classes: Sequence[str], sections: dict[str, object], seed: int) -> int:
         return checked_source(_run_of(settings, classes, sections, seed)).stored_floats

@@ -1,9 +1,9 @@
-"""Class-incremental learning: classes come a few at a time, and a memory is all that stays.
+"""Class-incremental learning: classes come a few at a time, and a buffer is all that stays.
 
-At each step a memory takes in the new classes, while their training images are at hand, and stays
+At each step a buffer takes in the new classes, while their training images are at hand, and stays
 as it is from then on; a student is trained from fresh weights on all of it, and tested on all
 classes seen so far. Images are normalised by mean and deviation of the training images of the
-classes seen: two running numbers a channel, which nobody counts, the same for all memories.
+classes seen: two running numbers a channel, which nobody counts, the same for all buffers.
 
 Source: Yang et al., An Efficient Dataset Condensation Plugin and Its Application to Continual
 Learning, NeurIPS 2023, section 4.3, after Prabhu, Torr and Dokania, GDumb, ECCV 2020.
@@ -19,9 +19,9 @@ from dataclasses import replace
 import torch
 
 from hpd.artifacts import DistilledSet
+from hpd.courses.buffers import Arrival, RandomSettings
 from hpd.courses.estimate import CourseEstimator, Task
 from hpd.courses.folder import CourseFolder
-from hpd.courses.memories import Arrival, RandomSettings
 from hpd.courses.settings import ContinualSettings
 from hpd.courses.summary import Cell, Line, summarise
 from hpd.data import Dataset, ImageSet
@@ -45,7 +45,7 @@ class Course:
         settings: of the course.
         dataset: real images; the test part measures accuracies and does nothing else.
         device: where to compute.
-        distil: makes distilled memories.
+        distil: makes distilled buffers.
         weigh: says what these will store.
         folder: where it is kept.
 
@@ -75,15 +75,15 @@ class Course:
             )
 
     def check(self) -> None:
-        """Check each memory by what it would keep of the first step; nothing is trained.
+        """Check each buffer by what it would keep of the first step; nothing is trained.
 
         Raises:
             ConfigError: if one stores more than the budget.
             HpdError: for what else can be known to go wrong.
         """
         arrival = self._arrival(0, 0)
-        for name, memory in self._settings.memories.items():
-            self._check_budget(name, memory.weigh(arrival), arrival)
+        for name, buffer in self._settings.buffers.items():
+            self._check_budget(name, buffer.weigh(arrival), arrival)
         shape, classes = self._data.train.image_shape, self._data.train.num_classes
         self._settings.rehearsal.evaluation(full=False).check_fits(shape, classes)
 
@@ -100,26 +100,26 @@ class Course:
             Task(order, step, name)
             for order in range(self._settings.orders)
             for step in range(steps)
-            for name in self._settings.memories
+            for name in self._settings.buffers
         ]
 
     def run(self, report: Report, tell: Callable[[str], None]) -> tuple[list[Line], list[Cell]]:
         """Do what is left to do, and return the table and all cells.
 
         Args:
-            report: hears of each memory and each step.
+            report: hears of each buffer and each step.
             tell: hears how long the rest will take.
         """
         tasks, folder = self.tasks, self._folder
-        left = [task for task in tasks if folder.cell(task.order, task.step, task.memory) is None]
+        left = [task for task in tasks if folder.cell(task.order, task.step, task.buffer) is None]
         estimator = CourseEstimator(left, tell)
         for done, task in enumerate(tasks, start=1):
             if task in left:
                 self._do(task, estimator)
-            report(f"order {task.order + 1}, step {task.step + 1}, {task.memory}", done, len(tasks))
+            report(f"order {task.order + 1}, step {task.step + 1}, {task.buffer}", done, len(tasks))
             if done < len(tasks) and tasks[done].order != task.order:
                 folder.forget(task.order)
-        cells = [folder.cell(task.order, task.step, task.memory) for task in tasks]
+        cells = [folder.cell(task.order, task.step, task.buffer) for task in tasks]
         whole = [cell for cell in cells if cell is not None]
         lines = summarise(whole, self._baseline)
         folder.write_result(lines, whole, self._settings.classes_per_step)
@@ -127,11 +127,11 @@ class Course:
 
     @property
     def _baseline(self) -> str | None:
-        memories = self._settings.memories.items()
-        return next((name for name, own in memories if isinstance(own, RandomSettings)), None)
+        buffers = self._settings.buffers.items()
+        return next((name for name, own in buffers if isinstance(own, RandomSettings)), None)
 
     def _do(self, task: Task, estimator: CourseEstimator) -> None:
-        """Make the memory of a step, and train students on all that it holds by then."""
+        """Make the buffer of a step, and train students on all that it holds by then."""
         started = time.perf_counter()
         parts = [self._part(task, step) for step in range(task.step + 1)]
         made = time.perf_counter()
@@ -139,19 +139,19 @@ class Course:
         estimator.done(task, made - started, time.perf_counter() - made)
 
     def _part(self, task: Task, step: int) -> DistilledSet | None:
-        """Return what a memory keeps of the classes of a step; made if it is not there.
+        """Return what a buffer keeps of the classes of a step; made if it is not there.
 
         None stands for all images, of which nobody makes a copy.
         """
-        known = self._folder.memory(task.order, step, task.memory)
+        known = self._folder.buffer(task.order, step, task.buffer)
         if known is not None:
             return known
         arrival = self._arrival(task.order, step)
-        kept = self._settings.memories[task.memory].make(arrival)
+        kept = self._settings.buffers[task.buffer].make(arrival)
         if kept is None:
             return None
-        self._check_budget(task.memory, kept.stored_floats, arrival)
-        self._folder.keep_memory(task.order, step, task.memory, kept)
+        self._check_budget(task.buffer, kept.stored_floats, arrival)
+        self._folder.keep_buffer(task.order, step, task.buffer, kept)
         return kept
 
     def _arrival(self, order: int, step: int) -> Arrival:
@@ -169,33 +169,33 @@ class Course:
         )
 
     def _check_budget(self, name: str, floats: int, arrival: Arrival) -> None:
-        if self._settings.memories[name].within_budget and floats > arrival.budget:
+        if self._settings.buffers[name].within_budget and floats > arrival.budget:
             raise ConfigError(
-                f"the memory {name!r} does not fit the budget",
+                f"the buffer {name!r} does not fit the budget",
                 got=f"{floats:,} floats for {arrival.train.num_classes} classes",
                 expected=f"at most {arrival.budget:,}",
                 fix="Raise budget_images, or let it store less.",
             )
 
     def _learn(self, task: Task, parts: Sequence[DistilledSet | None]) -> Cell:
-        """Train students on the parts of a memory, and test them on all classes seen."""
+        """Train students on the parts of a buffer, and test them on all classes seen."""
         settings, per_step = self._settings, self._settings.classes_per_step
-        memory = settings.memories[task.memory]
+        buffer = settings.buffers[task.buffer]
         seen = self.order(task.order)[: len(parts) * per_step]
         train = self._data.train.only(seen).measured()
         test = replace(self._data.test.only(seen), normalisation=train.normalisation)
-        protocol = settings.rehearsal.evaluation(full=not memory.within_budget)
-        # students of all memories start from the same weights
+        protocol = settings.rehearsal.evaluation(full=not buffer.within_budget)
+        # students of all buffers start from the same weights
         streams = self._streams.fork("order", task.order, "step", task.step, "students")
         kept = [part for part in parts if part is not None]
         if len(kept) == len(parts):
             whole = _joined(kept, train, per_step)
-            contender = of_set(task.memory, whole, protocol.training)
+            contender = of_set(task.buffer, whole, protocol.training)
             images, floats = len(whole), whole.stored_floats
         else:
             # in the order in which they came
             whole_set = train.at((train.labels // per_step).argsort(stable=True))
-            contender = of_real(task.memory, whole_set, protocol.training)
+            contender = of_real(task.buffer, whole_set, protocol.training)
             images, floats = len(train), len(train) * math.prod(train.image_shape)
         evaluation = compare(
             [contender], Dataset(train, test), protocol, device=self._device, streams=streams
@@ -203,7 +203,7 @@ class Course:
         return Cell(
             order=task.order,
             step=task.step,
-            memory=task.memory,
+            buffer=task.buffer,
             classes=list(train.classes),
             images=images,
             stored_floats=floats,

@@ -1,8 +1,8 @@
-"""The folder of a course: each memory and each figure in a file of its own, whole or not there.
+"""The folder of a course: each buffer and each figure in a file of its own, whole or not there.
 
 ======================================== =====================================================
 config.yaml, facts.json                  what the course was started with
-memories/order-00-step-01-NAME.safetensors  what was kept of the classes of that step
+buffers/order-00-step-01-NAME.safetensors  what was kept of the classes of that step
 cells/order-00-step-01-NAME.json         what students that learned from all of it came to
 continual.json, .md, .png                the result
 unfinished/                              a distillation on its way
@@ -28,8 +28,8 @@ from hpd.disk.yaml_text import read_yaml
 from hpd.errors import ConfigError, RunError
 
 RESULT = "continual"
-_CONFIG, _FACTS, _MEMORIES, _CELLS, _UNFINISHED = (
-    "config.yaml", "facts.json", "memories", "cells", "unfinished"
+_CONFIG, _FACTS, _BUFFERS, _CELLS, _UNFINISHED = (
+    "config.yaml", "facts.json", "buffers", "cells", "unfinished"
 )  # fmt: skip
 _OTHER = "Choose another folder with --out."
 _SHOWN = 5
@@ -45,7 +45,7 @@ class CourseFolder:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._memories: dict[tuple[int, int, str], DistilledSet] = {}
+        self._buffers: dict[tuple[int, int, str], DistilledSet] = {}
         self._cells: dict[tuple[int, int, str], Cell] = {}
 
     @property
@@ -124,28 +124,28 @@ class CourseFolder:
                 fix=f"Bring them back. {_OTHER}",
             )
 
-    def memory(self, order: int, step: int, name: str) -> DistilledSet | None:
+    def buffer(self, order: int, step: int, name: str) -> DistilledSet | None:
         """Return what was kept at a step; None if that is still to be made."""
         key = (order, step, name)
-        if self.path is None or key in self._memories:
-            return self._memories.get(key)
-        path = self.path / _MEMORIES / f"{_stem(*key)}.safetensors"
+        if self.path is None or key in self._buffers:
+            return self._buffers.get(key)
+        path = self.path / _BUFFERS / f"{_stem(*key)}.safetensors"
         if not path.exists():
             return None
         try:
-            self._memories[key] = DistilledSet.load(path)
+            self._buffers[key] = DistilledSet.load(path)
         except RunError as error:
             _logger.warning("%s (%s): it is made again", error.problem, error.got)
             return None
-        return self._memories[key]
+        return self._buffers[key]
 
-    def keep_memory(self, order: int, step: int, name: str, kept: DistilledSet) -> None:
+    def keep_buffer(self, order: int, step: int, name: str, kept: DistilledSet) -> None:
         """Write what was kept at a step, and drop the distillation that it came from."""
         if self.path is not None:
-            (self.path / _MEMORIES).mkdir(exist_ok=True)
-            kept.save(self.path / _MEMORIES / f"{_stem(order, step, name)}.safetensors")
+            (self.path / _BUFFERS).mkdir(exist_ok=True)
+            kept.save(self.path / _BUFFERS / f"{_stem(order, step, name)}.safetensors")
             self.drop_unfinished()
-        self._memories[order, step, name] = kept
+        self._buffers[order, step, name] = kept
 
     def drop_unfinished(self) -> None:
         """Delete a distillation on its way."""
@@ -154,7 +154,7 @@ class CourseFolder:
 
     def forget(self, order: int) -> None:
         """Give back the memory of the process that the sets of an order take."""
-        self._memories = {k: own for k, own in self._memories.items() if k[0] != order}
+        self._buffers = {k: own for k, own in self._buffers.items() if k[0] != order}
 
     def cell(self, order: int, step: int, name: str) -> Cell | None:
         """Return what students came to after a step; None if they are still to be trained."""
@@ -175,9 +175,9 @@ class CourseFolder:
         """Write what students came to after a step."""
         if self.path is not None:
             (self.path / _CELLS).mkdir(exist_ok=True)
-            name = _stem(cell.order, cell.step, cell.memory)
+            name = _stem(cell.order, cell.step, cell.buffer)
             write_json(self.path / _CELLS / f"{name}.json", sealed(asdict(cell)))
-        self._cells[cell.order, cell.step, cell.memory] = cell
+        self._cells[cell.order, cell.step, cell.buffer] = cell
 
     def write_result(
         self, lines: Sequence[Line], cells: Sequence[Cell], classes_per_step: int

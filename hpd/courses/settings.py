@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from hpd.config import config_values
-from hpd.courses.memories import MEMORIES, MemorySettings
+from hpd.courses.buffers import BUFFERS, BufferSettings
 from hpd.data import DATASETS, DatasetSettings
 from hpd.disk.yaml_text import as_yaml
 from hpd.errors import ConfigError
@@ -24,7 +24,7 @@ FORMAT = 1
 
 
 class RehearsalSettings(Settings):
-    """How students are trained on a memory, each from fresh weights.
+    """How students are trained on a buffer, each from fresh weights.
 
     The defaults are those of the source: 1,000 epochs with Siamese augmentation.
     """
@@ -34,10 +34,10 @@ class RehearsalSettings(Settings):
     )
     seeds: int = Field(3, ge=1, description="students of each, for each step of each order")
     training: HardTraining = Field(
-        TrainingSettings.read(PROTOCOLS["dsa"]["training"]), description="on a memory"
+        TrainingSettings.read(PROTOCOLS["dsa"]["training"]), description="on a buffer"
     )
     full_training: HardTraining = Field(
-        TrainingSettings(epochs=30), description="on the memory `everything`"
+        TrainingSettings(epochs=30), description="on the buffer `everything`"
     )
 
     def evaluation(self, *, full: bool) -> EvaluationSettings:
@@ -66,7 +66,7 @@ class ContinualSettings(Settings):
     budget_images: int = Field(
         1, ge=1, description="floats to store of a class, as the images that would take as many"
     )
-    memories: dict[str, Annotated[MemorySettings, MEMORIES]] = Field(
+    buffers: dict[str, Annotated[BufferSettings, BUFFERS]] = Field(
         min_length=1, description="by name, in the order of the table"
     )
     rehearsal: RehearsalSettings = Field(RehearsalSettings())
@@ -78,11 +78,11 @@ class ContinualSettings(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        for name in self.memories:
+        for name in self.buffers:
             # they are names of files
             if not name.replace("_", "").replace("-", "").isalnum():
                 raise ConfigError(
-                    "a memory has a name that is not valid",
+                    "a buffer has a name that is not valid",
                     got=repr(name),
                     expected="letters, digits, _ and -",
                 )
@@ -101,11 +101,11 @@ def load_continual(
     """Resolve a configuration; arguments and errors as of `hpd.config.resolve_config`."""
     if not isinstance(config, ContinualSettings):
         values = config_values(config, overrides, seed)
-        if "source" in values and "memories" not in values:
+        if "source" in values and "buffers" not in values:
             raise ConfigError(
                 "the config is one of `hpd distill`",
-                expected="memories",
-                fix="Name it in a memory: `memories: {mine: {kind: distilled, config: NAME}}`.",
+                expected="buffers",
+                fix="Name it in a buffer: `buffers: {mine: {kind: distilled, config: NAME}}`.",
             )
         return ContinualSettings.read(values)
     if overrides or seed is not None:

@@ -17,21 +17,21 @@ CAPTION = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One memory after one step of one order.
+    """One buffer after one step of one order.
 
     Args:
         order: number of the order.
         step: from 0.
-        memory: name.
+        buffer: name.
         classes: all that were seen so far, in the order in which they came.
-        images: in the memory, of all these classes.
+        images: in the buffer, of all these classes.
         stored_floats: that they count for.
         accuracies: percent, of each student; architectures one after another.
     """
 
     order: int
     step: int
-    memory: str
+    buffer: str
     classes: list[str]
     images: int
     stored_floats: int
@@ -45,21 +45,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One memory over all steps.
+    """One buffer over all steps.
 
     Args:
-        memory: name.
+        buffer: name.
         orders: of the classes.
         images: in the end, mean over orders.
         stored_floats: in the end, mean over orders.
         steps: mean accuracy after each step, and deviation over orders (0 for one order).
         mean: accuracy, mean over steps, and its deviation over orders.
-        gain: of that mean over the first memory of random images in the same order, mean over
-            orders; None without such a memory, and for it.
+        gain: of that mean over the first buffer of random images in the same order, mean over
+            orders; None without such a buffer, and for it.
         gain_sem: standard error of `gain`; None for one order.
     """
 
-    memory: str
+    buffer: str
     orders: int
     images: float
     stored_floats: float
@@ -70,14 +70,14 @@ class Line:
 
 
 def summarise(cells: Sequence[Cell], baseline: str | None) -> list[Line]:
-    """Return a line for each memory.
+    """Return a line for each buffer.
 
     Args:
         cells: of a finished course.
-        baseline: name of the memory that gains are over; None: there is none.
+        baseline: name of the buffer that gains are over; None: there is none.
     """
-    names = list(dict.fromkeys(cell.memory for cell in cells))
-    courses = {name: _courses([cell for cell in cells if cell.memory == name]) for name in names}
+    names = list(dict.fromkeys(cell.buffer for cell in cells))
+    courses = {name: _courses([cell for cell in cells if cell.buffer == name]) for name in names}
     lines = []
     for name in names:
         own = courses[name]
@@ -88,7 +88,7 @@ def summarise(cells: Sequence[Cell], baseline: str | None) -> list[Line]:
             gains = [a - b for a, b in zip(means, theirs, strict=True)]
         lines.append(
             Line(
-                memory=name,
+                buffer=name,
                 orders=len(own),
                 images=statistics.fmean(course[-1].images for course in own),
                 stored_floats=statistics.fmean(course[-1].stored_floats for course in own),
@@ -119,7 +119,7 @@ def table_of(lines: Sequence[Line], classes_per_step: int) -> list[list[str]]:
     """Return a table of text, headings first."""
     count = len(lines[0].steps)
     steps = [str((step + 1) * classes_per_step) for step in range(count)]
-    rows = [["memory", "images", "floats", *steps, "mean", "over random"]]
+    rows = [["buffer", "images", "floats", *steps, "mean", "over random"]]
     for line in lines:
         cells = [
             f"{mean:.1f}" if line.orders == 1 else f"{mean:.1f} \u00b1 {std:.1f}"
@@ -127,7 +127,7 @@ def table_of(lines: Sequence[Line], classes_per_step: int) -> list[list[str]]:
         ]
         gain = "" if line.gain is None else f"{line.gain:+.1f}"
         gain += "" if line.gain_sem is None else f" (se {line.gain_sem:.1f})"
-        rows.append([line.memory, f"{line.images:g}", f"{line.stored_floats:,.0f}", *cells, gain])
+        rows.append([line.buffer, f"{line.images:g}", f"{line.stored_floats:,.0f}", *cells, gain])
     return rows
 
 
@@ -149,7 +149,7 @@ def as_json(lines: Sequence[Line], cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def picture(lines: Sequence[Line], classes_per_step: int) -> bytes:
-    """Return a picture as PNG: accuracy by the number of classes seen, a curve a memory."""
+    """Return a picture as PNG: accuracy by the number of classes seen, a curve a buffer."""
     figure = blank_figure(7, 4.5)
     axes = figure.add_subplot()
     seen = [(step + 1) * classes_per_step for step in range(len(lines[0].steps))]
@@ -157,7 +157,7 @@ def picture(lines: Sequence[Line], classes_per_step: int) -> bytes:
         means, deviations = zip(*line.steps, strict=True)
         # side by side, so that bars do not hide each other
         at = [x + (number - (len(lines) - 1) / 2) * 0.04 * classes_per_step for x in seen]
-        label = f"{line.memory}: {line.images:g} images, {line.stored_floats:,.0f} floats"
+        label = f"{line.buffer}: {line.images:g} images, {line.stored_floats:,.0f} floats"
         axes.errorbar(at, means, deviations, marker="o", ms=4, capsize=2, label=label)
     axes.set_xticks(seen)
     axes.set_xlabel("classes seen so far")

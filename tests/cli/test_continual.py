@@ -20,7 +20,7 @@ CONFIG = {
     "data": {"kind": "digits", "classes": ["0", "1", "3", "7"]},
     "device": "cpu",
     "orders": 1,
-    "memories": {"random": {"kind": "random"}},
+    "buffers": {"random": {"kind": "random"}},
     "rehearsal": {"students": [SMALL_STUDENT], "seeds": 1, "training": {"epochs": 1}},
 }
 BUNDLED = [name for name in bundled_configs() if name.endswith("-continual")]
@@ -42,11 +42,11 @@ def test_it_prints_an_estimate_and_a_table_and_goes_on(config, tmp_path):
     result = invoke(config, "--out", out, "--seed", 2)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("about ")
-    assert "1 memories and steps" in result.stdout
+    assert "1 buffers and steps" in result.stdout
     assert "random" in result.stdout
     content = json.loads((out / "continual.json").read_text())
     assert [cell["step"] for cell in content["cells"]] == [0, 1]
-    assert (out / "continual.md").read_text().startswith("| memory | images | floats |")
+    assert (out / "continual.md").read_text().startswith("| buffer | images | floats |")
     with Image.open(out / "continual.png") as picture:
         picture.load()
     assert parse_yaml((out / "config.yaml").read_text(), "")["seed"] == 2
@@ -79,7 +79,7 @@ def test_it_says_how_to_go_on(config, tmp_path, monkeypatch):
         (["mine.yaml", "data.classes=[cat, dog]"], "unknown class 'cat'"),
         (["mine.yaml", "device=quantum"], "no device 'quantum'"),
         (["mine.yaml", "--out", "taken"], "already holds other files"),
-        (["mine.yaml", "memories.random.seed=3"], "unknown key 'seed' in memory 'random'"),
+        (["mine.yaml", "buffers.random.seed=3"], "unknown key 'seed' in buffer 'random'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, config, tmp_path, monkeypatch):
@@ -93,13 +93,13 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, config, tmp_p
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("memories.large={kind: distilled, source: {kind: pixel, images_per_class: 5}}",
-         "the memory 'large' does not fit the budget"),
+        ("buffers.large={kind: distilled, source: {kind: pixel, images_per_class: 5}}",
+         "the buffer 'large' does not fit the budget"),
         ("budget_images=500", "has too few images"),
         ("rehearsal.students=[{kind: convnet, depth: 9}]", "depth of at most"),
     ],
 )  # fmt: skip
-def test_a_dry_run_weighs_each_memory(override, message, config):
+def test_a_dry_run_weighs_each_buffer(override, message, config):
     assert invoke(config, "--dry-run").exit_code == 0
     refused = invoke(config, override, "--dry-run")
     assert refused.exit_code == 2

@@ -14,8 +14,8 @@ from small_runs import contents
 import hpd
 from hpd.api import continual
 from hpd.config import load_config
+from hpd.courses import buffers
 from hpd.courses import course as course_module
-from hpd.courses import memories
 from hpd.courses.estimate import CourseEstimator, Task
 from hpd.courses.folder import CourseFolder
 from hpd.courses.settings import load_continual
@@ -35,14 +35,14 @@ CONFIG = {
     "data": {"kind": "digits", "classes": ["0", "1", "3", "7"]},
     "device": "cpu",
     "orders": 2,
-    "memories": {"random": {"kind": "random"}, "pixel": DISTILLED},
+    "buffers": {"random": {"kind": "random"}, "pixel": DISTILLED},
     "rehearsal": {"students": [SMALL_STUDENT], "seeds": 2, "training": {"epochs": 2}},
 }  # fmt: skip
-FILES = 3 + 2 + 2 * 2 * 2 * 2  # result, config and facts, a memory and a cell each
+FILES = 3 + 2 + 2 * 2 * 2 * 2  # result, config and facts, a buffer and a cell each
 
 
-def with_memories(**memories):
-    return CONFIG | {"memories": memories}
+def with_buffers(**buffers):
+    return CONFIG | {"buffers": buffers}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def lessons(monkeypatch):
-    """The memory, the test images and the classes of each lesson, which nobody takes."""
+    """The buffer, the test images and the classes of each lesson, which nobody takes."""
     heard = []
 
     def listen(contenders, dataset, protocol, **options):
@@ -67,9 +67,9 @@ def lessons(monkeypatch):
     return heard
 
 
-def test_every_memory_is_learned_from_after_every_step(whole):
+def test_every_buffer_is_learned_from_after_every_step(whole):
     result, files = whole
-    assert [(c.order, c.step, c.memory) for c in result.cells] == [
+    assert [(c.order, c.step, c.buffer) for c in result.cells] == [
         (order, step, name) for order in (0, 1) for step in (0, 1) for name in ("random", "pixel")
     ]
     for cell in result.cells:
@@ -87,13 +87,13 @@ def test_orders_are_drawn_and_steps_take_in_what_is_new(whole):
     assert all(sorted(classes) == ["0", "1", "3", "7"] for classes in orders.values())
     for cell in result.cells:
         assert cell.classes == orders[cell.order][: 2 * (cell.step + 1)]
-    many = continual(CONFIG | {"orders": 6} | with_memories(random="random") | {"orders": 6})
+    many = continual(CONFIG | {"orders": 6} | with_buffers(random="random") | {"orders": 6})
     assert len({tuple(c.classes) for c in many.cells if c.step == 1}) >= 4
 
 
 def test_images_keep_their_class_and_their_place(lessons):
     """What is learned are real images of the classes seen, under the labels of the test."""
-    continual(with_memories(random={"kind": "random"}), "orders=1", "budget_images=3")
+    continual(with_buffers(random={"kind": "random"}), "orders=1", "budget_images=3")
     train = hpd.load_dataset("digits").train
     before = None
     for step, (_, images, labels, dataset) in enumerate(lessons):
@@ -111,7 +111,7 @@ def test_images_keep_their_class_and_their_place(lessons):
 
 
 def test_images_are_normalised_by_what_was_seen(lessons):
-    continual(with_memories(random={"kind": "random"}), "orders=1")
+    continual(with_buffers(random={"kind": "random"}), "orders=1")
     measured = []
     for _, _, _, dataset in lessons:
         assert dataset.test.normalisation == dataset.train.normalisation
@@ -122,18 +122,18 @@ def test_images_are_normalised_by_what_was_seen(lessons):
     assert measured[0] != measured[1]
 
 
-def test_memories_differ_by_what_they_hold_alone():
-    """Students of equal memories start alike and come to the same."""
-    result = continual(with_memories(a={"kind": "random"}, b={"kind": "random"}), "orders=1")
-    scores = {name: [c.accuracies for c in result.cells if c.memory == name] for name in "ab"}
+def test_buffers_differ_by_what_they_hold_alone():
+    """Students of equal buffers start alike and come to the same."""
+    result = continual(with_buffers(a={"kind": "random"}, b={"kind": "random"}), "orders=1")
+    scores = {name: [c.accuracies for c in result.cells if c.buffer == name] for name in "ab"}
     assert scores["a"] == scores["b"]
 
 
-def test_a_memory_of_everything_learns_all_classes():
+def test_a_buffer_of_everything_learns_all_classes():
     """Labels of later steps are other classes: a mistake there could not come to this."""
     full = {"epochs": 8, "batch_size": 32, "lr": 0.05}
     rehearsal = CONFIG["rehearsal"] | {"full_training": full, "seeds": 1}
-    settings = with_memories(all={"kind": "everything"}) | {"rehearsal": rehearsal, "orders": 1}
+    settings = with_buffers(all={"kind": "everything"}) | {"rehearsal": rehearsal, "orders": 1}
     last = continual(settings).cells[-1]
     assert last.images > 500
     assert last.accuracy > 85
@@ -147,9 +147,9 @@ def test_coresets_are_of_each_class_and_of_their_selection(monkeypatch, lessons)
         chosen.append(features.shape)
         return torch.arange(len(features))[-count:]
 
-    monkeypatch.setitem(memories.SELECTIONS, "k_centre", last_ones)
-    memory = {"kind": "coreset", "selection": "k_centre", **small}
-    continual(with_memories(core=memory), "orders=1", "budget_images=2")
+    monkeypatch.setitem(buffers.SELECTIONS, "k_centre", last_ones)
+    buffer = {"kind": "coreset", "selection": "k_centre", **small}
+    continual(with_buffers(core=buffer), "orders=1", "budget_images=2")
     assert len(chosen) == 4
     train = hpd.load_dataset("digits").train
     _, images, labels, dataset = lessons[-1]
@@ -157,20 +157,20 @@ def test_coresets_are_of_each_class_and_of_their_selection(monkeypatch, lessons)
         expected = train.unit(train.by_class[int(name)][-2:])
         torch.testing.assert_close(dataset.train.normalisation.undo(images[labels == k]), expected)
     with pytest.raises(ConfigError, match="herding or k_centre"):
-        continual(with_memories(core={"kind": "coreset", "selection": "random"}))
+        continual(with_buffers(core={"kind": "coreset", "selection": "random"}))
 
 
-def test_a_distilled_memory_is_what_an_ordinary_run_gives(whole, tmp_path):
+def test_a_distilled_buffer_is_what_an_ordinary_run_gives(whole, tmp_path):
     result, _ = whole
     out = tmp_path / "again"
     again = continual(CONFIG, out=out)
-    memory = hpd.load_distilled(out / "memories" / "order-01-step-01-pixel.safetensors")
+    buffer = hpd.load_distilled(out / "buffers" / "order-01-step-01-pixel.safetensors")
     seed = hpd.rng.Streams(0).fork("continual", "order", 1, "step", 1).seed("distil")
     sections = {k: v for k, v in DISTILLED.items() if k != "kind"}
-    data = CONFIG["data"] | {"classes": list(memory.classes)}
+    data = CONFIG["data"] | {"classes": list(buffer.classes)}
     run = hpd.distill(sections | {"data": data, "device": "cpu"}, seed=seed)
-    assert torch.equal(run.distilled.images, memory.images)
-    assert memory.classes == tuple(again.cells[-1].classes[2:])
+    assert torch.equal(run.distilled.images, buffer.images)
+    assert buffer.classes == tuple(again.cells[-1].classes[2:])
     assert again.cells == result.cells
 
 
@@ -178,10 +178,10 @@ def test_without_a_folder_the_figures_are_the_same(whole, tmp_path):
     assert continual(CONFIG).cells == whole[0].cells
 
 
-def test_a_memory_that_is_too_large_is_refused(tmp_path):
+def test_a_buffer_that_is_too_large_is_refused(tmp_path):
     two_each = DISTILLED | {"source": DISTILLED["source"] | {"images_per_class": 2}}
     with pytest.raises(ConfigError, match=r"'big' does not fit .* 1,024 floats .* at most 512"):
-        continual(with_memories(big=two_each), out=tmp_path / "out")
+        continual(with_buffers(big=two_each), out=tmp_path / "out")
     assert not (tmp_path / "out" / "cells").exists()
 
 
@@ -210,7 +210,7 @@ def interrupted(monkeypatch, owner, name, at):
         (course_module, "compare", 1),
         (course_module, "compare", 6),
         (StageRun, "_step", 4),
-        (CourseFolder, "keep_memory", 6),
+        (CourseFolder, "keep_buffer", 6),
         (CourseFolder, "keep_cell", 8),
         (CourseFolder, "write_result", 1),
     ],
@@ -271,14 +271,14 @@ def test_nothing_is_done_twice(whole, tmp_path, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(course_module, "compare", refuse)
-    monkeypatch.setattr(CourseFolder, "keep_memory", refuse)
+    monkeypatch.setattr(CourseFolder, "keep_buffer", refuse)
     assert continual(CONFIG, out=out, resume=True).cells == whole[0].cells
 
 
 def test_files_that_were_damaged_are_made_again(whole, tmp_path, caplog):
     out = tmp_path / "out"
     continual(CONFIG, out=out)
-    for name in ("memories/order-00-step-00-pixel.safetensors", "cells/order-00-step-00-pixel.json",
+    for name in ("buffers/order-00-step-00-pixel.safetensors", "cells/order-00-step-00-pixel.json",
                  "cells/order-01-step-01-random.json"):  # fmt: skip
         path = out / name
         path.write_bytes(path.read_bytes()[:-9] + b"123456789")
@@ -295,7 +295,7 @@ def test_another_course_is_refused(whole, tmp_path):
     with pytest.raises(RunError, match="already holds a course"):
         continual(CONFIG, out=out)
     for change, said in (
-        ("memories.pixel.source.steps=3", "memories.pixel.source.steps: 2 -> 3"),
+        ("buffers.pixel.source.steps=3", "buffers.pixel.source.steps: 2 -> 3"),
         ("rehearsal.training.lr=0.1", "rehearsal.training.lr: 0.01 -> 0.1"),
         ("seed=1", "seed: 0 -> 1"),
     ):
@@ -323,18 +323,18 @@ def test_another_course_is_refused(whole, tmp_path):
         continual(CONFIG, out=tmp_path / "other")
 
 
-def test_a_distilled_memory_takes_the_rest_from_a_config():
-    memory = {"kind": "distilled", "config": "digits-pixel-dm", "source": {"steps": 7}}
+def test_a_distilled_buffer_takes_the_rest_from_a_config():
+    buffer = {"kind": "distilled", "config": "digits-pixel-dm", "source": {"steps": 7}}
     settings = load_continual(
-        with_memories(pixel=memory), ["memories.pixel.objective.student.width=8"]
+        with_buffers(pixel=buffer), ["buffers.pixel.objective.student.width=8"]
     )
-    made, base = settings.memories["pixel"], load_config("digits-pixel-dm")
+    made, base = settings.buffers["pixel"], load_config("digits-pixel-dm")
     assert made.source == base.source.model_copy(update={"steps": 7})
     assert made.objective.student.width == 8
     assert made.objective.augment == base.objective.augment
     assert made.optimizer == base.optimizer
-    other = memory | {"source": {"kind": "low_rank", "steps": 3}, "selection": "last"}
-    made = load_continual(with_memories(x=other)).memories["x"]
+    other = buffer | {"source": {"kind": "low_rank", "steps": 3}, "selection": "last"}
+    made = load_continual(with_buffers(x=other)).buffers["x"]
     assert (made.source.steps, made.source.lr) == (3, 0.02)
     assert made.selection.every == 10
     # what is resolved is complete: the config could change
@@ -345,13 +345,13 @@ def test_a_distilled_memory_takes_the_rest_from_a_config():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["memories.pixel.sauce.steps=1"], "Did you mean 'source'?"),
-        (["memories.pixel.source.stepps=1"], "Did you mean 'steps'?"),
-        (["memories.random.kind=randon"], "Did you mean 'random'?"),
-        (["memories={}"], "memories in the config"),
-        (["memories={'a b': random}"], "name that is not valid"),
-        (["memories={x: {kind: distilled}}"], "missing key 'source'"),
-        (["memories={x: {kind: distilled, config: nothing}}"], "no config 'nothing'"),
+        (["buffers.pixel.sauce.steps=1"], "Did you mean 'source'?"),
+        (["buffers.pixel.source.stepps=1"], "Did you mean 'steps'?"),
+        (["buffers.random.kind=randon"], "Did you mean 'random'?"),
+        (["buffers={}"], "buffers in the config"),
+        (["buffers={'a b': random}"], "name that is not valid"),
+        (["buffers={x: {kind: distilled}}"], "missing key 'source'"),
+        (["buffers={x: {kind: distilled, config: nothing}}"], "no config 'nothing'"),
         (["orders=0"], "orders in the config"),
         (["rehersal.seeds=1"], "Did you mean 'rehearsal'?"),
     ],
@@ -370,17 +370,17 @@ def test_settings_take_no_overrides():
         load_continual(settings, ["seed=1"])
 
 
-def test_the_rest_is_estimated_once_each_memory_was_measured():
+def test_the_rest_is_estimated_once_each_buffer_was_measured():
     tasks = [Task(0, step, name) for step in (0, 1) for name in "ab"]
     told = []
     estimator = CourseEstimator(tasks, told.append)
     estimator.done(tasks[0], 10.0, 2.0)
     assert told == []
     estimator.done(tasks[1], 0.0, 3.0)
-    # twice the classes take twice as long to learn; a memory takes as long as before
+    # twice the classes take twice as long to learn; a buffer takes as long as before
     assert estimator.seconds == pytest.approx(10 + 4 + 6)
     assert told == [
-        "about 20 s for the 2 memories and steps that are left, 10 s of it to make memories"
+        "about 20 s for the 2 buffers and steps that are left, 10 s of it to make buffers"
     ]
     estimator.done(tasks[2], 1.0, 1.0)
     estimator.done(tasks[3], 1.0, 1.0)

@@ -19,8 +19,8 @@ SCORES = {
 
 def cells(orders=(0, 1)):
     return [
-        Cell(order, step, memory, ["a", "b"], 2 * (step + 1), 512 * (step + 1), list(scores))
-        for (memory, order), steps in SCORES.items()
+        Cell(order, step, buffer, ["a", "b"], 2 * (step + 1), 512 * (step + 1), list(scores))
+        for (buffer, order), steps in SCORES.items()
         for step, scores in enumerate(steps)
         if order in orders
     ]
@@ -55,7 +55,7 @@ def test_the_order_of_the_files_changes_nothing():
 def test_tables_show_floats_and_images_and_steps():
     lines = summarise(cells(), "random")
     heading, first, second = table_of(lines, 3)
-    assert heading == ["memory", "images", "floats", "3", "6", "mean", "over random"]
+    assert heading == ["buffer", "images", "floats", "3", "6", "mean", "over random"]
     assert first == ["random", "4", "1,024", "75.0 \u00b1 7.1", "50.0 \u00b1 7.1",
                      "62.5 \u00b1 7.1", ""]  # fmt: skip
     assert second[-1] == "+17.5 (se 0.0)"

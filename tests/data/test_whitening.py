@@ -246,7 +246,7 @@ def test_what_knows_no_zca_refuses_it(tmp_path):
         hpd.squeeze(DATA, "data.zca=standardised", out=tmp_path / "teacher")
     course = {
         "data": {"kind": "digits", "classes": ["0", "1", "3", "7"], "zca": "per_image"},
-        "memories": {"random": {"kind": "random"}},
+        "buffers": {"random": {"kind": "random"}},
     }  # fmt: skip
     with pytest.raises(ConfigError, match="a course measures its images anew"):
         hpd.continual(course)

@@ -78,9 +78,9 @@ class _Settings(Target):
             if base and base[1] not in bundled_configs():
                 del self._seeds[name]
                 continue
-            settings = (load_continual if "memories:" in said else load_config)(self._path)
+            settings = (load_continual if "buffers:" in said else load_config)(self._path)
             flat = flatten(settings.model_dump(mode="json"))
-            self._keys |= {key for key in flat if "memories" not in key}
+            self._keys |= {key for key in flat if "buffers" not in key}
             self._words |= {word for key in flat for word in key.split(".")}
             self._words |= {str(value) for value in flat.values() if len(str(value)) < 30}
             self._known |= {key: str(value) for key, value in flat.items()}
@@ -134,7 +134,7 @@ class Configs(_Settings):
         else:
             content = damage.damage_bytes(said.encode(), rng)
         self._path.write_bytes(content)
-        course = "memories:" in said
+        course = "buffers:" in said
         return Input(f"a damaged {name}", lambda: self._feed(course, rng.random() < 0.05), content)
 
     def _feed(self, course: bool, again: bool) -> str:

@@ -35,7 +35,7 @@ RUN: Options = {
     },
 }  # fmt: skip
 COURSE: Options = {
-    "data": TWO_DIGITS, "device": "cpu", "orders": 1, "memories": {"random": {"kind": "random"}},
+    "data": TWO_DIGITS, "device": "cpu", "orders": 1, "buffers": {"random": {"kind": "random"}},
     "rehearsal": {"students": [STUDENT], "seeds": 1, "training": {"epochs": 1},
                   "full_training": {"epochs": 1}},
 }  # fmt: skip

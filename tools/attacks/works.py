@@ -55,7 +55,7 @@ _PRUNED: Options = {
 }  # fmt: skip
 _COURSE: Options = {
     "data": {"kind": "digits", "classes": ["0", "1", "3", "7"]}, "device": "cpu", "orders": 1,
-    "memories": {
+    "buffers": {
         "random": {"kind": "random"},
         "pixel": {"kind": "distilled", "source": {"kind": "pixel", "steps": 2},
                   "objective": {"kind": "distribution", "student": _STUDENT, "real_batch": 8},

@@ -15,16 +15,16 @@ def continual(
     config: str, overrides: tuple[str, ...], out: Path | None, seed: int | None, resume: bool,
     dry_run: bool,
 ) -> None:  # fmt: skip
-    """Learn the classes of CONFIG a few at a time, with memories of equal floats.
+    """Learn the classes of CONFIG a few at a time, with buffers of equal floats.
 
-    Each memory keeps something of the classes of each step: random images, chosen ones, or what
+    Each buffer keeps something of the classes of each step: random images, chosen ones, or what
     any source distils. After each step students are trained on it from fresh weights, and tested
     on all classes seen so far.
 
     \b
     Example:
       hpd continual digits-continual --out runs/continual
-      hpd continual digits-continual orders=2 memories.pixel.source.steps=50 --out runs/quick
+      hpd continual digits-continual orders=2 buffers.pixel.source.steps=50 --out runs/quick
       hpd continual runs/continual --resume
     """
     from rich.console import Console
@@ -54,5 +54,5 @@ def continual(
     table = text_table(heading, rows, left=1, caption=CAPTION)
     table.columns[0].no_wrap = True
     console.print(table)
-    line = f"continual.md, .json and .png, and every memory: {folder}"
+    line = f"continual.md, .json and .png, and every buffer: {folder}"
     say(console, line)

@@ -40,7 +40,7 @@ class Arrival:
         train: their training images, labelled from 0 on in the order in which they come.
         per_class: real images of a class that take as many floats as there are for it.
         device: where to compute.
-        streams: randomness of this step, the same for all memories.
+        streams: randomness of this step, the same for all buffers.
         distil: distils these classes.
         weigh: says what that would store.
     """
@@ -66,8 +66,8 @@ class Arrival:
         )
 
 
-class MemorySettings(Settings):
-    """Options of a memory."""
+class BufferSettings(Settings):
+    """Options of a buffer."""
 
     within_budget: ClassVar[bool] = True
 
@@ -92,21 +92,21 @@ class MemorySettings(Settings):
         return arrival.budget
 
 
-MEMORIES: Registry[MemorySettings] = Registry("memory", MemorySettings)
+BUFFERS: Registry[BufferSettings] = Registry("buffer", BufferSettings)
 
 
-@MEMORIES.register("random")
-class RandomSettings(MemorySettings):
-    """Random real images of each class: what every other memory must beat."""
+@BUFFERS.register("random")
+class RandomSettings(BufferSettings):
+    """Random real images of each class: what every other buffer must beat."""
 
     def make(self, arrival: Arrival) -> DistilledSet:
-        """Draw the images; see `MemorySettings.make`."""
+        """Draw the images; see `BufferSettings.make`."""
         rng = arrival.streams.generator("random")
         return arrival.keep(arrival.train.draw_per_class(arrival.per_class, rng))
 
 
-@MEMORIES.register("coreset")
-class CoresetSettings(MemorySettings):
+@BUFFERS.register("coreset")
+class CoresetSettings(BufferSettings):
     """Real images that stand for their class in the features of a student.
 
     The student is trained on all images of the classes of the step, which are at hand then.
@@ -129,7 +129,7 @@ class CoresetSettings(MemorySettings):
         return self
 
     def make(self, arrival: Arrival) -> DistilledSet:
-        """Train the student and choose; see `MemorySettings.make`."""
+        """Train the student and choose; see `BufferSettings.make`."""
         train, streams = arrival.train, arrival.streams.fork("coreset")
         train.check_per_class(arrival.per_class)
         shape, weights = train.image_shape, streams.generator("weights")
@@ -144,22 +144,22 @@ class CoresetSettings(MemorySettings):
         return arrival.keep(torch.cat(chosen))
 
 
-@MEMORIES.register("everything")
-class EverythingSettings(MemorySettings):
-    """All real images: what a memory without a limit would reach."""
+@BUFFERS.register("everything")
+class EverythingSettings(BufferSettings):
+    """All real images: what a buffer without a limit would reach."""
 
     within_budget: ClassVar[bool] = False
 
     def make(self, arrival: Arrival) -> None:
-        """Keep all; see `MemorySettings.make`."""
+        """Keep all; see `BufferSettings.make`."""
 
     def weigh(self, arrival: Arrival) -> int:
-        """Return the floats of all images; see `MemorySettings.weigh`."""
+        """Return the floats of all images; see `BufferSettings.weigh`."""
         return len(arrival.train) * math.prod(arrival.train.image_shape)
 
 
-@MEMORIES.register("distilled")
-class DistilledSettings(MemorySettings):
+@BUFFERS.register("distilled")
+class DistilledSettings(BufferSettings):
     """What a source comes to: sections of an ordinary configuration.
 
     Those that are not given are taken from `config`, options of the same kind one by one.
@@ -187,11 +187,11 @@ class DistilledSettings(MemorySettings):
         return {**values, **{key: _over(base[key], values.get(key, {})) for key in _SECTIONS}}
 
     def make(self, arrival: Arrival) -> DistilledSet:
-        """Distil; see `MemorySettings.make`."""
+        """Distil; see `BufferSettings.make`."""
         return arrival.distil(self._sections, arrival.streams.seed("distil"))
 
     def weigh(self, arrival: Arrival) -> int:
-        """Return the floats of the source; see `MemorySettings.weigh`."""
+        """Return the floats of the source; see `BufferSettings.weigh`."""
         return arrival.weigh(self._sections, arrival.streams.seed("distil"))
 
     @property
