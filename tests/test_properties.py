@@ -41,6 +41,8 @@ FEW = settings(
     max_examples=350, deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
+# what is done whole at every call
+FEWER = {"report": 120, "inspect_dataset": 120}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,7 @@ def test_a_function_returns_or_raises_one_short_line(name, world):
     function = FUNCTIONS[name]
     several = "overrides" in _hints(function.__wrapped__)
 
-    @FEW
+    @settings(FEW, max_examples=FEWER.get(name, FEW.max_examples))
     @given(arguments(function), overrides if several else st.just([]))
     def call(given_, options):
         fresh(world)

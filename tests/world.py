@@ -32,7 +32,7 @@ WORK = tuple(
     str(Path(package.__file__).parent / name)
     for package, names in (
         (hpd, ("courses", "engine", "evaluation", "objectives", "sources", "students", "theory")),
-        (generators, ("layers", "projection", "sampling", "stylegan", "training")),
+        (generators, ("families", "projection", "sampling", "training")),
     )
     for name in names
 )  # fmt: skip

@@ -105,9 +105,9 @@ def ensure_teacher(settings: RunSettings) -> None:
     """Train the teacher of a row, where it is missing."""
     named = {getattr(part, "teacher", None) for part in (settings.relabel, settings.source)}
     for data in DATA.values():
-        folder = Path(data.teacher_folder)
-        if str(folder) in named and not folder.exists():
-            hpd.squeeze(DATASETS.dump(settings.data), *data.teacher, out=folder, device="cpu")
+        for folder, options in data.teachers.items():
+            if folder in named and not Path(folder).exists():
+                hpd.squeeze(DATASETS.dump(settings.data), *options, out=folder, device="cpu")
 
 
 def chosen(words: Sequence[str], datasets: Sequence[str], images: Sequence[int]) -> list[Row]:

@@ -50,14 +50,21 @@ class Data:
     @property
     def teacher_folder(self) -> str:
         """Where the teacher of its labels lies."""
-        return f"runs/{self.config.rpartition('/')[2]}-teacher"
+        return next(iter(self.teachers))
 
     @property
-    def teacher(self) -> tuple[str, ...]:
-        """How a teacher is trained, as options of ``hpd squeeze``."""
-        training = "epochs: 8, batch_size: 128, lr: 0.05, schedule: cosine"
+    def teachers(self) -> dict[str, tuple[str, ...]]:
+        """How teachers are trained, as options of ``hpd squeeze``, by their folders."""
+        name = self.config.rpartition("/")[2]
+        return {
+            f"runs/{name}-teacher": self._teacher(32, 8),
+            f"runs/{name}-wide-teacher": self._teacher(64, 12),
+        }
+
+    def _teacher(self, width: int, epochs: int) -> tuple[str, ...]:
+        training = f"epochs: {epochs}, batch_size: 128, lr: 0.05, schedule: cosine"
         return (
-            "student={kind: convnet, width: 32, norm: batch}",
+            f"student={{kind: convnet, width: {width}, norm: batch}}",
             f"training={{{training}, augment: {self.augment}}}",
         )
 
