@@ -130,11 +130,14 @@ def test_teachers_are_trained_where_they_are_missing(tmp_path, monkeypatch):
     tool.ensure_teacher(settings)
     [(arguments, out)] = asked
     assert arguments[0]["kind"] == "digits" and "norm: batch" in arguments[1]
-    assert str(out) == settings.relabel.teacher
-    out.mkdir(parents=True)
+    assert out == settings.relabel.teacher
+    Path(out).mkdir(parents=True)
     tool.ensure_teacher(settings)
     tool.ensure_teacher(load_config("digits", []))
     assert len(asked) == 1
+    # ten images' bits have one of their own
+    tool.ensure_teacher(load_config("cifar10-seeds-10", []))
+    assert "width: 64" in asked[1][0][1] and asked[1][1] == "runs/cifar10-wide-teacher"
 
 
 def test_the_page_shows_the_best_level_with_what_its_search_took():
