@@ -42,7 +42,7 @@ FEW = settings(
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 # what is done whole at every call
-FEWER = {"report": 120, "inspect_dataset": 120}
+FEWER = {"report": 120, "inspect_dataset": 120, "multi_index": 120}
 
 
 @pytest.fixture(scope="module")
