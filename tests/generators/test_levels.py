@@ -82,7 +82,7 @@ def test_images_do_not_mix(network, ws):
 def test_modulation_equals_a_weight_copy_per_image(rng):
     from reference import modulated_convolution_per_image
 
-    from generators.families.stylegan2 import modulated_convolution
+    from generators.families.modulation import modulated_convolution
 
     x, weight = (torch.randn(*s, generator=rng).double() for s in ((3, 4, 6, 6), (5, 4, 3, 3)))
     styles = torch.randn(3, 4, generator=rng).double()
