@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from hpd.config import RunSettings, bundled_configs, load_config
+from hpd.config import RunSettings, load_config
 from hpd.data import DATASETS
 from hpd.disk.yaml_text import parse_yaml
 from hpd.engine import SELECTORS
 from hpd.errors import ConfigError
+from hpd.given import bundled_configs
 from hpd.sources import SOURCES
 from hpd.sources.pixel import PixelSettings
 from hpd.students.networks.resnet import ResNet18Settings

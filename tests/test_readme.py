@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT
 
 from hpd.cli import main
-from hpd.config import bundled_configs
+from hpd.given import bundled_configs
 
 README = (ROOT / "README.md").read_text()
 

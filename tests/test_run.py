@@ -18,11 +18,11 @@ from PIL import Image
 import hpd
 from hpd.artifacts import RunFolder
 from hpd.cli import main
-from hpd.config import bundled_configs
 from hpd.data.images import Dataset
 from hpd.data.kinds.digits import DigitsSettings
 from hpd.disk.seals import read_sealed
 from hpd.errors import ConfigError
+from hpd.given import bundled_configs
 
 SMALL = {
     "data": "digits",

@@ -15,9 +15,10 @@ from small_runs import contents, small_config
 import hpd
 from hpd.cli import main
 from hpd.cli.running import folder_of
-from hpd.config import load_config, run_folder
+from hpd.config import load_config
 from hpd.disk.locks import held
 from hpd.errors import ConfigError
+from hpd.given import run_folder
 
 
 @pytest.fixture

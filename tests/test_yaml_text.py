@@ -9,10 +9,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpd.config import load_config, parse_options
+from hpd.config import load_config
 from hpd.courses.settings import load_continual
 from hpd.disk.yaml_text import as_yaml, parse_value, parse_yaml, read_yaml
 from hpd.errors import LONGEST, ConfigError
+from hpd.given import parse_options
 
 # nine to the ninth values by aliases
 NINES = "a: &a [x]\n" + "".join(

@@ -21,11 +21,11 @@ from hpd.checking import (
     check_source,
     check_student,
 )
-from hpd.config import parse_options
 from hpd.data import ImageSet
 from hpd.data.finding import data_settings
 from hpd.engine import SELECTORS, SelectorSettings
 from hpd.errors import ConfigError, shown
+from hpd.given import parse_options
 from hpd.objectives import OBJECTIVES, ObjectiveSettings
 from hpd.objectives.distribution import DistributionSettings
 from hpd.registry import Registry, Settings

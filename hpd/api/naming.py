@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpd.config import parse_options
 from hpd.data import DATASETS
 from hpd.data.finding import at_place, data_settings
 from hpd.data.registry import DatasetSettings
 from hpd.errors import ConfigError
+from hpd.given import parse_options
 
 Where = str | Path | Mapping[str, Any]
 """A name, the path of a folder or file, ``{"kind": name, option: value}``, or that as YAML."""

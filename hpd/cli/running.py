@@ -33,7 +33,7 @@ def folder_of(config: str, seed: int) -> Path:
     ('results-fashion-0', 'fashion-0')
     """
     # it imports torch, which the help of a command does not wait for
-    from hpd.config import bundled_configs, run_folder
+    from hpd.given import bundled_configs, run_folder
 
     if (there := run_folder(config)) is not None:
         return there

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from hpd.config import config_values
 from hpd.courses.buffers import BUFFERS, BufferSettings
 from hpd.data import DATASETS, DatasetSettings
 from hpd.disk.yaml_text import as_yaml
 from hpd.errors import ConfigError
 from hpd.evaluation import PROTOCOLS, EvaluationSettings
+from hpd.given import config_values
 from hpd.registry import Settings
 from hpd.students import STUDENTS, StudentSettings, TrainingSettings
 from hpd.students.networks.convnet import ConvNetSettings

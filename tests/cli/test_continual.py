@@ -12,9 +12,9 @@ from PIL import Image
 from small_runs import check_refused
 
 from hpd.cli import main
-from hpd.config import bundled_configs
 from hpd.courses.settings import ContinualSettings, load_continual
 from hpd.disk.yaml_text import parse_yaml
+from hpd.given import bundled_configs
 
 CONFIG = {
     "data": {"kind": "digits", "classes": ["0", "1", "3", "7"]},

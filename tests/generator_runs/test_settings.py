@@ -13,7 +13,6 @@ from conftest import ROOT
 
 from generators import bundled_generators, save_generator
 from generators.families.stylegan2 import StyleGAN2Settings
-from hpd.config import parse_options
 from hpd.data import DATASETS, ImageSet, Normalisation
 from hpd.data.finding import data_settings
 from hpd.errors import ConfigError, DataError
@@ -26,6 +25,7 @@ from hpd.generator_runs.settings import (
     check_images,
     settings_of,
 )
+from hpd.given import parse_options
 
 DIGITS = DATASETS.parse("digits")
 SIZES = get_args(Size)

@@ -28,7 +28,7 @@ from attacks.folders import (
 )
 from attacks.target import Input, Target
 from hpd.artifacts import DistilledSet
-from hpd.config import bundled_configs
+from hpd.given import bundled_configs
 
 # what takes longer is called less often
 _OFTEN = {

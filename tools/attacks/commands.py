@@ -18,7 +18,7 @@ from attacks.folders import COURSE, EXPERTS, RUN, STUDENT, TEACHER
 from attacks.target import Input
 from attacks.watch import LONGEST_MESSAGE, WrongResultError
 from hpd.cli import main
-from hpd.config import bundled_configs
+from hpd.given import bundled_configs
 
 # they start compilers, as they should
 _LEFT_OUT = ("ops build", "ops status")

@@ -9,9 +9,10 @@ from typing import Any
 from attacks import damage
 from attacks.target import Input, Target
 from attacks.watch import WrongResultError
-from hpd.config import bundled_configs, load_config
+from hpd.config import load_config
 from hpd.courses.settings import load_continual
 from hpd.disk.yaml_text import flatten
+from hpd.given import bundled_configs
 
 _COMMENT = re.compile(r"^\s*#.*\n", re.MULTILINE)
 

@@ -16,13 +16,14 @@ from hpd.api.runs import Run, folder_with_latents, load_run
 from hpd.artifacts import RunFolder
 from hpd.artifacts.places import check_free, drafted, writing_to
 from hpd.boundary import public
-from hpd.config import RunSettings, parse_options
+from hpd.config import RunSettings
 from hpd.data import DatasetSettings, ImageSet
 from hpd.disk.seals import digest_json
 from hpd.engine.rendered import render_all
 from hpd.engine.selection.validation import ValidationSettings
 from hpd.errors import ConfigError, RunError
 from hpd.evaluation.pruning import Pruning, PruningSettings, prune_set
+from hpd.given import parse_options
 from hpd.machine.device import open_device
 from hpd.rng import Streams
 from hpd.sources import SOURCES

@@ -24,10 +24,10 @@ from hpd.audits.settings import AuditSettings
 from hpd.audits.spaces import Views
 from hpd.audits.stored import Axes, Wanted
 from hpd.boundary import public
-from hpd.config import parse_options
 from hpd.data import Dataset
 from hpd.errors import ConfigError
 from hpd.evaluation.rows import lost_to_random
+from hpd.given import parse_options
 from hpd.machine.device import open_device
 from hpd.rng import Streams
 

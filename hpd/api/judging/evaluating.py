@@ -23,7 +23,7 @@ from hpd.artifacts import DistilledSet, RunFolder
 from hpd.artifacts.ledger import Ledger
 from hpd.artifacts.places import writing_to
 from hpd.boundary import public
-from hpd.config import RunSettings, config_values, parse_options
+from hpd.config import RunSettings
 from hpd.data import Dataset
 from hpd.disk.files import remove_leftovers
 from hpd.disk.locks import held
@@ -32,6 +32,7 @@ from hpd.errors import ConfigError, GeneratorError
 from hpd.evaluation import Evaluation, evaluate_sets
 from hpd.evaluation.rows import lost_to_random
 from hpd.evaluation.similarity import similarity
+from hpd.given import config_values, parse_options
 from hpd.machine.device import Processes, open_device
 from hpd.own_code import reading
 from hpd.rng import Streams

@@ -7,8 +7,8 @@ from pathlib import Path
 from hpd.artifacts import check_free
 from hpd.artifacts.places import writing_to
 from hpd.boundary import public
-from hpd.config import parse_options
 from hpd.disk.files import write_bytes, write_json
+from hpd.given import parse_options
 from hpd.theory import MultiIndexResult, MultiIndexSettings, measure
 from hpd.theory.multi_index import Report
 from hpd.theory.pictures import pictures

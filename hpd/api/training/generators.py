@@ -12,7 +12,6 @@ from generators.training.step import Trainer
 from hpd.api.naming import Where, data_from, split_data
 from hpd.artifacts.places import writing_to
 from hpd.boundary import public
-from hpd.config import parse_options
 from hpd.disk.locks import held
 from hpd.generator_runs.card import About, write_generator
 from hpd.generator_runs.folder import GENERATOR, TrainingFolder
@@ -25,6 +24,7 @@ from hpd.generator_runs.settings import (
     check_images,
     settings_of,
 )
+from hpd.given import parse_options
 from hpd.machine.device import Processes, open_device
 from hpd.machine.interrupts import Interrupts
 

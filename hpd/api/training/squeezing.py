@@ -8,10 +8,10 @@ from pathlib import Path
 from generators.checkpoints.contents import open_contents
 from hpd.api.naming import Where, data_from, split_data
 from hpd.boundary import public
-from hpd.config import parse_options
 from hpd.data import Dataset
 from hpd.engine import teachers
 from hpd.errors import ConfigError, DataError, GeneratorError
+from hpd.given import parse_options
 from hpd.machine.device import open_device
 from hpd.students.resnet18_weights import (
     WeightsSettings,

@@ -16,9 +16,9 @@ def configs(folder: str) -> None:
       hpd configs results
       hpd distill digits --dry-run
     """
-    from hpd.config import bundled_configs
     from hpd.disk.yaml_text import read_yaml
     from hpd.errors import ConfigError, nearest
+    from hpd.given import bundled_configs
 
     prefix = folder.rstrip("/") + "/" if folder else ""
     found = {name: path for name, path in bundled_configs().items() if name.startswith(prefix)}

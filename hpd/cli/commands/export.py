@@ -34,7 +34,7 @@ def export(run: Path, options: tuple[str, ...], format_name: str, out: Path) -> 
     """
     from hpd import api
     from hpd.artifacts import DistilledSet, Provenance
-    from hpd.config import parse_options
+    from hpd.given import parse_options
 
     distilled = DistilledSet.load(run)
     provenance = Provenance.read(run)

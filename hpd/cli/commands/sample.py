@@ -52,7 +52,7 @@ def sample(
     from hpd import api
     from hpd.artifacts import EXPORTS, Provenance, check_free
     from hpd.cli.progress import ProgressBar
-    from hpd.config import parse_options
+    from hpd.given import parse_options
     from hpd.sources.sampling import SamplingSettings
 
     chosen = parse_options(options)
