@@ -5,9 +5,10 @@
 In a page, what stands between ``<!-- results: DATA BUDGET -->`` and ``<!-- end -->`` is replaced by
 the rows that are measured; between ``<!-- levels: DATA BUDGET -->`` and the end by the levels of
 GLaD; between ``<!-- accuracy: CONFIG -->`` and the end by what students of that configuration came
-to, of ``<!-- accuracy: CONFIG | random_real -->`` by that of a baseline beside it. Beside the first
-page two pictures are written: `results-bits.png`, accuracy against bits, and `results-minutes.png`,
-accuracy against minutes of a core, a panel a data set.
+to, of ``<!-- accuracy: CONFIG | random_real -->`` by that of a baseline beside it; between
+``<!-- again: FILE -->`` and the end by what `results_again.py` wrote to a file beside the first.
+Two pictures are written beside the first page: `results-bits.png`, accuracy against bits, and
+`results-minutes.png`, accuracy against minutes of a core, a panel a data set.
 """
 
 from __future__ import annotations
@@ -224,8 +225,26 @@ def levels_table(found: Sequence[tuple[Row, Entry]]) -> str:
     return "\n".join(lines)
 
 
-def fill(page: str, measured: Measured) -> str:
-    """Return a page with its tables replaced by what was measured."""
+def again_table(path: Path) -> str:
+    """Return a table of rows that were measured again."""
+    lines = ["| set | first | again | agree |", "|---|---|---|---|"]
+    for row in read_measured(path, "rows")["rows"]:
+        cells = [row["name"]]
+        for when in ("was", "again"):
+            own = spread([row[when]["accuracies"]])
+            cells.append(f"{own['mean']:.1f} ± {own['std']:.1f}")
+        lines.append(f"| {' | '.join(cells)} | {'yes' if row['agrees'] else 'no'} |")
+    return "\n".join(lines)
+
+
+def fill(page: str, measured: Measured, beside: Path = Path()) -> str:
+    """Return a page with its tables replaced by what was measured.
+
+    Args:
+        page: the text.
+        measured: sets.
+        beside: folder of other files.
+    """
 
     def made(match: re.Match[str]) -> str:
         what, data, budget = match[1], match[2], int(match[3])
@@ -241,6 +260,11 @@ def fill(page: str, measured: Measured) -> str:
         found = measured.accuracy(config, name or "distilled")
         return f"<!-- accuracy: {match[1]} -->{found}<!-- end -->"
 
+    def again(match: re.Match[str]) -> str:
+        table_ = again_table(beside / match[1])
+        return f"<!-- again: {match[1]} -->\n\n{table_}\n\n<!-- end -->"
+
+    page = re.sub(r"<!-- again: (\S+) -->.*?<!-- end -->", again, page, flags=re.DOTALL)
     marks = r"<!-- (results|levels): (\w+) (\d+) -->.*?<!-- end -->"
     page = re.sub(marks, made, page, flags=re.DOTALL)
     return re.sub(r"<!-- accuracy: (.+?) -->.*?<!-- end -->", number, page)
@@ -294,7 +318,8 @@ def main(results: Path, pages: tuple[Path, ...]) -> None:
     """Fill in the pages, and draw the pictures beside the first."""
     measured = Measured(read_measured(results, "sets")["sets"])
     for page in pages:
-        write_bytes(page, fill(page.read_text(encoding="utf-8"), measured).encode())
+        filled = fill(page.read_text(encoding="utf-8"), measured, results.parent)
+        write_bytes(page, filled.encode())
     if not any(measured.of(row) for row in all_rows()):
         return
     bits = picture(

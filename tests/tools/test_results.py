@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 import results as tool
+import results_again as again
 import results_page as page
 import results_rows as rows
 from click.testing import CliRunner
 from measured_sets import summarise
 
 from hpd.config import load_config
+from hpd.errors import ConfigError
 
 DOCS = Path(__file__).parents[2] / "docs"
 PLACES = [(data, budget) for data in rows.DATA for budget in rows.DATA[data].budgets]
+LINES = [row.line for row in rows.rows("digits", 1)][:6]
 LEVELS = [row for row in rows.rows("digits", 1) if row.level is not None]
 
 
@@ -185,3 +188,48 @@ def test_every_number_of_the_pages_comes_from_the_file():
         assert page.fill(text, measured) == text, path
     table = (DOCS / "results.md").read_text(encoding="utf-8")
     assert table.count("<!-- results: ") == len(PLACES)
+
+
+def sets_of(counts):
+    return [one_set(line, k) for line, n in zip(LINES, counts, strict=False) for k in range(n)]
+
+
+def test_rows_of_several_sets_are_drawn_by_a_seed():
+    sets = sets_of([3, 1, 2, 2, 3])
+    for seed in range(5):
+        lines = [row.line for row in again.drawn(sets, 2, seed)]
+        assert lines == [row.line for row in again.drawn(sets, 2, seed)]
+        assert len(set(lines)) == 2 and LINES[1] not in lines
+    assert len({tuple(row.line for row in again.drawn(sets, 2, seed)) for seed in range(9)}) > 2
+    with pytest.raises(ConfigError, match="got 5, expected 4"):
+        again.drawn(sets, 5, 0)
+
+
+@pytest.mark.parametrize(("now", "agrees"), [((51.0, 53.0), True), ((53.0, 55.0), False)])
+def test_sets_agree_within_a_deviation_of_students(now, agrees):
+    found = again.compared(one_set("a", accuracies=(50.0, 52.0)), one_set("a", accuracies=now))
+    assert found["agrees"] is agrees
+    assert found["deviation"] == 1.41
+    assert found["gap"] == (1.0 if agrees else 3.0)
+
+
+def test_what_came_out_again_is_written_and_shown(tmp_path, monkeypatch):
+    measured = []
+
+    def measured_now(wanted, runs, baselines):
+        measured.append((wanted.config, wanted.seed, wanted.students, baselines))
+        return one_set(wanted.config, wanted.seed, accuracies=(50.0, 53.0))
+
+    monkeypatch.setattr(again, "in_a_process", measured_now)
+    monkeypatch.setattr(again, "ensure_teacher", lambda settings: None)
+    (tmp_path / "results.json").write_text(json.dumps({"rows": [], "sets": sets_of([2, 2])}))
+    words = [tmp_path / "results.json", "--data", tmp_path, "--runs", tmp_path / "runs"]
+    words += ["--out", tmp_path / "again.json", "--count", 2]
+    result = CliRunner().invoke(again.main, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    assert measured == [(line, 0, 2, False) for line in LINES[:2]]
+    text = page.fill("<!-- again: again.json --> old <!-- end -->", page.Measured([]), tmp_path)
+    name = rows.rows("digits", 1)[0].name
+    assert f"| {name} | 51.0 ± 1.4 | 51.5 ± 2.1 | yes |" in text
+    assert "old" not in text
+    assert page.fill(text, page.Measured([]), tmp_path) == text
