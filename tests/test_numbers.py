@@ -26,7 +26,6 @@ EARLIER = {
     "configs/digits.yaml",
     "configs/fashion-pixel-dc.yaml",
     "configs/fashion-pixel-dsa.yaml",
-    "configs/fashion-regression.yaml",
     "configs/fashion.yaml",
     "configs/imagenette128-pixel-dc.yaml",
     "configs/imagenette128-pixel-dm.yaml",
