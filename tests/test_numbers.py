@@ -13,7 +13,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # of an earlier yardstick, or measured by hand: each waits for a tool's figures, none is to come
 EARLIER = {
-    "README.md",
     "configs/cifar10-hmn.yaml",
     "configs/cifar10-mtt.yaml",
     "configs/cifar10-pixel-dm.yaml",
@@ -23,7 +22,6 @@ EARLIER = {
     "configs/digits-continual.yaml",
     "configs/digits-hmn-stylegan.yaml",
     "configs/digits-mim-dm.yaml",
-    "configs/digits.yaml",
     "configs/fashion-pixel-dc.yaml",
     "configs/fashion-pixel-dsa.yaml",
     "configs/fashion.yaml",

@@ -172,14 +172,14 @@ def spread(sets: Sequence[Sequence[float]]) -> dict[str, float]:
     """Return mean, deviation and standard error of sets' students; see `summarise`.
 
     >>> spread([[60.0, 62.0], [63.0, 65.0]])
-    {'sets': 2, 'students': 4, 'mean': 62.5, 'std': 2.12, 'error': 1.5}
+    {'sets': 2, 'students': 4, 'mean': 62.5, 'std': 2.121, 'error': 1.5}
     """
     parts = [statistics.fmean(one) for one in sets] if len(sets) > 1 else list(sets[0])
     std = statistics.stdev(parts) if len(parts) > 1 else 0.0
     return {
         "sets": len(sets), "students": sum(map(len, sets)),
-        "mean": round(statistics.fmean(parts), 2), "std": round(std, 2),
-        "error": round(std / len(parts) ** 0.5, 2),
+        "mean": round(statistics.fmean(parts), 3), "std": round(std, 3),
+        "error": round(std / len(parts) ** 0.5, 3),
     }  # fmt: skip
 
 

@@ -1,12 +1,13 @@
 """Write what `results.py` measured into pages, and draw the pictures of the table.
 
-    python tools/results_page.py docs/results.json docs/results.md docs/choosing.md README.md
+    python tools/results_page.py docs/results.json docs/results.md docs/choosing.md docs/storage.md README.md
 
 In a page, what stands between ``<!-- results: DATA BUDGET -->`` and ``<!-- end -->`` is replaced by
 the rows that are measured; between ``<!-- levels: DATA BUDGET -->`` and the end by the levels of
 GLaD; between ``<!-- accuracy: CONFIG -->`` and the end by what students of that configuration came
-to, of ``<!-- accuracy: CONFIG | random_real -->`` by that of a baseline beside it; between
-``<!-- again: FILE -->`` and the end by what `results_again.py` wrote to a file beside the first.
+to, of ``<!-- accuracy: CONFIG : random_real -->`` by that of a baseline beside it; of a row of the
+table, of ``<!-- accuracy: DATA BUDGET NAME -->``; between ``<!-- again: FILE -->`` and the end by
+what `results_again.py` wrote to a file beside the first.
 Two pictures are written beside the first page: `results-bits.png`, accuracy against bits, and
 `results-minutes.png`, accuracy against minutes of a core, a panel a data set.
 """
@@ -134,7 +135,15 @@ class Measured:
         return [*self._beside(own), *self._rows(own)]
 
     def accuracy(self, config: str, name: str = "distilled") -> str:
-        """Return mean and deviation of a configuration's sets, or of what stands beside it."""
+        """Return mean and deviation of a configuration's sets, or of what stands beside it.
+
+        Args:
+            config: as it was measured, or a row of the table as ``DATA BUDGET NAME``.
+            name: ``distilled``, or of a baseline.
+        """
+        if row := re.fullmatch(r"(\w+) (\d+) (.+)", config):
+            named = rows(row[1], int(row[2]))
+            config = next(one.line for one in named if one.name == row[3])
         own = [one for one in self.sets if one["config"] == config and name in _names(one)]
         if not own:
             return "not measured yet"
@@ -256,7 +265,7 @@ def fill(page: str, measured: Measured, beside: Path = Path()) -> str:
         return f"<!-- {what}: {data} {budget} -->\n\n{content}\n\n<!-- end -->"
 
     def number(match: re.Match[str]) -> str:
-        config, _, name = match[1].partition(" | ")
+        config, _, name = match[1].partition(" : ")
         found = measured.accuracy(config, name or "distilled")
         return f"<!-- accuracy: {match[1]} -->{found}<!-- end -->"
 

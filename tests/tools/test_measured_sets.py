@@ -78,7 +78,7 @@ def test_baselines_are_left_out_where_they_are_not_wanted(tmp_path):
 
 def test_the_deviation_is_that_between_sets():
     assert measured_sets.spread([[50.0, 52.0, 54.0]]) == {
-        "sets": 1, "students": 3, "mean": 52.0, "std": 2.0, "error": 1.15,
+        "sets": 1, "students": 3, "mean": 52.0, "std": 2.0, "error": 1.155,
     }  # fmt: skip
     assert measured_sets.spread([[50.0], [50.0]])["std"] == 0.0
 

@@ -175,8 +175,13 @@ def test_an_accuracy_stands_where_a_page_asks_for_it():
     assert "-->not measured yet<!--" in filled
     assert page.fill(filled, measured) == filled
     beside = page.Measured([one_set("mine", name="random_real", accuracies=[10.0, 12.0])])
-    asked = "<!-- accuracy: mine | random_real --><!-- end -->"
+    asked = "<!-- accuracy: mine : random_real --><!-- end -->"
     assert "-->11.0 ± 1.4<!--" in page.fill(asked, beside)
+    row = rows.rows("digits", 1)[0]
+    named = f"<!-- accuracy: digits 1 {row.name} --><!-- end -->"
+    assert "-->52.0 ± 1.4<!--" in page.fill(
+        named, page.Measured([one_set(row.line), one_set(row.line, 1, accuracies=[53.0])])
+    )
 
 
 def test_every_number_of_the_pages_comes_from_the_file():
