@@ -17,8 +17,6 @@ EARLIER = {
     "configs/cifar10-mtt.yaml",
     "configs/cifar10-pixel-dm.yaml",
     "configs/cifar10-pixel-mtt.yaml",
-    "configs/cifar10-regression.yaml",
-    "configs/cifar10.yaml",
     "configs/digits-continual.yaml",
     "configs/digits-hmn-stylegan.yaml",
     "configs/digits-mim-dm.yaml",

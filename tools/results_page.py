@@ -1,6 +1,6 @@
 """Write what `results.py` measured into pages, and draw the pictures of the table.
 
-    python tools/results_page.py docs/results.json docs/results.md docs/choosing.md docs/storage.md README.md
+    python tools/results_page.py docs/results.json docs/results.md README.md docs/choosing.md ...
 
 In a page, what stands between ``<!-- results: DATA BUDGET -->`` and ``<!-- end -->`` is replaced by
 the rows that are measured; between ``<!-- levels: DATA BUDGET -->`` and the end by the levels of
