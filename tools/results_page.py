@@ -289,8 +289,10 @@ def picture(measured: Measured, of: Callable[[Entry], float | None], label: str)
     figure = blank_figure(6.0 * len(datasets), 5.0)
     for place, data in enumerate(datasets):
         axes = figure.add_subplot(1, len(datasets), place + 1)
-        for budget in [budget for name, budget in panels if name == data]:
-            _draw(axes, measured.entries(data, budget), of)
+        budgets = [budget for name, budget in panels if name == data]
+        for budget in budgets:
+            of_which = f", {budget} a class" if len(budgets) > 1 else ""
+            _draw(axes, measured.entries(data, budget), of, of_which)
             if (data, budget) in BEST:
                 text = f"published, {budget} image{'s' if budget > 1 else ''}: "
                 axes.axhline(
@@ -304,7 +306,9 @@ def picture(measured: Measured, of: Callable[[Entry], float | None], label: str)
     return as_png(figure)
 
 
-def _draw(axes: Any, entries: Sequence[Entry], of: Callable[[Entry], float | None]) -> None:
+def _draw(
+    axes: Any, entries: Sequence[Entry], of: Callable[[Entry], float | None], of_which: str
+) -> None:
     """Draw a point for each line: what is best where it costs no more is named beside it."""
     known = [(x, one) for one in entries if (x := of(one)) is not None and x > 0]
     unbeaten: list[Entry] = []
@@ -316,7 +320,7 @@ def _draw(axes: Any, entries: Sequence[Entry], of: Callable[[Entry], float | Non
         axes.errorbar(
             x, one.mean, one.std, marker="o", capsize=2, alpha=1.0 if best else 0.4,
             mfc="none" if one.needs else None, color=None if best else "grey",
-            label=one.name if best else None,
+            label=f"{one.name}{of_which}" if best else None,
         )  # fmt: skip
 
 
