@@ -32,6 +32,7 @@ def public(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Res
     errors of hpd pass, and so do defects.
 
     Raises:
+        TypeError: from the function, for arguments that it does not have, or lacks.
         ConfigError: from the function, naming the argument.
         RunError: from the function, for an `OSError`.
         OutOfMemoryError: from the function, if it needs more memory than there is.
@@ -40,7 +41,12 @@ def public(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Res
 
     @wraps(function)
     def checked(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        bound = signature.bind(*map(_plain, args), **{k: _plain(v) for k, v in kwargs.items()})
+        try:
+            bound = signature.bind(*map(_plain, args), **{k: _plain(v) for k, v in kwargs.items()})
+        except TypeError as error:
+            raise TypeError(
+                f"hpd.{function.__name__}: {error}. {_takes(signature, kwargs)}"
+            ) from None
         hints = _hints(function)
         for name, value in bound.arguments.items():
             if name in hints:
@@ -63,6 +69,16 @@ def public(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Res
         raise ran_out
 
     return checked
+
+
+def _takes(signature: inspect.Signature, given: Mapping[str, object]) -> str:
+    """Return what a function takes, and how an option is written where options are text."""
+    takes = f"It takes {', '.join(signature.parameters)}."
+    stray = next((name for name in given if name not in signature.parameters), None)
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    if stray is None or inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return takes
+    return f'{takes} Options are text: "{stray}={given[stray]}".'
 
 
 @cache

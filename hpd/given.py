@@ -46,6 +46,8 @@ def config_values(
     return _without_stale_description(values)
 
 
+# two ways to say how long a training is
+_LENGTHS = {"epochs", "steps"}
 # what a description is about, where it is no more than a name
 _DESCRIBED = ("data.subset", "data.classes", "source.generator")
 
@@ -160,11 +162,14 @@ def _apply(given: Placed, override: str, layer: int) -> None:
         values[key] = dict(inner)
         values = values[key]
     value = parse_value(text, f"the value of {dotted}")
-    kept = dict(values)
+    kept, group = dict(values), ".".join(parents)
     if last == "kind" and parents and kept.get("kind", value) != value:
-        kept = _given_beside(given, ".".join(parents), kept, layer)
+        kept = _given_beside(given, group, kept, layer)
     if parents and parents[-1] != "buffers":
-        kept = dict(_kept(parents[-1], kept, {last: value}))
+        left = _kept(parents[-1], kept, {last: value})
+        # of epochs and steps the later one counts; what else overrides give stays
+        stays = {key for key in {*kept} - _LENGTHS if _is_given(given, group, key, layer)}
+        kept = {key: old for key, old in kept.items() if key in left or key in stays}
     values.clear()
     values |= {**kept, last: value}
     given.places |= placed(dotted, value, Place("", layer))
@@ -176,9 +181,17 @@ def _given_beside(
     """Return the options of a group that overrides gave: another kind has none of the others."""
     kept = {}
     for key, value in options.items():
-        places = [p for name, p in given.places.items() if f"{name}.".startswith(f"{group}.{key}.")]
-        if any(place.layer == layer for place in places):
+        if _is_given(given, group, key, layer):
             kept[key] = value
         else:
             given.places = given.without(f"{group}.{key}").places
     return kept
+
+
+def _is_given(given: Placed, group: str, key: str, layer: int) -> bool:
+    """Return whether an option of a group, or a part of it, was given in this layer."""
+    option = f"{group}.{key}."
+    return any(
+        place.layer == layer and f"{name}.".startswith(option)
+        for name, place in given.places.items()
+    )

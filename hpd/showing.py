@@ -22,6 +22,24 @@ _WIDEST, _GAP = 720, 2
 _STYLE = "border-collapse: collapse; margin: 0.3em 0; white-space: nowrap"
 
 
+def count_text(number: float) -> str:
+    """Return how many images there are on average, for people.
+
+    >>> count_text(13653.0), count_text(15.6667)
+    ('13653', '15.7')
+    """
+    return f"{round(number, 1):.15g}"
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things, of which one is no several.
+
+    >>> counted(1, "step"), counted(1200, "step")
+    ('1 step', '1,200 steps')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def shape_text(shape: Sequence[int]) -> str:
     """Return the shape of an image for people.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,20 @@ def test_every_public_function_checks_its_arguments(name):
     function = FUNCTIONS[name]
     assert hasattr(function, "__wrapped__"), "not marked by hpd.boundary.public"
     assert _hints(function.__wrapped__)
+
+
+def kinds_of(name):
+    return {one.kind for one in inspect.signature(FUNCTIONS[name]).parameters.values()}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in FUNCTIONS if inspect.Parameter.VAR_KEYWORD not in kinds_of(name)]
+)
+def test_an_argument_that_there_is_not_is_refused_with_those_that_there_are(name):
+    with pytest.raises(TypeError, match=rf"^hpd\.{name}: .*\. It takes \w+") as refused:
+        FUNCTIONS[name](steps_of_mine=1)
+    of_text = inspect.Parameter.VAR_POSITIONAL in kinds_of(name)
+    assert ('Options are text: "steps_of_mine=1".' in str(refused.value)) == of_text
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -39,7 +39,9 @@ pids = pathlib.Path(os.environ["PIDS"])
 pids.write_text(" ".join(str(task.pid) for task in tasks))
 while any(task.poll() is None for task in tasks):
     if any(task.poll() for task in tasks):
-        time.sleep(float(os.environ["GRACE"]))
+        until = time.monotonic() + float(os.environ["GRACE"])
+        while any(task.poll() is None for task in tasks) and time.monotonic() < until:
+            time.sleep(0.1)
         for task in tasks:
             if task.poll() is None:
                 os.killpg(task.pid, signal.SIGTERM)

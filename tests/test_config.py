@@ -171,8 +171,11 @@ def test_a_wrong_base_is_named(tmp_path, text, message):
         (["evaluation.training.steps=7"], (None, 7, 0)),
         (["evaluation.training.steps=7", "evaluation.training.epochs=3"], (3, None, 0)),
         (["evaluation.training.epochs=7", "evaluation.training.min_steps=9"], (7, None, 9)),
+        (["evaluation.training.min_steps=9", "evaluation.training.epochs=7"], (7, None, 9)),
+        (["evaluation.training={min_steps: 9, lr: 0.02}", "evaluation.training.epochs=7"],
+         (7, None, 9)),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_length_replaces_a_length(tmp_path, overrides, length, times):
     """Epochs and steps say one thing: the later one counts, over a base and a resolved config."""
@@ -187,6 +190,36 @@ def test_a_length_replaces_a_length(tmp_path, overrides, length, times):
     assert own.lr == 0.02
     (tmp_path / "over.yaml").write_text("base: mine.yaml\nevaluation: {training: {steps: 4}}\n")
     assert load_config(tmp_path / "over.yaml").evaluation.training.steps == 4
+
+
+def test_the_least_steps_need_epochs():
+    """Nothing that is given is left out in silence."""
+    for options in (["min_steps=9", "steps=7"], ["steps=7", "min_steps=9"]):
+        with pytest.raises(ConfigError, match="Give `epochs`, with `min_steps`"):
+            load_config("digits", [f"evaluation.training.{option}" for option in options])
+
+
+@pytest.mark.parametrize(
+    ("config", "option", "meant"),
+    [
+        ("digits", "steps=3", "'source.steps' or 'evaluation.training.steps'"),
+        ("digits", "images_per_class=3", "'source.images_per_class'?"),
+        ("digits", "seeds=3", "'evaluation.seeds'?"),
+        ("digits", "evaluation.min_steps=3", "'training.min_steps' or 'full_training.min_steps'?"),
+        # of the kind that is given, or that is inside
+        ("digits", "objective.depth=3", "'student.depth'?"),
+        ("photos32", "steps=3", "'source.of.steps' or"),
+        ("digits", "objective.student={kind: vit}", None),
+    ],
+)
+def test_an_option_of_another_place_is_told_where_it_belongs(config, option, meant):
+    if meant is None:
+        with pytest.raises(ConfigError, match=r"Did you mean 'student\.mlp_width'\?"):
+            load_config(config, [option, "objective.mlp_width=3"])
+        return
+    with pytest.raises(ConfigError) as caught:
+        load_config(config, [option])
+    assert f"Did you mean {meant}" in str(caught.value)
 
 
 def test_lengths_of_what_is_no_training_stand_side_by_side():

@@ -70,19 +70,20 @@ def test_one_step_is_enough_and_a_score_is_known_once_there_was_one(
 def test_an_estimate_reads_well():
     whole = Estimate(2560, 1_500_000_000, 0.25, 2.0, Work(800, 90))
     assert str(whole) == (
-        "2,560 floats, 1.5 GB, 0.25 s a step: about 6 min in all (3 min for 800 steps, up to 3 min "
-        "for 90 scores), then the evaluation"
+        "2,560 floats, 1.5 GB, 0.25 s a step: about 6 min to distil (3 min for 800 steps, up to 3 "
+        "min for 90 scores); the evaluation comes after"
     )
     slow = Estimate(2560, None, 0.25, 2.0, Work(8, 2, 2), 0.2, prepared_seconds=300.0)
     assert slow.seconds == 300 + 8 * 0.25 + 2 * 2 + 2 * 0.2
     assert str(slow) == (
-        "2,560 floats, 0.25 s a step: about 5 min in all (5 min to prepare, which is over, 2 s for "
-        "8 steps, up to 4 s for 2 scores, up to 0 s for 2 losses on fixed draws), then the "
-        "evaluation"
+        "2,560 floats, 0.25 s a step: about 5 min to distil (5 min to prepare, which is over, 2 s "
+        "for 8 steps, up to 4 s for 2 scores, up to 0 s for 2 losses on fixed draws); the "
+        "evaluation comes after"
     )
     part = Estimate(10, None, 1e-3, None, Work(1000, 5))
     assert str(part) == (
-        "10 floats, 0.001 s a step: about 1 s in all (1 s for 1000 steps), then the evaluation"
+        "10 floats, 0.001 s a step: about 1 s to distil (1 s for 1,000 steps); the evaluation "
+        "comes after"
     )
 
 

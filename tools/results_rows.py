@@ -97,7 +97,10 @@ CONFIGS = {
         "seeds": "cifar10-seeds-hard", "seeds, soft labels": "cifar10-seeds",
         "HMN, gradients": "cifar10-hmn",
     },
-    ("cifar10", 10): {"seeds, soft labels": "cifar10-seeds-10"},
+    ("cifar10", 10): {
+        "seeds, soft labels": "cifar10-seeds-10",
+        "seeds and their generator, soft labels": "cifar10-generator",
+    },
     ("fashion_mnist", 1): {"seeds, soft labels": "fashion-seeds"},
     ("fashion_mnist", 10): {"seeds, soft labels": "fashion-seeds-10"},
 }  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpd.artifacts import DistilledSet, RunFolder
+from hpd.artifacts.places import going_on
 from hpd.data import Dataset, ImageSet, Normalisation
 from hpd.data.classes import class_changes
 from hpd.data.whitening import recipe_of
@@ -213,7 +214,7 @@ def _check_set(facts: DataFacts, manifest: Mapping[str, Any], folder: Path) -> N
         raise RunError(
             f"the distilled set of the run in {folder} is not the one that its manifest tells of",
             got="; ".join(changes),
-            fix="Bring that back: `hpd distill CONFIG --out DIR --resume` writes it again.",
+            fix=f"Bring that back: {going_on(folder)} writes it again.",
         )
 
 

@@ -22,6 +22,7 @@ from hpd.arrays import (
     as_probabilities,
 )
 from hpd.artifacts.packed.opening import folder_at
+from hpd.artifacts.places import going_on
 from hpd.data import Normalisation
 from hpd.data.whitening import Zca, ZcaKind, recipe_of
 from hpd.disk.files import read_about, write_tensors
@@ -283,9 +284,18 @@ def _file_at(path: str | Path) -> Path:
     # no path at all, no such user, a name that is too long, a folder that may not be looked into
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         reason, there = f"{type(error).__name__}: {error}", False
-    if not there:
-        raise RunError(f"no distilled set at {path}", got=reason, fix="Give a finished run folder.")
-    return found
+    if there:
+        return found
+    if reason is None and (found.parent / "config.yaml").is_file():
+        whole = (found.parent / "manifest.json").is_file()
+        raise RunError(
+            f"no {found.name} at {found.parent}" if whole else f"the run in {path} is not finished",
+            fix=f"Go on with it by {going_on(found.parent)}.",
+        )
+    raise RunError(
+        f"no distilled set at {path}", got=reason,
+        fix="Give a finished run, or an export as safetensors; `hpd audit` reads others.",
+    )  # fmt: skip
 
 
 def _digests(tensors: Mapping[str, Tensor]) -> list[str]:

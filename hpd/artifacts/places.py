@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,15 @@ _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 _DRAFT = ".draft"
 # in characters, of which one may take four of the 255 bytes that the name of a folder may have
 _LONGEST_NAME = 50
+
+
+def going_on(folder: str | Path) -> str:
+    """Return the command that goes on with a run, for a message.
+
+    >>> going_on("runs/digits-0")
+    '`hpd distill runs/digits-0 --resume`'
+    """
+    return f"`hpd distill {shlex.quote(str(folder))} --resume`"
 
 
 def check_free(folder: Path) -> None:

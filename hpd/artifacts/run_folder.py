@@ -15,7 +15,7 @@ from hpd.artifacts.distilled import FILE_NAME, DistilledSet
 from hpd.artifacts.evaluations import records_of, with_record
 from hpd.artifacts.ledger import Ledger
 from hpd.artifacts.pictures import grid, png_bytes, worth_looking_at, write_image_folder
-from hpd.artifacts.places import check_free
+from hpd.artifacts.places import check_free, going_on
 from hpd.artifacts.relabels import NEXT, has_label_codes, settled, write_label_codes
 from hpd.artifacts.shards import Kept
 from hpd.artifacts.stages import SavedStage, read_stage
@@ -43,7 +43,7 @@ GRID, IMAGES, CHECKPOINTS, CODES = "grid.png", "images", "checkpoints", "codes.s
 FORMAT = 1
 # the set on its way; named like what `remove_leftovers` sweeps up after a kill
 _DRAFT = f".{FILE_NAME}.relabels.part"
-_AGAIN = "`hpd distill CONFIG --out DIR --resume` writes again what was changed or is missing."
+_AGAIN = "`hpd distill RUN --resume` writes again what was changed or is missing."
 _logger = logging.getLogger(__name__)
 
 
@@ -348,7 +348,7 @@ class RunFolder:
         if not path.is_file():
             raise RunError(
                 f"the run in {self.path} is not finished",
-                fix="Go on with it by `hpd distill CONFIG --out DIR --resume`.",
+                fix=f"Go on with it by {going_on(self.path)}.",
             )
         try:
             manifest = parse_json(path.read_bytes())

@@ -21,7 +21,7 @@ from hpd.disk.files import parse_json, write_bytes, write_json
 from hpd.disk.seals import digest_file, digest_json, digest_tensor
 from hpd.errors import RunError
 from hpd.evaluation import Evaluation, Row, summary
-from hpd.showing import as_html, never_fails, table_html
+from hpd.showing import as_html, count_text, never_fails, table_html
 
 AUDIT, REPORT, TABLE = "audit.json", "report.html", "table.md"
 KIND = "hpd audit"
@@ -140,7 +140,8 @@ def markdown(about: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> str
         heading = ["trained on", "student", "labels", "a class", "accuracy %", "floats", "bits"]
         rows = [
             [
-                row.name.replace("_", " "), row.network, row.labels, f"{row.images_per_class:g}",
+                row.name.replace("_", " "), row.network, row.labels,
+                count_text(row.images_per_class),
                 summary.accuracy_text(row.accuracy_mean, row.accuracy_std, len(row.seeds)),
                 f"{row.storage.images.floats:,}", f"{row.storage.images.bits:,}",
             ]

@@ -25,6 +25,7 @@ from hpd.engine import StageReport, StepReport
 from hpd.engine.watching.estimate import Estimate
 from hpd.generator_runs.loop import TrainingReport
 from hpd.progress import telling
+from hpd.showing import counted
 from hpd.students.experts.trajectories import ExpertSettings
 from hpd.typing import Stage
 
@@ -71,7 +72,7 @@ class ProgressBar:
             disable=not console.is_terminal,
             transient=True,
         )
-        self._epochs = 1
+        self._epochs, self._explained, self._row = 1, False, ""
         self.worked = False
         self._task = self._progress.add_task(
             title or "", total=None, note="preparing", visible=title is not None
@@ -133,11 +134,12 @@ class ProgressBar:
     def on_stage(self, report: StageReport) -> None:
         """Print what the stage came to."""
         score = "" if report.score is None else f", score {report.score:.4g}"
+        if score and not self._explained:
+            score += " (lower is better)"
+            self._explained = True
         score += f", skipped after {report.stage.steps}" if report.skipped else ""
-        say(
-            self._console,
-            f"stage {report.stage.name:<12} best after {report.best_step:>4} steps{score}",
-        )
+        after = counted(report.best_step, "step")
+        say(self._console, f"stage {report.stage.name:<12} kept after {after}{score}")
 
     @property
     def done(self) -> int:
@@ -173,6 +175,9 @@ class ProgressBar:
         )
 
     def on_student(self, name: str, done: int, total: int) -> None:
-        """Move on by a student."""
+        """Move on by a student; without a terminal, say when the students of the next set begin."""
         note = row_label(name)
+        if note != self._row and not self._console.is_terminal:
+            say(self._console, f"student {done} of {total}: {note}")
+        self._row = note
         self._progress.update(self._task, completed=done, total=total, note=note)

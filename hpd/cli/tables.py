@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hpd.artifacts.report.tables import SCORES, legend, row_label, whole_set_line
+from hpd.artifacts.report.tables import SCORE_LEGEND, SCORES, legend, row_label, whole_set_line
 from hpd.evaluation import Evaluation, Row
 from hpd.evaluation.summary import accuracy_text
+from hpd.showing import count_text
 from hpd.storage import Amount, Storage
 
 
@@ -50,20 +51,20 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         [
             row_label(row.name),
             *([row.network] if several else []),
-            f"{row.images_per_class:g}",
+            count_text(row.images_per_class),
             accuracy_text(row.accuracy_mean, row.accuracy_std, len(row.seeds)),
             *(_score(getattr(row, key)) for key in scores),
         ]
         for row in rows
     ]
     count = len(rows[0].seeds) if rows else 0
-    over = f"over {count} students" if count != 1 else "of a single student"
+    over = f"mean and deviation over {count} students" if count != 1 else "of a single student"
     of = "" if several or not rows else f", {rows[0].network}"
     whole = whole_set_line(evaluation.about.get("whole_sets", []))
-    notes = [legend(row.name for row in rows), whole]
+    notes = [legend(row.name for row in rows), SCORE_LEGEND if scores else "", whole]
     return text_table(
         [*heading, *scores.values()], cells, left=1 + several,
-        title=f"accuracy on real test images, mean and deviation {over}{of}",
+        title=f"accuracy on real test images, {over}{of}",
         caption="\n".join(note for note in notes if note) or None,
     )  # fmt: skip
 

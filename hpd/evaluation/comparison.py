@@ -11,7 +11,7 @@ from typing import Any
 
 from hpd.artifacts.report.tables import legend, row_label
 from hpd.evaluation.summary import Line, accuracy_text, tables_of, why_apart
-from hpd.showing import never_fails, table_html
+from hpd.showing import count_text, never_fails, table_html
 from hpd.storage import Storage
 
 
@@ -45,12 +45,15 @@ def table_of(lines: Sequence[Line]) -> list[list[str]]:
         if part.name == "images" or any(getattr(line.storage, part.name).floats for line in lines)
     ]
     floats = ["floats" if kind == "images" else f"{kind} floats" for kind in kinds]
-    rows = [["run", "seeds", "student", "images a class", *floats, "bits", *map(row_label, sets)]]
+    rows = [
+        ["run", "run seeds", "students", "images a class", *floats, "bits", *map(row_label, sets)]
+    ]
     for run, network in dict.fromkeys((line.run, line.network) for line in lines):
         own = {line.set: line for line in lines if (line.run, line.network) == (run, network)}
         first = own.get("distilled") or next(iter(own.values()))
         row = [
-            run, ", ".join(map(str, first.seeds)), network, f"{first.images_per_class:g}",
+            run, ", ".join(map(str, first.seeds)), students_of(first),
+            count_text(first.images_per_class),
             *(f"{getattr(first.storage, kind).floats:,}" for kind in kinds), f"{first.bits:,}",
         ]  # fmt: skip
         rows.append([*row, *(_cell(own.get(name)) for name in sets)])
@@ -59,16 +62,20 @@ def table_of(lines: Sequence[Line]) -> list[list[str]]:
 
 def long_table_of(lines: Sequence[Line]) -> list[list[str]]:
     """Return the same numbers, a line each, which fits a narrow terminal; headings first."""
-    rows = [["run", "seeds", "trained on", "a class", "floats", "bits", "accuracy %"]]
+    rows = [["run", "run seeds", "trained on", "a class", "bits", "students", "accuracy %"]]
     order = {name: i for i, name in enumerate(SHOWN)}
     keys = list(dict.fromkeys(line.run for line in lines))
     shown = [line for line in lines if line.set in order]
     for line in sorted(shown, key=lambda line: (keys.index(line.run), order[line.set])):
         seeds = ", ".join(map(str, line.seeds))
-        floats = f"{line.storage.images.floats:,}"
-        own = [line.run, seeds, row_label(line.set), f"{line.images_per_class:g}", floats]
-        rows.append([*own, f"{line.bits:,}", _cell(line)])
+        own = [line.run, seeds, row_label(line.set), count_text(line.images_per_class)]
+        rows.append([*own, f"{line.bits:,}", str(line.students), _cell(line)])
     return rows
+
+
+def students_of(line: Line) -> str:
+    """Return how many students of which kind a line is of."""
+    return f"{line.students} {line.network}"
 
 
 def _cell(line: Line | None) -> str:

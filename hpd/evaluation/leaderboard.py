@@ -10,6 +10,7 @@ from pathlib import Path
 from hpd.artifacts.report.tables import legend, row_label
 from hpd.evaluation.comparison import CAPTION
 from hpd.evaluation.summary import Line, accuracy_text, tables_of, why_apart
+from hpd.showing import count_text
 
 _BESIDE = ("prior_samples", "random_real_bits", "random_real", "full")
 _HEADING = ["", "set", "source", "labels", "images a class", "bits", "accuracy %"]
@@ -49,7 +50,7 @@ def _table(lines: Sequence[Line]) -> str:
         needs = " and the generator" if first.storage.generator.floats else ""
         rows.append([
             str(place), _code(run), _code(first.source), _code(first.labels),
-            f"{first.images_per_class:g}", f"{first.bits:,}{needs}",
+            count_text(first.images_per_class), f"{first.bits:,}{needs}",
             f"**{_accuracy(first)}**", *(_accuracy(own.get(name)) for name in beside),
         ])  # fmt: skip
     return _as_table(rows)

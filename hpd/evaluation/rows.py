@@ -16,7 +16,7 @@ from hpd.evaluation.scores import (
     improvement_over_random,
     label_robust_score,
 )
-from hpd.showing import as_html, never_fails, table_html
+from hpd.showing import as_html, count_text, never_fails, table_html
 from hpd.storage import Storage
 
 
@@ -122,8 +122,8 @@ class Evaluation:
         """Return the table as HTML."""
         heading = ["trained on", "student", "a class", "accuracy %", "floats of the images"]
         rows = [
-            [row.name.replace("_", " "), row.network, f"{row.images_per_class:g}", _accuracy(row),
-             f"{row.storage.images.floats:,}"]
+            [row.name.replace("_", " "), row.network, count_text(row.images_per_class),
+             _accuracy(row), f"{row.storage.images.floats:,}"]
             for row in self.rows
         ]  # fmt: skip
         return table_html(heading, rows)
@@ -191,34 +191,52 @@ class Evaluation:
         }
 
 
+# below so many test images one of them is more than half a point
+_FEW = 200
+# what stands beside a set: chance, and the generator as it is
+_BESIDE = (
+    ("random_real", "random_real_floats", "random_real_bits"),
+    ("prior_samples", "prior_same_count"),
+)
+
+
 def _accuracy(row: Row) -> str:
     deviation = f" \u00b1 {row.accuracy_std:.1f}" if len(row.seeds) > 1 else ""
     return f"{row.accuracy_mean:.1f}{deviation}"
 
 
-def lost_to_random(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each kind of student that random real images teach more than the set.
+def remarks(rows: Sequence[Row], test_images: int) -> list[str]:
+    """Return what readers of the rows should know, a line each.
 
-    Compared are those as many as the set has, or of as many floats or bits; without scores of
-    significance: a mean above the other is said.
+    That is whether random real images, or samples of the prior, teach a kind of student more than
+    the set (a mean two standard errors above its own) or as much (above, but by less; a single
+    student has no deviation, and is taken at its word); and what one test image is worth, where
+    they are few.
+
+    Args:
+        rows: the table.
+        test_images: how many students were tested on.
     """
-    lines = []
-    for row in rows:
-        if row.name != "distilled":
-            continue
-        others = [r for r in rows if r.network == row.network and _is_random_beside(r.name)]
-        best = max(others, key=lambda other: other.accuracy_mean, default=None)
-        if best is not None and best.accuracy_mean > row.accuracy_mean:
-            lines.append(
-                f"{best.name.replace('_', ' ')} ({best.images_per_class:g} a class) teach a"
-                f" {row.network} more than the distilled images: {best.accuracy_mean:.1f} %"
-                f" against {row.accuracy_mean:.1f} %"
-            )
-    return lines
+    found = [line for kind in _BESIDE for row in rows for line in _lost(row, rows, kind)]
+    if 0 < test_images < _FEW:
+        found.append(f"{test_images} test images: each is {100 / test_images:.1f} points")
+    return found
 
 
-def _is_random_beside(name: str) -> bool:
-    return name in ("random_real", "random_real_floats", "random_real_bits")
+def _lost(row: Row, rows: Sequence[Row], kind: Sequence[str]) -> list[str]:
+    """Return a line if a row of this kind is above a distilled one."""
+    others = [other for other in rows if other.network == row.network and other.name in kind]
+    best = max(others, key=lambda other: other.accuracy_mean, default=None)
+    if row.name != "distilled" or best is None or best.accuracy_mean <= row.accuracy_mean:
+        return []
+    error = math.hypot(*(one.accuracy_std / len(one.seeds) ** 0.5 for one in (best, row)))
+    several = min(len(best.seeds), len(row.seeds)) > 1
+    ahead = not several or best.accuracy_mean - row.accuracy_mean > 2 * error
+    name, count = best.name.replace("_", " "), count_text(best.images_per_class)
+    return [
+        f"{name} ({count} a class) teach a {row.network} {'more than' if ahead else 'as much as'}"
+        f" the distilled images: {_accuracy(best)} % against {_accuracy(row)} %"
+    ]
 
 
 def scored(rows: Sequence[Row], references: Sequence[Row], whole: Mapping[str, float]) -> list[Row]:

@@ -113,9 +113,13 @@ def _index(
 
 
 def _example(spec: GeneratorSpec, classes: Sequence[str]) -> str:
-    """Return what to write, for these data and this generator."""
-    own: Sequence[GeneratorClass] = spec.classes or range(spec.num_classes)
-    pairs = [f"{_quoted(name)}: {_quoted(own[i % len(own)])}" for i, name in enumerate(classes)]
+    """Return what to write, for the classes of these data that the generator does not know.
+
+    Which of its classes is meant is for the reader to say: one that stood here would be pasted.
+    """
+    known = _indices(spec)
+    names = [name for name in classes if name not in known] or classes
+    pairs = [f"{_quoted(name)}: CLASS" for name in names]
     shown = ", ".join(pairs[:2]) + (", ..." if len(pairs) > 2 else "")
     return f'Say which are meant: "{_OPTION}={{{shown}}}".'
 

@@ -157,7 +157,7 @@ class TrainingSettings(SGDSettings):
             raise ConfigError(
                 "a training has a length in epochs or in steps",
                 got=f"steps {self.steps}, epochs {self.epochs}, min_steps {self.min_steps}",
-                fix="Leave out `steps`, or `epochs` and `min_steps`.",
+                fix="Give `epochs`, with `min_steps` or without, or else `steps` alone.",
             )
         if not all(0 < drop < 1 for drop in self.drops):
             raise ConfigError(

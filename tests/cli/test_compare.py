@@ -48,7 +48,7 @@ def test_one_table_and_one_picture_of_many_runs(runs, tmp_path):
     assert own["tiny"]["students"] == 4
     text = (out / "comparison.md").read_text()
     assert text.startswith("Judged by dc, convnet of width 4 and depth 2, 2 epochs, hard labels:")
-    assert "\n| run | seeds | student |" in text
+    assert "\n| run | run seeds | students |" in text
     assert (out / "comparison.csv").read_text().count("\n") == len(lines) + 1
     for name in ("comparison.png", "frontier.png"):
         with Image.open(out / name) as picture:

@@ -388,8 +388,12 @@ def test_a_folder_that_it_was_unpacked_to_is_verified_as_well(packed, tmp_path):
 
 
 def test_verify_of_anything_else_is_an_error(original, tmp_path):
-    for path in (tmp_path / "none", original, original / "config.yaml"):
-        with pytest.raises(RunError, match="has no checksums"):
+    for path, said in (
+        (tmp_path / "none", r"there is no .*none: expected a packed file"),
+        (original, rf"has no checksums: .*`hpd pack {original}` makes a file that has"),
+        (original / "config.yaml", "has no checksums that can be read"),
+    ):
+        with pytest.raises(RunError, match=said):
             hpd.verify(path)
     with pytest.raises(ConfigError, match="its own settings"):
         hpd.verify(original, "seeds=3", evaluate=True)

@@ -197,7 +197,16 @@ def test_what_names_no_class_is_refused_with_what_to_write(given, said):
         match_classes(named, ["wolf", "sparrow"], given)
     if "data." not in said and "no class of the data" not in str(refused.value):
         example = str(refused.value).partition('"source.generator_classes=')[2].rpartition('"')[0]
-        assert match_classes(named, ["wolf", "sparrow"], parse_value(example, "x")) == [0, 1]
+        # as it stands it means nothing, so that nobody pastes it with another's classes in it
+        with pytest.raises(GeneratorError, match="no class 'CLASS'"):
+            match_classes(named, ["wolf", "sparrow"], parse_value(example, "x"))
+        meant = parse_value(example.replace("CLASS", "bird"), "x")
+        assert match_classes(named, ["wolf", "sparrow"], meant) == [2, 2]
+
+
+def test_only_classes_that_the_generator_lacks_are_to_be_named():
+    with pytest.raises(GeneratorError, match=r'"source.generator_classes=\{fish: CLASS\}"'):
+        match_classes(spec_of(3, ("cat", "dog", "bird")), ["cat", "dog", "fish"], None)
 
 
 def test_no_wnid_is_taken_for_another_that_looks_like_it():

@@ -155,7 +155,7 @@ def test_a_point_is_measured_in_processes_of_its_own(point, tmp_path):
 def test_an_evaluation_with_the_whole_set_takes_no_more_of_ten_times_the_rows(tmp_path):
     """Teaching on all of them, nearest neighbours and the report; a copy would take 55 MB."""
     few, many = (
-        bench_scale._run(Point(classes=100, rows=rows), tmp_path, memory=True)[0]["bytes"]
+        bench_scale._run(Point(classes=10, rows=rows), tmp_path, memory=True)[0]["bytes"]
         for rows in (2_000, 20_000)
     )
     for operation in ("start", "evaluation"):

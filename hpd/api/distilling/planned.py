@@ -11,6 +11,7 @@ from hpd.artifacts import RunFolder
 from hpd.artifacts.places import check_can_be_made
 from hpd.config import RunSettings
 from hpd.machine.device import Processes
+from hpd.showing import counted
 from hpd.typing import Source
 
 
@@ -45,7 +46,7 @@ def check_run(settings: RunSettings, out: str | Path | None, *, resume: bool = F
     return (
         f"{len(images):,} training images of {shape} in {images.num_classes} classes; "
         f"{len(source.labels):,} synthetic images, {account_of(source)}; "
-        f"{len(source.stages)} stages of {steps:,} steps in all"
+        f"{counted(len(source.stages), 'stage')}, {counted(steps, 'step')} in all"
     )
 
 

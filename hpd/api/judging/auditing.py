@@ -26,7 +26,7 @@ from hpd.audits.stored import Axes, Wanted
 from hpd.boundary import public
 from hpd.data import Dataset
 from hpd.errors import ConfigError
-from hpd.evaluation.rows import lost_to_random
+from hpd.evaluation.rows import remarks
 from hpd.given import parse_options
 from hpd.machine.device import open_device
 from hpd.rng import Streams
@@ -119,8 +119,8 @@ def audit(
             distilled, found.reading.space.view, views, protocol, device=open_device(device),
             streams=Streams(seed).fork("evaluation"), rivals=rivals, report=report,
         )  # fmt: skip
-        lost = lost_to_random(judged.rows)
-        evaluations.append(replace(judged, about={**judged.about, **about, "lost_to_random": lost}))
+        lines = remarks(judged.rows, len(views.plain.test))
+        evaluations.append(replace(judged, about={**judged.about, **about, "remarks": lines}))
     made = Audit(path.name or str(path), distilled, found, stored, evaluations)
     if out is None:
         return made

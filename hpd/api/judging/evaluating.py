@@ -30,7 +30,7 @@ from hpd.disk.locks import held
 from hpd.disk.seals import digest_json, digest_tensor
 from hpd.errors import ConfigError, GeneratorError
 from hpd.evaluation import Evaluation, evaluate_sets
-from hpd.evaluation.rows import lost_to_random
+from hpd.evaluation.rows import remarks
 from hpd.evaluation.similarity import similarity
 from hpd.given import config_values, parse_options
 from hpd.machine.device import Processes, open_device
@@ -120,7 +120,7 @@ class _Record:
             found = replace(found, name=self.folder.write_evaluation(found.as_json(), self.name))
             self.ledger.close()
             self.cost.write()
-        for line in found.about["lost_to_random"]:
+        for line in found.about["remarks"]:
             _logger.warning("%s", line)
         return found
 
@@ -201,7 +201,7 @@ class _Work:
     def described(self, evaluation: Evaluation) -> Evaluation:
         """Return an evaluation with all that is known of it."""
         about = {**evaluation.about, **self.about}
-        about["lost_to_random"] = lost_to_random(evaluation.rows)
+        about["remarks"] = remarks(evaluation.rows, len(self.dataset.test))
         near = _similarity(self.run.distilled, self.dataset)
         return replace(evaluation, similarity=near, about=about)
 

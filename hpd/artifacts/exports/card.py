@@ -10,6 +10,7 @@ import yaml
 from hpd.artifacts.distilled import DistilledSet
 from hpd.artifacts.exports.base import zca_of
 from hpd.artifacts.packed.provenance import Provenance
+from hpd.showing import count_text
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
 _MOST_CLASSES = 200
@@ -69,7 +70,7 @@ def about_images(distilled: DistilledSet, provenance: Provenance) -> str:
         "for looking real"
     )
     return f"""{len(distilled)} synthetic images of {len(distilled.classes)} classes
-({distilled.images_per_class:g} a class), {channels} x {height} x {width},
+({count_text(distilled.images_per_class)} a class), {channels} x {height} x {width},
 {made}.
 
 Classes, in the order of their labels: {names}.

@@ -10,6 +10,7 @@ from pathlib import Path
 from hpd.artifacts.distilled import DistilledSet
 from hpd.artifacts.packed.provenance import Provenance
 from hpd.artifacts.packed.share_card import share_card
+from hpd.artifacts.places import going_on
 from hpd.artifacts.run_folder import (
     CHECKPOINTS,
     CONFIG,
@@ -86,7 +87,7 @@ def contents_of(
         if not (folder.path / name).is_file():
             raise RunError(
                 f"{folder.path} is not as it was written", got=f"no {name}",
-                fix="`hpd distill CONFIG --out DIR --resume` writes it again.",
+                fix=f"{going_on(folder.path)} writes it again.",
             )  # fmt: skip
     distilled, provenance = DistilledSet.load(folder.path), Provenance.read(folder.path)
     try:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 from hpd.artifacts.places import drafted
 from hpd.disk.archives import Archive, ArchiveWriter
@@ -15,7 +16,8 @@ from hpd.errors import RunError
 
 WHOLE, CHANGED, MISSING, UNLISTED = "whole", "changed", "missing", "not in the list"
 """What may be said of a file."""
-_UNPACK = "Unpack it with any zip program and give the folder, or fetch it again."
+_AGAIN = "Fetch it again; what another program packed is read as a folder, once it is unpacked."
+_NOT_NPZ = "hpd reads runs, and exports as safetensors; `hpd audit` reads others."
 
 
 def write_pack(out: Path, files: Mapping[str, Path | bytes], known: Mapping[str, str]) -> str:
@@ -41,7 +43,7 @@ def write_pack(out: Path, files: Mapping[str, Path | bytes], known: Mapping[str,
             ]:
                 raise RunError(
                     "the run is not as it was written", got=f"another {wrong[0]}",
-                    fix="`hpd distill CONFIG --out DIR --resume` writes it again.",
+                    fix="`hpd distill RUN --resume` writes it again.",
                 )  # fmt: skip
             writer.add(SUMS, as_sums(digests))
             try:
@@ -64,7 +66,8 @@ def opened_pack(path: Path) -> Iterator[Archive]:
         with Archive(path) as archive:
             yield archive
     except ValueError as error:
-        raise RunError(f"{path} is no packed run, or damaged", got=error, fix=_UNPACK) from None
+        fix = _NOT_NPZ if path.suffix == ".npz" else _AGAIN
+        raise RunError(f"{path} is no packed run, or damaged", got=error, fix=fix) from None
     except OSError as error:
         raise RunError(f"cannot read {path}", got=error.strerror or error) from None
 
@@ -111,6 +114,13 @@ def folder_states(folder: Path) -> dict[str, str]:
     try:
         with (folder / SUMS).open("rb") as file:
             sums = read_sums(file.read(MOST_SUMS_BYTES + 1))
+    except FileNotFoundError:
+        packed = quote(str(folder))
+        fix = f"`hpd pack {packed}` makes a file that has." if folder.is_dir() else ""
+        problem = f"{folder} has no checksums" if folder.is_dir() else f"there is no {folder}"
+        raise RunError(
+            problem, expected=f"a packed file, or a folder with {SUMS}", fix=fix
+        ) from None
     except (OSError, ValueError) as error:
         raise RunError(
             f"{folder} has no checksums that can be read", got=error,

@@ -19,6 +19,7 @@ from hpd.artifacts.judging import judged_text
 from hpd.artifacts.packed.provenance import Provenance
 from hpd.artifacts.report.tables import accuracy_rows, legend
 from hpd.disk.bundles import SUMS
+from hpd.showing import count_text
 
 _PICTURES = "images/**/*.png"
 _HASH_DIGITS = 12
@@ -103,7 +104,7 @@ def _table(record: Mapping[str, Any]) -> str:
         bits = row.storage.images.bits + row.storage.labels.bits
         needs = " and the generator" if row.storage.generator.floats else ""
         lines.append(
-            f"| {_cell(row.label)} | {_cell(row.network)} | {row.images_per_class:g} "
+            f"| {_cell(row.label)} | {_cell(row.network)} | {count_text(row.images_per_class)} "
             f"| {bits:,}{needs} | {row.mean:.1f}{spread} |"
         )
     students = max((row.students for row in rows), default=0)

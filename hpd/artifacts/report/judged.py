@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hpd.artifacts.evaluations import records_of
 from hpd.artifacts.judging import judged_text
 from hpd.artifacts.report.tables import (
+    SCORE_LEGEND,
     SCORES,
     AccuracyRow,
     Likeness,
@@ -28,7 +29,7 @@ class Judged:
         rows: the table.
         likeness: of the images.
         whole: what the same students come to on the whole set, in one line.
-        lost: where random real images were better, a line each.
+        remarks: what readers of the rows should know, a line each.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Judged:
     rows: list[AccuracyRow]
     likeness: Likeness
     whole: str
-    lost: list[str]
+    remarks: list[str]
 
     @property
     def scores(self) -> dict[str, str]:
@@ -48,6 +49,11 @@ class Judged:
     def soft(self) -> bool:
         """Whether students learn from anything but classes."""
         return any(row.labels != "hard" for row in self.rows)
+
+    @property
+    def score_legend(self) -> str:
+        """What its scores say."""
+        return SCORE_LEGEND
 
     @property
     def legend(self) -> str:
@@ -68,7 +74,7 @@ def read_evaluations(text: str) -> list[Judged]:
             accuracy_rows(record),
             likeness(record),
             whole_set_line(record.get("whole_sets", [])),
-            [str(line) for line in record.get("lost_to_random", [])],
+            [str(line) for line in record.get("remarks", [])],
         )
         for record in reversed(records_of(parse_json(text)))
     ]

@@ -56,6 +56,13 @@ def _meaning(name: str) -> str:
 SCORES = {"hlr": "HLR", "ior": "IOR", "lrs": "LRS", "ars": "ARS"}
 """What tables call the scores of a row."""
 
+SCORE_LEGEND = (
+    "HLR: points below the whole set, with hard labels. IOR: points above as many random real"
+    " images. LRS and ARS: from 0 to 100, how well it does whatever the labels, and whatever the"
+    " augmentation"
+)
+"""What the scores say."""
+
 
 def whole_set_line(whole_sets: Sequence[Mapping[str, Any]]) -> str:
     """Return what students of known widths come to on the whole set; empty if nobody measured.

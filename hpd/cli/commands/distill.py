@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -82,11 +83,11 @@ def _distill_and_evaluate(settings: Any, folder: Path, resume: bool, holder: Exi
             processes.first(lambda: _show_that_nothing_is_left(run, folder, console))
             processes.end()
             return
+        manifest = RunFolder(folder).read_manifest() if processes.is_first else {}
         if worked:
-            say(console, _spent(run))
-        account = RunFolder(folder).read_manifest().get("account") if processes.is_first else None
-        if account:
-            console.print(account_table(account))
+            say(console, _spent(run, manifest.get("best_stage")))
+        if "account" in manifest:
+            console.print(account_table(manifest["account"]))
         # a run that was finished before is judged as is asked for now
         config = run.config.model_copy(update={"evaluation": settings.evaluation})
         evaluate_and_show(replace(run, config=config), (), processes)
@@ -113,9 +114,13 @@ def _is_evaluated(folder: Path, settings: Any) -> bool:
     return any(record.get("settings", asked) == asked for record in records)
 
 
-def _spent(run: Run) -> str:
-    """Return one line about what a run took, over all its parts."""
+def _spent(run: Run, best: Mapping[str, Any] | None) -> str:
+    """Return one line about what a run took, over all its parts, and which state it gave."""
     parts = int(run.cost["parts"])
     over = f" in {parts} parts" if parts > 1 else ""
+    from hpd.showing import counted
+
+    after = "" if best is None else counted(best["step"], "step")
+    kept = f"; kept: stage {best['name']} after {after}" if best else ""
     line = f"distilled {len(run.distilled)} images in {run.cost['seconds']:.0f} s{over}"
-    return f"{line}, {run.cost['selection_share']:.1%} of it for the selection"
+    return f"{line}, {run.cost['selection_share']:.1%} of it for the selection{kept}"

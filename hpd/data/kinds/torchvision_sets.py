@@ -68,7 +68,10 @@ class TorchvisionSettings(DatasetSettings):
                 got=got,
                 fix=f"Fetch it elsewhere, in torchvision's layout, and set data.root (now {root}).",
             )
-        fix = "Set data.root=FOLDER to torchvision's layout, or data.download=true."
+        fix = (
+            "Set data.root=FOLDER to torchvision's layout, or data.download=true; pictures of your"
+            " own are data=FOLDER."
+        )
         if isinstance(error, RuntimeError | FileNotFoundError):
             return DataError(f"{self.torchvision_name} is not in {root}", fix=fix)
         return DataError(f"cannot read {self.torchvision_name} in {root}", got=got, fix=fix)

@@ -11,6 +11,7 @@ from hpd.engine.snapshot import Snapshot
 from hpd.engine.watching.forecast import Ahead, Forecast
 from hpd.engine.watching.observer import StageReport, StepReport
 from hpd.machine.memory import as_text, peak_bytes
+from hpd.showing import counted
 from hpd.typing import Stage
 
 _MINUTE, _HOUR = 60, 3600
@@ -122,7 +123,7 @@ class Estimate:
         parts = []
         if self.prepared_seconds >= _WORTH_TELLING:
             parts += [f"{duration(self.prepared_seconds)} to prepare, which is over"]
-        parts += [f"{duration(self.steps_seconds)} for {self.work.steps} steps"]
+        parts += [f"{duration(self.steps_seconds)} for {counted(self.work.steps, 'step')}"]
         # the first of each was measured, which also prepares what all of them need
         if self.score_seconds is not None:
             parts += [f"up to {duration(self.scores_seconds)} for {self.work.scores} scores"]
@@ -131,7 +132,8 @@ class Estimate:
             parts += [f"up to {duration(self.curves_seconds)} for {many}"]
         return (
             f"{self.stored_floats:,} floats, {memory}{self.step_seconds:.3g} s a step: "
-            f"about {duration(self.seconds)} in all ({', '.join(parts)}), then the evaluation"
+            f"about {duration(self.seconds)} to distil ({', '.join(parts)}); "
+            "the evaluation comes after"
         )
 
 
