@@ -37,7 +37,9 @@ def test_a_named_precision_is_taken_at_its_word():
 
 
 def test_an_unknown_device_is_one_line():
-    with pytest.raises(DeviceError, match="no device 'cpux'"):
+    with pytest.raises(
+        DeviceError, match="no device 'cpux': expected auto, cpu, cuda, cuda:0, mps"
+    ):
         open_device("cpux")
 
 

@@ -34,7 +34,7 @@ def quick(line):
     """The words of a command, in fewer steps."""
     words = shlex.split(line)
     if words[0] == "python":
-        return [sys.executable, *words[1:], *(["1"] if words[1] == "my_generator.py" else [])]
+        return [sys.executable, *words[1:], *(["1"] if words[1] == "my_decoder.py" else [])]
     words = [word.replace("steps: 30", "steps: 1") for word in words]
     added = []
     if words[1] == "distill":

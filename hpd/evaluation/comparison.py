@@ -45,9 +45,7 @@ def table_of(lines: Sequence[Line]) -> list[list[str]]:
         if part.name == "images" or any(getattr(line.storage, part.name).floats for line in lines)
     ]
     floats = ["floats" if kind == "images" else f"{kind} floats" for kind in kinds]
-    rows = [
-        ["run", "run seeds", "students", "images a class", *floats, "bits", *map(row_label, sets)]
-    ]
+    rows = [["run", "run seeds", "students", "a class", *floats, "bits", *map(row_label, sets)]]
     for run, network in dict.fromkeys((line.run, line.network) for line in lines):
         own = {line.set: line for line in lines if (line.run, line.network) == (run, network)}
         first = own.get("distilled") or next(iter(own.values()))

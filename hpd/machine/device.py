@@ -72,7 +72,10 @@ def open_device(name: str, float32: Float32 = "ieee") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         fix = "Try device=cpu." if name == "auto" else "Try device=auto."
-        raise DeviceError(f"no device {name!r}", got=reason, fix=fix) from None
+        # torch lists all that it was ever ported to
+        known = "auto, cpu, cuda, cuda:0, mps or another of torch"
+        stranger = {"expected": known} if reason.startswith("Expected one of") else {"got": reason}
+        raise DeviceError(f"no device {name!r}", fix=fix, **stranger) from None
     return device
 
 

@@ -91,10 +91,11 @@ def test_generators(name):
     "words",
     [
         ["generator", "digits16"],
+        ["generator.digits16"],
         ["objective.distribution", "real_batch=8", "student={kind: convnet, width: 8}"],
         ["source.pixel", "--data", "digits"],
         ["selector.ridge", "networks=2", "--seed", "3"],
-        ["student.convnet", "width=8"],
+        ["student.convnet", "student.width=8"],
     ],
     ids=lambda words: words[0],
 )

@@ -63,7 +63,7 @@ def test_tables_fit_the_terminal_and_break_no_word(runs, columns):
     table = [line for line in result.output.splitlines() if line.startswith(("┃", "│", "┏"))]
     assert max(map(len, table)) <= columns
     assert "seeds" in table[1]
-    for word in ("accuracy %", "trained on") if columns < 100 else ("images a class", "floats"):
+    for word in ("accuracy %", "trained on") if columns < 100 else ("a class", "floats"):
         assert word in result.output
 
 

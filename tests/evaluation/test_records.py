@@ -147,6 +147,13 @@ def test_rows_go_by_one_name(run):
         evaluation.row("distilled", "vit")
 
 
+def test_students_that_are_asked_for_now_must_be_known(run):
+    with pytest.raises(ConfigError, match=r"unknown student 'resnet50'\. Did you mean 'resnet20'"):
+        hpd.evaluate(run, "students=[resnet50]")
+    with pytest.raises(ConfigError, match="expected a valid list"):
+        hpd.evaluate(run, "students=resnet50")
+
+
 def row(name, mean, std=0.1, students=1):
     return hpd.evaluation.Row(
         name, "convnet", 1.0, Storage(Amount.of(1)), mean, std, list(range(students))

@@ -36,6 +36,7 @@ from hpd.given import config_values, parse_options
 from hpd.machine.device import Processes, open_device
 from hpd.own_code import reading
 from hpd.rng import Streams
+from hpd.students import STUDENTS
 from hpd.students.teachers import read_teacher
 
 _MEND = "The students that were tested are kept: mend that, and evaluate again."
@@ -212,7 +213,12 @@ def _changed(config: RunSettings, overrides: Sequence[str]) -> RunSettings:
     overrides = [override.removeprefix("evaluation.") for override in overrides]
     data = data_again(config.data, None, of_data)
     values = config.model_copy(update={"data": data}).model_dump(mode="json")
-    if "protocol" in parse_options(overrides):
+    options = parse_options(overrides)
+    # kinds of the run may be unknown here, those that are asked for now may not
+    students = options.get("students")
+    for student in students if isinstance(students, list) else ():
+        STUDENTS.parse(student)
+    if "protocol" in options:
         # what the old protocol set would override the new one
         for option in ("training", "rate_factors", "labels"):
             del values["evaluation"][option]

@@ -35,7 +35,7 @@ def card_head(distilled: DistilledSet, provenance: Provenance, files: str | None
         provenance: where it came from.
         files: pattern of those that hold the images for `datasets`; None: there are none.
     """
-    count = len(distilled)
+    count, generated = len(distilled), bool(provenance.manifest.get("generator"))
     header: dict[str, object] = {
         "pretty_name": title_of(provenance),
         "task_categories": ["image-classification"],
@@ -43,7 +43,7 @@ def card_head(distilled: DistilledSet, provenance: Provenance, files: str | None
         "size_categories": [next((name for most, name in _SIZES if count < most), "n>100K")],
         # the licences of generator and data both count, and hpd knows only the first
         "license": "other",
-        "license_name": "that-of-generator-and-data",
+        "license_name": f"that-of-{'generator-and-' if generated else ''}data",
     }
     if files is not None:
         part = {"split": "train", "path": files}

@@ -100,7 +100,9 @@ def read_export(path: Path, wanted: Wanted) -> Stored:
     names = found.names
     if names is not None and folders:
         names = tuple(folders.get(name, name) for name in names)
-    space = _pictures(found.values, wanted) if constants is None else Space("said", constants)
+    space = (
+        _pictures(found.values, wanted) if constants is None else Space("its own file", constants)
+    )
     return replace(
         found, names=classes if names is None else names, storage=kept,
         said=replace(space, view=view), layout=f"hpd {found.layout}",

@@ -19,8 +19,8 @@ def check(name: str, options: tuple[str, ...], data: str | None, seed: int) -> N
     """Check that a component of your own does what is asked of its kind.
 
     NAME is objective.KIND, source.KIND, selector.KIND or student.KIND, with options as KEY=VALUE;
-    or the word generator, before the name, folder or file of one. A line for each thing that
-    holds; the first that does not is an error.
+    or generator.NAME, or the word generator before the name, folder or file of one. A line for
+    each thing that holds; the first that does not is an error.
 
     \b
     Example:
@@ -35,12 +35,17 @@ def check(name: str, options: tuple[str, ...], data: str | None, seed: int) -> N
     from hpd.cli.progress import ProgressBar
     from hpd.errors import ConfigError, nearest
 
+    axis, _, kind = name.partition(".")
+    if axis == "generator" and kind:
+        name, options = axis, (kind, *options)
+    # with the name of its group, as in a configuration
+    options = tuple(option.removeprefix(f"{axis}.") for option in options)
     if name == "generator":
         if len(options) != 1:
             got, fix = " ".join(options) or "none", "Write: hpd check generator NAME."
             raise ConfigError("one generator is checked at a time", got=got, fix=fix)
         report = api.check(Path(options[0]), seed=seed)
-    elif name.partition(".")[0] in AXES and "." in name:
+    elif axis in AXES and kind:
         with ProgressBar(Console(), None):
             report = api.check(name, *options, data=data, seed=seed)
     else:
