@@ -205,7 +205,7 @@ def test_only_the_first_process_speaks_and_writes(configs, tmp_path):
     )  # fmt: skip
     said, complained = started.communicate(timeout=LONG)
     assert started.returncode == 0, complained
-    for once in ("a step: about", "stage pixels", "distilled 5 images in", "images and all else"):
+    for once in ("a step: about", "\nstage pixels", "distilled 5 images in", "images and all else"):
         assert said.count(once) == 1, said
     assert RunFolder(run).evaluated
     # the students were shared out, and are those of one process

