@@ -46,7 +46,7 @@ class RunSettings(Settings):
     """Everything that decides a run."""
 
     format: int = Field(FORMAT, description="of this file; that of a newer hpd is refused")
-    description: str = ""
+    description: str = Field("", description="of the run, in the report")
     seed: int = Field(0, ge=0, description="root of every random stream")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
     float32: Float32 = Field(
@@ -54,19 +54,27 @@ class RunSettings(Settings):
         description="how a GPU multiplies float32 numbers; tf32: with ten bits of their fraction,"
         " faster. A CPU has no tf32",
     )
-    data: Annotated[DatasetSettings, DATASETS]
-    source: Annotated[SourceSettings, SOURCES]
-    objective: Annotated[ObjectiveSettings, OBJECTIVES] = Field(DistributionSettings())
-    optimizer: OptimizerSettings = Field(OptimizerSettings())
-    selection: Annotated[SelectorSettings, SELECTORS] = Field(RidgeSettings())
+    data: Annotated[DatasetSettings, DATASETS] = Field(description="the real images")
+    source: Annotated[SourceSettings, SOURCES] = Field(description="what is optimised")
+    objective: Annotated[ObjectiveSettings, OBJECTIVES] = Field(
+        DistributionSettings(), description="what the images are matched to"
+    )
+    optimizer: OptimizerSettings = Field(OptimizerSettings(), description="how steps are taken")
+    selection: Annotated[SelectorSettings, SELECTORS] = Field(
+        RidgeSettings(), description="which state is kept"
+    )
     relabel: RelabelSettings | None = Field(None, description="a teacher's labels for the result")
-    evaluation: EvaluationSettings = Field(EvaluationSettings())
+    evaluation: EvaluationSettings = Field(
+        EvaluationSettings(), description="how the result is judged"
+    )
     classes_per_step: Annotated[int | None, Field(ge=1)] = Field(
         None,
         description="classes whose images a step takes, drawn at random; null: all, and 10 where"
         " there are more than 100",
     )
-    tracking: TrackingSettings = Field(TrackingSettings())
+    tracking: TrackingSettings = Field(
+        TrackingSettings(), description="where metrics are sent, too"
+    )
     checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints within a stage")
     checkpoint_minutes: float | None = Field(
         10, gt=0, description="minutes between checkpoints at most; null: however many"

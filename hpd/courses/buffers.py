@@ -168,13 +168,15 @@ class DistilledSettings(BufferSettings):
     config: str | None = Field(
         None, description="bundled name or YAML file of a configuration of `hpd distill`"
     )
-    source: Annotated[SourceSettings, SOURCES]
+    source: Annotated[SourceSettings, SOURCES] = Field(description="what is optimised")
     objective: Annotated[ObjectiveSettings, OBJECTIVES] = Field(
-        RunSettings.model_fields["objective"].default
+        RunSettings.model_fields["objective"].default, description="what images are matched to"
     )
-    optimizer: OptimizerSettings = Field(RunSettings.model_fields["optimizer"].default)
+    optimizer: OptimizerSettings = Field(
+        RunSettings.model_fields["optimizer"].default, description="how steps are taken"
+    )
     selection: Annotated[SelectorSettings, SELECTORS] = Field(
-        RunSettings.model_fields["selection"].default
+        RunSettings.model_fields["selection"].default, description="which state is kept"
     )
 
     @model_validator(mode="before")

@@ -57,10 +57,12 @@ class ContinualSettings(Settings):
     """Everything that decides a course."""
 
     format: int = Field(FORMAT, ge=1, le=FORMAT, description="of this file")
-    description: str = ""
+    description: str = Field("", description="of the course")
     seed: int = Field(0, ge=0, description="root of every random stream")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
-    data: Annotated[DatasetSettings, DATASETS]
+    data: Annotated[DatasetSettings, DATASETS] = Field(
+        description="the real images, whose classes come one after another"
+    )
     orders: int = Field(5, ge=1, description="of the classes, drawn at random")
     classes_per_step: int = Field(2, ge=2, description="new classes; a divisor of all")
     budget_images: int = Field(
@@ -69,7 +71,9 @@ class ContinualSettings(Settings):
     buffers: dict[str, Annotated[BufferSettings, BUFFERS]] = Field(
         min_length=1, description="by name, in the order of the table"
     )
-    rehearsal: RehearsalSettings = Field(RehearsalSettings())
+    rehearsal: RehearsalSettings = Field(
+        RehearsalSettings(), description="how what is kept is learnt again beside new classes"
+    )
 
     @classmethod
     def section(cls) -> str:

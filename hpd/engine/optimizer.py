@@ -30,8 +30,10 @@ class OptimizerSettings(Settings):
     the published settings do (with ``kind: sgd``).
     """
 
-    kind: Literal["adam", "sgd"] = "adam"
-    rates: Literal["relative", "absolute"] = "relative"
+    kind: Literal["adam", "sgd"] = Field("adam", description="of what a source optimises")
+    rates: Literal["relative", "absolute"] = Field(
+        "relative", description="relative: in parts of the root mean square of what they move"
+    )
     momentum: float = Field(0.5, ge=0, lt=1, description="of SGD, or Adam's beta 1")
     beta2: Annotated[float, Only("kind", "adam")] = Field(
         0.99, ge=0, lt=1, description="Adam's beta 2; SGD has none"

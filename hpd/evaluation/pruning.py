@@ -45,7 +45,9 @@ class PruningSettings(Settings):
         min_length=1,
         description="shares of the hardest among the images to drop; the rest are the easiest",
     )
-    student: Annotated[StudentSettings, STUDENTS] = Field(ConvNetSettings())
+    student: Annotated[StudentSettings, STUDENTS] = Field(
+        ConvNetSettings(), description="tells hard images from easy ones"
+    )
     training: HardTraining = Field(
         TrainingSettings(epochs=60, batch_size=64),
         description="of the student whose margins count, and of those that compare betas",

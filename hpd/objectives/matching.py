@@ -42,7 +42,9 @@ _CALIBRATION_PIXELS = 1 << 22
 class MatchingSettings(ObjectiveSettings):
     """Options of an objective that matches through a fresh student at each step."""
 
-    student: Annotated[StudentSettings, STUDENTS] = Field(ConvNetSettings())
+    student: Annotated[StudentSettings, STUDENTS] = Field(
+        ConvNetSettings(), description="the network that both sides are matched through"
+    )
     cross: list[Annotated[StudentSettings, STUDENTS]] = Field(
         [],
         description="further architectures: one network after another is of `student` and of these"

@@ -30,8 +30,8 @@ class NetworkSettings(SGDSettings):
     Kim et al., ICML 2022, for real images.
     """
 
-    momentum: float = Field(0.0, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
+    momentum: float = Field(0.0, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(0.0, ge=0, description="of all weights")
     steps: int | None = Field(
         None,
         ge=1,
@@ -44,7 +44,9 @@ class NetworkSettings(SGDSettings):
         description="of training between two steps; null: 500 / images per class,"
         " or 1 if it trains on real images",
     )
-    train_on: Literal["synthetic", "real"] = "synthetic"
+    train_on: Literal["synthetic", "real"] = Field(
+        "synthetic", description="images that it trains on between steps"
+    )
     real_images: Annotated[int, Only("train_on", "real")] = Field(
         2000, ge=1, description="drawn anew for each epoch, if it trains on real images"
     )

@@ -163,7 +163,7 @@ class ChunkedSettings(SourceSettings):
 class CountedSettings(ChunkedSettings):
     """Options of a source that stores as many images as it gives."""
 
-    images_per_class: int = Field(1, ge=1)
+    images_per_class: int = Field(1, ge=1, description="images that are distilled of each class")
 
     def labels(self, train: ImageSet) -> Tensor:
         """Return the labels [K * images_per_class], ordered by class."""

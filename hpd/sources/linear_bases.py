@@ -63,9 +63,11 @@ class LinearBasesSettings(ChunkedSettings):
     batch_images: Annotated[int | None, Field(ge=1)] = Field(
         16, description="most images of a class in one step, drawn at random; null: all"
     )
-    steps: int = Field(1000, ge=0)
-    lr_bases: float = Field(0.01, gt=0)
-    lr_coefficients: float = Field(0.01, gt=0)
+    steps: int = Field(1000, ge=0, description="of the optimiser")
+    lr_bases: float = Field(0.01, gt=0, description="learning rate of the shared pictures")
+    lr_coefficients: float = Field(
+        0.01, gt=0, description="learning rate of the weights of their sums"
+    )
 
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Source:
         """Return the source, initialised; see `SourceSettings.build`.

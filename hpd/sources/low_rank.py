@@ -36,7 +36,7 @@ class LowRankSettings(ChunkedSettings):
     init: Literal["real", "noise"] = Field(
         "real", description="the closest factors of random real images of each class, or N(0, 1)"
     )
-    steps: int = Field(1000, ge=0)
+    steps: int = Field(1000, ge=0, description="of the optimiser")
     lr: float = Field(0.02, gt=0, description="of both factors")
 
     def build(self, train: ImageSet, device: torch.device, streams: Streams) -> Source:

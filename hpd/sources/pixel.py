@@ -25,8 +25,8 @@ class PixelSettings(CountedSettings):
     init: Literal["real", "noise"] = Field(
         "real", description="random real images of each class, or N(0, 1)"
     )
-    steps: int = Field(1000, ge=0)
-    lr: float = Field(0.02, gt=0)
+    steps: int = Field(1000, ge=0, description="of the optimiser")
+    lr: float = Field(0.02, gt=0, description="learning rate of the pixels")
     clip: bool = Field(
         False, description="clip values to [0, 1] after each step, as SRe2L and DWA do"
     )

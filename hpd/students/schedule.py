@@ -55,9 +55,9 @@ class Pace:
 class SGDSettings(Settings):
     """How a student takes its steps: plain SGD on batches of augmented images."""
 
-    lr: float = Field(0.01, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    lr: float = Field(0.01, gt=0, description="learning rate")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(5e-4, ge=0, description="of all weights")
     batch_size: int | None = Field(
         256,
         ge=1,
@@ -104,7 +104,9 @@ class TrainingSettings(SGDSettings):
     100 images, and at least 1,000 steps.
     """
 
-    momentum: Annotated[float, Only("algorithm", "sgd")] = Field(0.9, ge=0, lt=1)
+    momentum: Annotated[float, Only("algorithm", "sgd")] = Field(
+        0.9, ge=0, lt=1, description="of SGD"
+    )
     batch_size: int | None = Field(
         None,
         ge=1,

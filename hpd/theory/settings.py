@@ -29,7 +29,7 @@ class MultiIndexSettings(Settings):
     fit_examples: int = Field(
         8_000, ge=1, description="the first so many real ones fit the second layer"
     )
-    test_examples: int = Field(4_000, ge=2)
+    test_examples: int = Field(4_000, ge=2, description="that what was learnt is tested on")
     ridge: float = Field(1e-5, gt=0, description="of the second layer")
     seeds: int = Field(3, ge=1, description="tasks, each with starts and examples of its own")
 

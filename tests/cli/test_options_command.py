@@ -45,6 +45,7 @@ def test_a_choice_shows_its_kinds_and_each_kind_its_options(name, registry):
     for kind in registry:
         fields = registry[kind].model_fields
         assert list(rows(f"{name}.{kind}")) == list(fields)
+        assert all(row["meaning"] for row in rows(f"{name}.{kind}").values())
         if fields:
             text = said(f"{name}.{kind}")
             assert all(f"│ {field[:9]}" in text for field in fields)
@@ -66,6 +67,7 @@ def test_every_key_of_a_dry_run_leads_somewhere():
     for key in flatten(settings.model_dump(mode="json")):
         if not key.endswith("kind"):
             assert rows(key), key
+            assert all(row["meaning"] for row in rows(key).values()), key
 
 
 def test_an_option_that_several_kinds_have_is_shown_for_each():

@@ -54,7 +54,14 @@ def options(name: str, as_json: bool) -> None:
     table = text_table(heading, cells, left=len(heading), title=name)
     table.columns[0].no_wrap = True
     table.show_lines = not kinds
-    Console().print(table)
+    console = Console()
+    unbound = console.options.update(max_width=10_000)
+    if not kinds and console.measure(table, options=unbound).maximum > console.width:
+        # where lines break, names of kinds stay whole, and meanings have the most words
+        table.expand = True
+        for column, share in zip(table.columns[1:], (20, 12, 24), strict=True):
+            column.ratio = share
+    console.print(table)
     if kinds:
         click.echo(f"hpd options {name}.{rows[0].name} shows the options of one.")
 

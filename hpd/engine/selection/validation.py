@@ -32,7 +32,10 @@ class ValidationSettings(SelectorSettings):
     held_out: float = Field(
         0.1, gt=0, le=0.5, description="share of the training images that only scores see"
     )
-    student: Annotated[StudentSettings, STUDENTS] = Field(ConvNetSettings(width=32))
+    student: Annotated[StudentSettings, STUDENTS] = Field(
+        ConvNetSettings(width=32),
+        description="trained on each state, and tested on held-out images",
+    )
     students: int = Field(1, ge=1, description="students; their errors are averaged")
     training: HardTraining = Field(_TRAINING, description="of students, on the synthetic set")
 

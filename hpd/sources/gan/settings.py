@@ -103,7 +103,7 @@ class GanSettings(CountedSettings):
     steps: int | list[int] = Field(100, description="steps per level, one number or one per level")
     lr_ws: float | list[float] = Field(0.02, description="one number or one per level")
     lr_features: float | list[float] = Field(0.02, description="one number or one per level")
-    lr_pixels: float = Field(0.02, gt=0)
+    lr_pixels: float = Field(0.02, gt=0, description="of the last level, the images")
     lr_generator: float | None = Field(
         None, gt=0, description="learn the generator's weights, too; null: they are frozen"
     )

@@ -55,12 +55,14 @@ class HmnOptions(ChunkedSettings):
     class_channels: int | None = Field(None, ge=1, description="null: by the budget")
     instance_channels: int | None = Field(None, ge=1, description="null: by the budget")
     extractor_channels: int | None = Field(None, ge=1, description="null: by the budget")
-    decoder: Annotated[DecoderSettings, DECODERS] = Field(ConvDecoderSettings())
+    decoder: Annotated[DecoderSettings, DECODERS] = Field(
+        ConvDecoderSettings(), description="makes images of memories"
+    )
     batch_images: Annotated[int | None, Field(ge=1)] = Field(
         16, description="most images of a class in one step, drawn at random; null: all"
     )
-    steps: int = Field(1000, ge=0)
-    lr_memories: float = Field(0.01, gt=0)
+    steps: int = Field(1000, ge=0, description="of the optimiser")
+    lr_memories: float = Field(0.01, gt=0, description="learning rate of the memories")
     lr_networks: float = Field(0.005, gt=0, description="of the extractors and the decoder")
 
 

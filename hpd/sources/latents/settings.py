@@ -79,7 +79,9 @@ class LatentsSettings(ChunkedSettings):
     learn_generator: Annotated[bool, Only("count_generator")] = Field(
         False, description="they are optimised as well"
     )
-    lr_generator: Annotated[float, Only("learn_generator")] = Field(1e-4, gt=0)
+    lr_generator: Annotated[float, Only("learn_generator")] = Field(
+        1e-4, gt=0, description="learning rate of its weights"
+    )
     images_per_class: Annotated[int | None, Field(ge=1)] = Field(
         None, description="images to give; null: all that the budget holds"
     )
@@ -99,7 +101,9 @@ class LatentsSettings(ChunkedSettings):
     steps: int = Field(
         100, ge=0, description="of the latents, in each stage; 0: samples as they are"
     )
-    lr: Annotated[float, Only("store", "z", "w", "ws")] = Field(0.02, gt=0)
+    lr: Annotated[float, Only("store", "z", "w", "ws")] = Field(
+        0.02, gt=0, description="learning rate of the latents"
+    )
     precision: Precision = Field(
         "float32", description="what the generator computes in; auto: bfloat16 where it is fast"
     )

@@ -24,7 +24,7 @@ class AlexNetSettings(StudentSettings):
     width: int = Field(
         128, ge=2, multiple_of=2, description="feature maps of the first convolution"
     )
-    norm: Norm = "none"
+    norm: Norm = Field("none", description="of its layers")
 
     def make(self, image_shape: ImageShape, num_classes: int) -> Convolutional:
         """Return the module for images of shape (C, H, W).

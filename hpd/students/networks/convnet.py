@@ -21,7 +21,7 @@ class ConvNetSettings(StudentSettings):
     depth: int | None = Field(
         None, ge=1, description="blocks; null: 3 up to 32 px, 4 up to 64, 5 up to 128, then 6"
     )
-    norm: Norm = "instance"
+    norm: Norm = Field("instance", description="of its layers")
 
     def make(self, image_shape: ImageShape, num_classes: int) -> Convolutional:
         """Return the module for images of shape (C, H, W).

@@ -30,7 +30,7 @@ class ResNet18Settings(StudentSettings):
     """
 
     width: int = Field(64, ge=1, description="feature maps of the first stage; each next doubles")
-    norm: Norm = "instance"
+    norm: Norm = Field("instance", description="of its layers")
     stem: Stem = Field(
         "small", description="small: 3x3; imagenet: 7x7 with stride 2, then a maximum with stride 2"
     )

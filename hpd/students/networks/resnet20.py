@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class ResNet20Settings(StudentSettings):
     Source: He et al., CVPR 2016, section 4.2.
     """
 
-    norm: Norm = "instance"
+    norm: Norm = Field("instance", description="of its layers")
 
     def make(self, image_shape: ImageShape, num_classes: int) -> ResNet20:
         """Return the module for images of shape (C, H, W).

@@ -25,7 +25,7 @@ class VGG11Settings(StudentSettings):
     """
 
     width: int = Field(64, ge=1, description="feature maps of the first block; the last has 8x")
-    norm: Norm = "instance"
+    norm: Norm = Field("instance", description="of its layers")
 
     def make(self, image_shape: ImageShape, num_classes: int) -> Convolutional:
         """Return the module for images of shape (C, H, W).
