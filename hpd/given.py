@@ -11,7 +11,7 @@ from hpd.artifacts.run_folder import CONFIG
 from hpd.disk.paths import path_of
 from hpd.disk.yaml_text import Place, Placed, laid_over, parse_value, placed, read_yaml
 from hpd.errors import ConfigError, nearest
-from hpd.students.schedule import without_length
+from hpd.students.schedule import LENGTHS, without_length
 
 _PACKAGE = Path(__file__).parent
 
@@ -46,8 +46,6 @@ def config_values(
     return _without_stale_description(values)
 
 
-# two ways to say how long a training is
-_LENGTHS = {"epochs", "steps"}
 # what a description is about, where it is no more than a name
 _DESCRIBED = ("data.subset", "data.classes", "source.generator")
 
@@ -168,7 +166,7 @@ def _apply(given: Placed, override: str, layer: int) -> None:
     if parents and parents[-1] != "buffers":
         left = _kept(parents[-1], kept, {last: value})
         # of epochs and steps the later one counts; what else overrides give stays
-        stays = {key for key in {*kept} - _LENGTHS if _is_given(given, group, key, layer)}
+        stays = {key for key in {*kept}.difference(LENGTHS) if _is_given(given, group, key, layer)}
         kept = {key: old for key, old in kept.items() if key in left or key in stays}
     values.clear()
     values |= {**kept, last: value}

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 _DEEPEST, _MOST = 3, 3
 
 
-def places_of(
+def elsewhere(
     key: str, settings: type[BaseModel], given: Mapping[str, Any],
     registry_of: Callable[[FieldInfo], Any], depth: int = _DEEPEST,
 ) -> list[str]:  # fmt: skip
@@ -31,7 +31,7 @@ def places_of(
         own = given.get(name)
         below = own if isinstance(own, Mapping) else {}
         for inner in _groups(field, own, registry_of(field)):
-            deeper = places_of(key, inner, below, registry_of, depth - 1)
+            deeper = elsewhere(key, inner, below, registry_of, depth - 1)
             found += [
                 f"{name}.{one}" for one in ([key] if key in inner.model_fields else []) + deeper
             ]

@@ -27,7 +27,7 @@ from typing_extensions import Self
 from hpd.disk.yaml_text import Place, Placed, laid_over
 from hpd.errors import ConfigError, nearest, shown
 from hpd.foreign import Unknown, foreign_hint, unknown_is_kept, unknown_of
-from hpd.misplaced import places_of, sentence
+from hpd.misplaced import elsewhere, sentence
 from hpd.plugins import load_packages
 from hpd.typing import LARGEST_INT
 
@@ -83,10 +83,10 @@ class Settings(BaseModel):
         if isinstance(values, Mapping):
             for key in values:
                 if key not in cls.model_fields:
-                    elsewhere = sentence(places_of(str(key), cls, values, registry_of))
+                    meant = sentence(elsewhere(str(key), cls, values, registry_of))
                     raise ConfigError(
                         f"unknown key {key!r} in {cls.section()}",
-                        fix=elsewhere or nearest(str(key), cls.model_fields),
+                        fix=meant or nearest(str(key), cls.model_fields),
                         option=str(key),
                     )
         return values

@@ -43,7 +43,7 @@ GRID, IMAGES, CHECKPOINTS, CODES = "grid.png", "images", "checkpoints", "codes.s
 FORMAT = 1
 # the set on its way; named like what `remove_leftovers` sweeps up after a kill
 _DRAFT = f".{FILE_NAME}.relabels.part"
-_AGAIN = "`hpd distill RUN --resume` writes again what was changed or is missing."
+_AGAIN = "writes again what was changed or is missing."
 _logger = logging.getLogger(__name__)
 
 
@@ -357,7 +357,9 @@ class RunFolder:
                 manifest = read_sealed(path)
             manifest = settled(self.path, manifest)
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise RunError(f"cannot read {path}", got=error, fix=_AGAIN) from None
+            raise RunError(
+                f"cannot read {path}", got=error, fix=f"{going_on(self.path)} {_AGAIN}"
+            ) from None
         if manifest.get("format", 0) > FORMAT:
             raise RunError(
                 f"{path} was written by a newer version of hpd",
@@ -385,7 +387,7 @@ class RunFolder:
             raise RunError(
                 f"{self.path} is not as it was written",
                 got=f"another or no {changed[0]}{more}",
-                fix=_AGAIN,
+                fix=f"{going_on(self.path)} {_AGAIN}",
             )
 
     def reopen(self) -> None:

@@ -22,6 +22,12 @@ def say(console: Console, line: str) -> None:
     console.print(Text(line), soft_wrap=True)
 
 
+def fits(console: Console, table: Table) -> bool:
+    """Return whether a table is no wider than a terminal, or would break within its cells."""
+    unbound = console.options.update(max_width=10_000)
+    return console.measure(table, options=unbound).maximum <= console.width
+
+
 def text_table(
     heading: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, **about: str | None
 ) -> Table:

@@ -50,7 +50,7 @@ def table_of(lines: Sequence[Line]) -> list[list[str]]:
         own = {line.set: line for line in lines if (line.run, line.network) == (run, network)}
         first = own.get("distilled") or next(iter(own.values()))
         row = [
-            run, ", ".join(map(str, first.seeds)), students_of(first),
+            run, ", ".join(map(str, first.seeds)), f"{first.students} {network}",
             count_text(first.images_per_class),
             *(f"{getattr(first.storage, kind).floats:,}" for kind in kinds), f"{first.bits:,}",
         ]  # fmt: skip
@@ -69,11 +69,6 @@ def long_table_of(lines: Sequence[Line]) -> list[list[str]]:
         own = [line.run, seeds, row_label(line.set), count_text(line.images_per_class)]
         rows.append([*own, f"{line.bits:,}", str(line.students), _cell(line)])
     return rows
-
-
-def students_of(line: Line) -> str:
-    """Return how many students of which kind a line is of."""
-    return f"{line.students} {line.network}"
 
 
 def _cell(line: Line | None) -> str:

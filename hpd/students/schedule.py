@@ -19,8 +19,10 @@ from hpd.students.base import Student
 
 # up to so many images are one batch, more are batches of the second number, where none is given
 _ONE_BATCH, _BATCH = 100, 64
-# options of `TrainingSettings` that say how long it is: who gives one of the first two gives all
-_LENGTH = ("epochs", "steps", "min_steps")
+LENGTHS = ("epochs", "steps")
+"""Two ways to say how long a training is: of two that are given the later one counts."""
+# who gives one of them gives all of it
+_LENGTH = (*LENGTHS, "min_steps")
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ def completed(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
 
 def without_length(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return options of a training without their length, if another is given."""
-    replaced = any(given.get(key) is not None for key in ("epochs", "steps"))
+    replaced = any(given.get(key) is not None for key in LENGTHS)
     return {key: value for key, value in options.items() if not replaced or key not in _LENGTH}
 
 

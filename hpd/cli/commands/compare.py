@@ -45,18 +45,17 @@ def compare(
 
     from hpd import api
     from hpd.artifacts.report.tables import legend
-    from hpd.cli.tables import say, text_table
+    from hpd.cli.tables import fits, say, text_table
     from hpd.evaluation import comparison, summary
 
     lines = api.compare(runs, out=out, name=name, sort=sort, picture=picture, leaderboard=markdown)
     console = Console()
-    wide = console.options.update(max_width=10_000)
     for number, (how, own) in enumerate(tables := summary.tables_of(lines), start=1):
         title = f"{number}: {how}" if len(tables) > 1 else how
         heading, *rows = comparison.table_of(own)
         table = text_table(heading, rows, left=3, title=title)
         # a narrow terminal would break headings inside of words
-        if console.measure(table, options=wide).maximum > console.width:
+        if not fits(console, table):
             heading, *rows = comparison.long_table_of(own)
             table = text_table(heading, rows, left=3, title=title)
         console.print(table)

@@ -120,7 +120,8 @@ def _spent(run: Run, best: Mapping[str, Any] | None) -> str:
     over = f" in {parts} parts" if parts > 1 else ""
     from hpd.showing import counted
 
-    after = "" if best is None else counted(best["step"], "step")
-    kept = f"; kept: stage {best['name']} after {after}" if best else ""
+    kept = ""
+    if best is not None:
+        kept = f"; kept: stage {best['name']} after {counted(best['step'], 'step')}"
     line = f"distilled {len(run.distilled)} images in {run.cost['seconds']:.0f} s{over}"
     return f"{line}, {run.cost['selection_share']:.1%} of it for the selection{kept}"

@@ -32,7 +32,7 @@ def options(name: str, as_json: bool) -> None:
 
     from rich.console import Console
 
-    from hpd.cli.tables import text_table
+    from hpd.cli.tables import fits, text_table
     from hpd.option_rows import find_options
 
     roots = _roots()
@@ -55,8 +55,7 @@ def options(name: str, as_json: bool) -> None:
     table.columns[0].no_wrap = True
     table.show_lines = not kinds
     console = Console()
-    unbound = console.options.update(max_width=10_000)
-    if not kinds and console.measure(table, options=unbound).maximum > console.width:
+    if not kinds and not fits(console, table):
         # where lines break, names of kinds stay whole, and meanings have the most words
         table.expand = True
         for column, share in zip(table.columns[1:], (20, 12, 24), strict=True):
