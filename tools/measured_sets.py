@@ -78,7 +78,8 @@ class Wanted:
         """
         settings, folder = self.settings(), self.folder(runs)
         if isinstance(settings.objective, MatchesExperts):
-            hpd.train_experts(settings)
+            # sets share the networks that they are matched through, as in the papers
+            hpd.train_experts(settings.model_copy(update={"seed": 0}))
         run = hpd.distill(settings, out=folder, resume=True)
         # students as they are asked for now: the run may be of a time when others were
         asked = settings.evaluation

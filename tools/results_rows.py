@@ -232,7 +232,7 @@ def _rows(of: Data, data: str, budget: int) -> Iterator[Row]:
 
 
 def _trajectories(of: Data, plain: Row) -> Iterator[Row]:
-    """Yield pixels and H-PD by trajectories, in whitened space where images have colours."""
+    """Yield pixels, GLaD's levels and H-PD by trajectories; colours in whitened space."""
     objective = (
         f"objective={{kind: trajectory, student: {of.student},"
         " expert_training: {count: 10, training: {epochs: 3}}, student_steps: 30,"
@@ -241,9 +241,13 @@ def _trajectories(of: Data, plain: Row) -> Iterator[Row]:
     zca = ("data.zca=standardised",) if plain.data == "cifar10" else ()
     by = replace(plain, objective="trajectories")
     pixels = "source={kind: pixel, images_per_class: 1, lr: 0.02, steps: 990}"
-    yield replace(by, method="pixels", changes=(pixels, objective, *zca, "selection.every=110"))
-    levels = f"source.steps={990 // of.levels}"
-    yield replace(by, method="H-PD", changes=(levels, objective, *zca, "selection.every=110"))
+    shared = (objective, *zca, "selection.every=110")
+    yield replace(by, method="pixels", changes=(pixels, *shared))
+    each = f"source.steps={990 // of.levels}"
+    for level in range(of.levels):
+        changes = (f"source.levels=[{level}]", each, *shared)
+        yield replace(by, method="GLaD", level=level, changes=changes)
+    yield replace(by, method="H-PD", changes=(each, *shared))
 
 
 def _objective(of: Data, objective: str, *, one: bool = False) -> tuple[str, ...]:
