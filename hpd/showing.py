@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 _SHOWN_NAMES = 4
+_MINUTE, _HOUR = 60, 3600
 _MOST_LINES = 100
 _MOST_ROWS, _MOST_COLUMNS = 20, 10
 # of a picture, so that a notebook with many of them stays small
@@ -38,6 +39,33 @@ def counted(number: int, what: str) -> str:
     ('1 step', '1,200 steps')
     """
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in the units that suit it.
+
+    >>> duration(0.0123), duration(3.21), duration(157), duration(8000)
+    ('12 ms', '3.2 s', '2 min 37 s', '2 h 13 min')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def roughly(seconds: float) -> str:
+    """Return a length of time that nobody knows to the second.
+
+    >>> roughly(42.4), roughly(300), roughly(9000)
+    ('42 s', '5 min', '2.5 h')
+    """
+    if seconds >= _HOUR:
+        return f"{seconds / _HOUR:.1f} h"
+    return f"{seconds / _MINUTE:.0f} min" if seconds >= 2 * _MINUTE else f"{seconds:.0f} s"
 
 
 def shape_text(shape: Sequence[int]) -> str:

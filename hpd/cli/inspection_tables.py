@@ -10,6 +10,7 @@ from hpd.cli.tables import say, text_table
 from hpd.data.inspection import Cost, Inspection, Named, Repeats
 from hpd.data.pictures.reading import shown_path
 from hpd.machine.memory import as_text
+from hpd.showing import roughly
 
 # classes that are listed one by one; of more the first and last of them
 _ALL_CLASSES, _END_CLASSES = 20, 5
@@ -105,15 +106,8 @@ def _cost(cost: Cost) -> str:
     if cost.stored:
         return f"none: the images are in the cache{size}"
     where = "once, then kept in the cache" if cost.kept else "at every start, in memory"
-    return f"{_duration(cost.seconds)} {where}{size}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return "less than a second"
-    if seconds < 120:
-        return f"about {seconds:.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 7200 else f"about {seconds / 3600:.1f} h"
+    time = "less than a second" if cost.seconds < 1 else f"about {roughly(cost.seconds)}"
+    return f"{time} {where}{size}"
 
 
 def _name(console: Console, what: str, named: Named) -> None:

@@ -23,6 +23,7 @@ from hpd.artifacts.report.tables import row_label
 from hpd.cli.tables import say
 from hpd.engine import StageReport, StepReport
 from hpd.engine.watching.estimate import Estimate
+from hpd.evaluation import EvaluationEstimate
 from hpd.generator_runs.loop import TrainingReport
 from hpd.progress import telling
 from hpd.showing import counted
@@ -122,8 +123,8 @@ class ProgressBar:
         if done:
             say(self._console, f"going on after {done} of {total} steps")
 
-    def on_estimate(self, estimate: Estimate) -> None:
-        """Print what a run will take."""
+    def on_estimate(self, estimate: Estimate | EvaluationEstimate) -> None:
+        """Print what a run, or an evaluation, will take."""
         say(self._console, str(estimate))
 
     def on_step(self, report: StepReport) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hpd.engine.watching.estimate import duration
+from hpd.showing import roughly
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,6 @@ class CourseEstimator:
         """Return one line."""
         making = sum(self._making[task.buffer] for task in self._left)
         return (
-            f"about {duration(self.seconds)} for the {len(self._left)} buffers and steps that are "
-            f"left, {duration(making)} of it to make buffers"
+            f"about {roughly(self.seconds)} for the {len(self._left)} buffers and steps that are "
+            f"left, {roughly(making)} of it to make buffers"
         )

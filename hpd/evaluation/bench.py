@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Sequence
 
 import torch
@@ -25,8 +26,12 @@ from hpd.students import (
     train_student,
     train_students,
 )
+from hpd.students.footprint import operations_of
 from hpd.students.teachers import Teacher, read_teacher
 from hpd.students.training import Answer
+
+# an image is seen forwards in a test, and backwards, which takes twice as long, in a training
+_TRAINING = 3
 
 
 class Bench:
@@ -57,6 +62,7 @@ class Bench:
         self._images = dataset.test.seen_on(device)
         self._labels = dataset.test.labels.to(device)
         self._teachers: dict[str, Student] = {}
+        self.teaching_seconds = 0.0
         self._given = None if settings.teacher is None else self._read(settings.teacher)
 
     def scores(
@@ -78,6 +84,20 @@ class Bench:
         train_students(lessons, self._settings.training_of(contender.training, kind))
         return [lesson.student for lesson in lessons]
 
+    def effort(self, student: StudentSettings, contender: Contender, count: int) -> float:
+        """Return about how many operations it takes to train so many students, and to test them.
+
+        What a teacher takes is not in it, nor the drawing of the images.
+        """
+        shape, classes = self._train.image_shape, self._train.num_classes
+        kind = STUDENTS.kind_of(student)
+        with torch.device("meta"):
+            one = operations_of(student.make(shape, classes).eval(), shape)
+        images = round(contender.images_per_class * classes)
+        pace = self._settings.training_of(contender.training, kind).pace(images)
+        seen = pace.steps / pace.batches * images
+        return count * one * (_TRAINING * seen + len(self._labels))
+
     def teacher(self, student: StudentSettings) -> Student:
         """Return a student of this kind that was trained on the whole training set."""
         kind, training = STUDENTS.kind_of(student), self._settings.full_training
@@ -87,10 +107,11 @@ class Bench:
             own = self.streams.fork("teacher", kind)
             images = self._train.seen_on(self.device)
             labels = self._train.labels.to(self.device)
-            training = self._settings.training_of(training, kind)
+            training, started = self._settings.training_of(training, kind), time.perf_counter()
             self._teachers[key] = train_student(
                 self._fresh(student, own, images), images, labels, training, own
             ).eval()
+            self.teaching_seconds += time.perf_counter() - started
         return self._teachers[key]
 
     def row(self, contender: Contender, student: StudentSettings, scores: Sequence[float]) -> Row:

@@ -23,6 +23,7 @@ from hpd.evaluation.contenders import (
     random_of_counts,
     references,
 )
+from hpd.evaluation.forecast import EstimateHook, Forecast
 from hpd.evaluation.rows import Evaluation, Row, scored
 from hpd.evaluation.settings import EvaluationSettings
 from hpd.evaluation.whole_sets import WholeSet, accuracy_of, whole_sets
@@ -49,6 +50,7 @@ def evaluate_sets(
     streams: Streams,
     prior: Prior | None = None,
     report: Report = lambda name, done, total: None,
+    on_estimate: EstimateHook = lambda estimate: None,
     ledger: Ledger | None = None,
     processes: Processes | None = None,
 ) -> Evaluation:
@@ -66,6 +68,7 @@ def evaluate_sets(
         streams: randomness of students, order, augmentation and of what is drawn.
         prior: the generator behind the source; None without one.
         report: hears of each student.
+        on_estimate: hears how long it goes on, once the first students were tested.
         ledger: knows the students that were tested before, and hears of each; None: of none. Of
             several processes that of the first counts.
         processes: that share the students out, and call this at once; each tests some, and all get
@@ -90,7 +93,8 @@ def evaluate_sets(
     if settings.scores:
         counted = random_of_counts(table, dataset.train, settings, streams)
         others = [*counted, *references([*table, *counted], settings)]
-    found = _measure([*table, *others], bench, settings, report, ledger or Ledger(), processes)
+    ledger = ledger or Ledger()
+    found = _measure([*table, *others], bench, settings, report, ledger, processes, on_estimate)
     keys = {contender.key for contender in table}
     rows, rest = ([row for key, row in found.rows if (key in keys) == own] for own in (True, False))
     known = whole_sets(dataset)
@@ -194,7 +198,7 @@ class _Work:
 
 def _measure(
     contenders: Sequence[Contender], bench: Bench, settings: EvaluationSettings, report: Report,
-    ledger: Ledger, processes: Processes,
+    ledger: Ledger, processes: Processes, on_estimate: EstimateHook = lambda estimate: None,
 ) -> _Measured:  # fmt: skip
     every, started = range(settings.seeds), time.perf_counter()
     # students learn once of what is the same in two rows
@@ -207,6 +211,10 @@ def _measure(
         for contender in unique.values()
         for i in range(0, len(every), _TOGETHER)
     ]
+    forecast = Forecast(bench, on_estimate, [
+        (work.student, work.contender, sum(ledger.get(name) is None for name in work.names))
+        for work in works
+    ])  # fmt: skip
     scores, done = dict[tuple[str, str], list[float]](), 0
     total = len(unique) * len(settings.students) * settings.seeds
     for some in _rounds(works, processes.count):
@@ -216,6 +224,8 @@ def _measure(
             for _ in own:
                 done += 1
                 report(work.contender.name, done, total)
+        if processes.is_first:
+            forecast.hear(len(some))
     rows = processes.first(
         lambda: [
             (

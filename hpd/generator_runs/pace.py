@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from hpd.checks import check_finite
-from hpd.engine.watching.estimate import duration
 from hpd.generator_runs.settings import CurveSettings, Limits
+from hpd.showing import roughly
 
 MEASURED_STEPS = 6
 
@@ -104,10 +104,10 @@ def estimate(rate: float, limits: Limits, curve: CurveSettings, seen: int, secon
     speed = f"about {rate:.3g} images/s"
     left = images_left(rate, limits, seen, seconds)
     if left is None:
-        save = duration(curve.every_images / rate)
+        save = roughly(curve.every_images / rate)
         return f"{speed}: until {curve.patience} saves of {save} each bring no gain"
     more = " more" if seen else ""
-    return f"{speed}: {duration(left / rate)} for {left:,.0f}{more} images"
+    return f"{speed}: {roughly(left / rate)} for {left:,.0f}{more} images"
 
 
 def images_left(rate: float, limits: Limits, seen: int, seconds: float) -> float | None:

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hpd.machine.memory import free_bytes
 
@@ -70,3 +71,15 @@ class Footprint:
         """
         kept = self.values * copies * _FLOAT_BYTES
         return max(1, min(int(_SHARE * free_bytes(device)) // kept, _MOST_VALUES // self.largest))
+
+
+def operations_of(student: nn.Module, image_shape: tuple[int, ...]) -> int:
+    """Return how many multiplications and additions it takes a student to see one image.
+
+    Args:
+        student: on the meta device, in eval mode.
+        image_shape: (C, H, W).
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        student(torch.empty(1, *image_shape, device="meta"))
+    return counter.get_total_flops()

@@ -29,7 +29,7 @@ from hpd.disk.files import remove_leftovers
 from hpd.disk.locks import held
 from hpd.disk.seals import digest_json, digest_tensor
 from hpd.errors import ConfigError, GeneratorError
-from hpd.evaluation import Evaluation, evaluate_sets
+from hpd.evaluation import Evaluation, EvaluationEstimate, evaluate_sets
 from hpd.evaluation.rows import remarks
 from hpd.evaluation.similarity import similarity
 from hpd.given import config_values, parse_options
@@ -51,6 +51,7 @@ def evaluate(
     generator: Generator | str | Path | None = None,
     processes: Processes | None = None,
     report: Callable[[str, int, int], None] = lambda name, done, total: None,
+    on_estimate: Callable[[EvaluationEstimate], None] = lambda estimate: None,
 ) -> Evaluation:
     """Train fresh students on a run's distilled set and on its baselines, and test them.
 
@@ -69,6 +70,8 @@ def evaluate(
         processes: that a launcher started, to share the students out: all of them call this at
             once, for one run in a folder that all see, and get the same. None: this one alone.
         report: hears (row name, students done, students in all) after each student.
+        on_estimate: hears how long it goes on, once the first students were tested; in the first of
+            several processes.
 
     An evaluation that was interrupted goes on with the student at which it was, if there is a
     folder.
@@ -93,6 +96,7 @@ def evaluate(
             streams=Streams(config.seed).fork("evaluation"),
             prior=work.prior,
             report=record.cost.hearing(report) if processes.is_first else _hear_nothing,
+            on_estimate=on_estimate,
             ledger=record.ledger,
             processes=processes,
         )

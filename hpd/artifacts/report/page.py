@@ -21,12 +21,13 @@ from hpd.artifacts.report.charts import loss_chart, score_chart
 from hpd.artifacts.report.gallery import gallery
 from hpd.artifacts.report.judged import Judged, read_evaluations
 from hpd.artifacts.report.story import cost_rows, measured_rows, stage_rows
-from hpd.artifacts.report.tables import Likeness, duration
+from hpd.artifacts.report.tables import Likeness
 from hpd.artifacts.run_folder import CONFIG, COST, EVALUATION, MANIFEST, RunFolder
 from hpd.data import ImageSet
 from hpd.disk.files import parse_json, write_bytes
 from hpd.disk.yaml_text import parse_yaml
 from hpd.errors import ConfigError, RunError
+from hpd.showing import duration
 from hpd.storage import Storage
 
 REPORT = "report.html"

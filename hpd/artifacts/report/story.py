@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hpd.artifacts.costs import EVALUATION_LINES, LINES, as_cost, seconds_of
 from hpd.artifacts.metrics import StageSteps
-from hpd.artifacts.report.tables import duration
+from hpd.showing import duration
 
 
 @dataclass(frozen=True)

@@ -158,19 +158,3 @@ def likeness(evaluation: Mapping[str, Any]) -> Likeness:
     return Likeness(
         None if usual is None else float(usual), None if diversity is None else float(diversity)
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time in the units that suit it.
-
-    >>> duration(0.0123), duration(3.21), duration(157), duration(8000)
-    ('12 ms', '3.2 s', '2 min 37 s', '2 h 13 min')
-    """
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

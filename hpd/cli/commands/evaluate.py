@@ -72,8 +72,9 @@ def evaluate_and_show(
     console = Console(quiet=not processes.is_first)
     with ProgressBar(console, "evaluating") as bar:
         evaluation = api.evaluate(
-            run, *overrides, name=name, processes=processes, report=bar.on_student
-        )
+            run, *overrides, name=name, processes=processes, report=bar.on_student,
+            on_estimate=bar.on_estimate,
+        )  # fmt: skip
     if not processes.is_first:
         return
     console.print(evaluation_table(evaluation))

@@ -11,10 +11,9 @@ from hpd.engine.snapshot import Snapshot
 from hpd.engine.watching.forecast import Ahead, Forecast
 from hpd.engine.watching.observer import StageReport, StepReport
 from hpd.machine.memory import as_text, peak_bytes
-from hpd.showing import counted
+from hpd.showing import counted, roughly
 from hpd.typing import Stage
 
-_MINUTE, _HOUR = 60, 3600
 _WORTH_TELLING = 1.0
 
 
@@ -122,17 +121,17 @@ class Estimate:
         memory = "" if self.memory_bytes is None else f"{as_text(self.memory_bytes)}, "
         parts = []
         if self.prepared_seconds >= _WORTH_TELLING:
-            parts += [f"{duration(self.prepared_seconds)} to prepare, which is over"]
-        parts += [f"{duration(self.steps_seconds)} for {counted(self.work.steps, 'step')}"]
+            parts += [f"{roughly(self.prepared_seconds)} to prepare, which is over"]
+        parts += [f"{roughly(self.steps_seconds)} for {counted(self.work.steps, 'step')}"]
         # the first of each was measured, which also prepares what all of them need
         if self.score_seconds is not None:
-            parts += [f"up to {duration(self.scores_seconds)} for {self.work.scores} scores"]
+            parts += [f"up to {roughly(self.scores_seconds)} for {self.work.scores} scores"]
         if self.curve_seconds is not None:
             many = f"{self.work.curves} losses on fixed draws"
-            parts += [f"up to {duration(self.curves_seconds)} for {many}"]
+            parts += [f"up to {roughly(self.curves_seconds)} for {many}"]
         return (
             f"{self.stored_floats:,} floats, {memory}{self.step_seconds:.3g} s a step: "
-            f"about {duration(self.seconds)} to distil ({', '.join(parts)}); "
+            f"about {roughly(self.seconds)} to distil ({', '.join(parts)}); "
             "the evaluation comes after"
         )
 
@@ -188,14 +187,3 @@ class Estimator:
 
     def on_stage(self, report: StageReport) -> None:
         """Hear of a stage."""
-
-
-def duration(seconds: float) -> str:
-    """Return a time for people.
-
-    >>> duration(42.4), duration(300), duration(9000)
-    ('42 s', '5 min', '2.5 h')
-    """
-    if seconds >= _HOUR:
-        return f"{seconds / _HOUR:.1f} h"
-    return f"{seconds / _MINUTE:.0f} min" if seconds >= 2 * _MINUTE else f"{seconds:.0f} s"
