@@ -130,11 +130,8 @@ def test_levels_are_those_of_the_generator():
 
 @pytest.mark.parametrize(
     "point",
-    [
-        Point(classes=3, side=8, rows=120), Point("levels", 3, 2, 8, 120),
-        Point(classes=3, side=8, rows=120, ranks=2),
-    ],
-)  # fmt: skip
+    [Point(classes=3, side=8, rows=120), Point("levels", 3, 2, 8, 120, ranks=2)],
+)
 def test_a_point_is_measured_in_processes_of_its_own(point, tmp_path):
     found = bench_scale.measure(point, tmp_path)
     assert found["point"] == asdict(point)
