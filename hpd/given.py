@@ -160,36 +160,17 @@ def _apply(given: Placed, override: str, layer: int) -> None:
         values[key] = dict(inner)
         values = values[key]
     value = parse_value(text, f"the value of {dotted}")
-    kept, group = dict(values), ".".join(parents)
-    if last == "kind" and parents and kept.get("kind", value) != value:
-        kept = _given_beside(given, group, kept, layer)
+    group = ".".join(parents)
+    # what overrides give stays, but of epochs and steps the later one counts
+    own = given.given_in(layer, group, values)
+    kept = dict(values)
+    if last == "kind" and parents and values.get("kind", value) != value:
+        kept = {key: old for key, old in values.items() if key in own}
     if parents and parents[-1] != "buffers":
-        left = _kept(parents[-1], kept, {last: value})
-        # of epochs and steps the later one counts; what else overrides give stays
-        stays = {key for key in {*kept}.difference(LENGTHS) if _is_given(given, group, key, layer)}
-        kept = {key: old for key, old in kept.items() if key in left or key in stays}
+        stays = {*_kept(parents[-1], kept, {last: value}), *own.difference(LENGTHS)}
+        kept = {key: old for key, old in kept.items() if key in stays}
+    for key in values.keys() - kept.keys():
+        given.places = given.without(f"{group}.{key}").places
     values.clear()
     values |= {**kept, last: value}
     given.places |= placed(dotted, value, Place("", layer))
-
-
-def _given_beside(
-    given: Placed, group: str, options: Mapping[str, Any], layer: int
-) -> dict[str, Any]:
-    """Return the options of a group that overrides gave: another kind has none of the others."""
-    kept = {}
-    for key, value in options.items():
-        if _is_given(given, group, key, layer):
-            kept[key] = value
-        else:
-            given.places = given.without(f"{group}.{key}").places
-    return kept
-
-
-def _is_given(given: Placed, group: str, key: str, layer: int) -> bool:
-    """Return whether an option of a group, or a part of it, was given in this layer."""
-    option = f"{group}.{key}."
-    return any(
-        place.layer == layer and f"{name}.".startswith(option)
-        for name, place in given.places.items()
-    )

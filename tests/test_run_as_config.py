@@ -14,7 +14,7 @@ from small_runs import contents, small_config
 
 import hpd
 from hpd.cli import main
-from hpd.cli.running import folder_of
+from hpd.cli.running import usual_folder
 from hpd.config import load_config
 from hpd.disk.locks import held
 from hpd.errors import ConfigError
@@ -39,7 +39,7 @@ def test_a_run_goes_on_by_its_folder_alone(config):
     again = invoke("distill", "run", "--resume")
     assert (again.exit_code, again.stdout) == (0, "nothing left to do: run\n")
     assert contents("run") == before
-    assert folder_of("run", 3) == run_folder("run")
+    assert usual_folder("run", 3) == run_folder("run")
     refused = invoke("distill", "run")
     assert refused.exit_code == 2
     assert "already holds a run" in refused.stderr

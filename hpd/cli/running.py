@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 EXIT_BAD_INPUT = 2
 
 
-def folder_of(config: str, seed: int) -> Path:
+def usual_folder(config: str, seed: int) -> Path:
     """Return the folder of a configuration's run where the user names none.
 
     That of a run goes on there.
 
-    >>> folder_of("results/fashion", 0).name, folder_of("mine/fashion.yaml", 0).name
+    >>> usual_folder("results/fashion", 0).name, usual_folder("mine/fashion.yaml", 0).name
     ('results-fashion-0', 'fashion-0')
     """
     # it imports torch, which the help of a command does not wait for

@@ -7,7 +7,7 @@ values that a number sign cuts off, other encodings, and aliases that grow witho
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,21 @@ class Placed(dict[str, Any]):
     def layer(self) -> int:
         """The highest layer."""
         return max((place.layer for place in self.places.values()), default=0)
+
+    def given_in(self, layer: int, group: str, keys: Iterable[str]) -> set[str]:
+        """Return the options of a group that a layer gave, or a part of them.
+
+        >>> Placed({}, {"a.x.y": Place("", 1), "a.z": Place("", 0)}).given_in(1, "a", ["x", "z"])
+        {'x'}
+        """
+        return {
+            key
+            for key in keys
+            if any(
+                place.layer == layer and f"{name}.".startswith(f"{group}.{key}.")
+                for name, place in self.places.items()
+            )
+        }
 
     def without(self, option: str) -> Placed:
         """Return the options less one, by dotted name."""

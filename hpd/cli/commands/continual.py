@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hpd.cli.running import folder_of, interruptible, option_if, runs_a_config
+from hpd.cli.running import interruptible, option_if, runs_a_config, usual_folder
 
 
 @click.command()
@@ -43,7 +43,7 @@ def continual(
         click.echo(settings.to_yaml(), nl=False)
         click.echo(f"hpd: it would run: {check_course(settings)}", err=True)
         return
-    console, folder = Console(), out or folder_of(config, settings.seed)
+    console, folder = Console(), out or usual_folder(config, settings.seed)
     command = [config, *overrides, *option_if("--seed", seed), "--out", str(folder), "--resume"]
     with interruptible("continual", command), ProgressBar(console, "learning") as bar:
         result = api.continual(

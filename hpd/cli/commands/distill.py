@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpd.cli.commands.evaluate import evaluate_and_show
-from hpd.cli.running import folder_of, interruptible, one_speaks, option_if, runs_a_config
+from hpd.cli.running import interruptible, one_speaks, option_if, runs_a_config, usual_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +45,7 @@ def distill(
         overrides = (*overrides, f"tracking.to=[{', '.join(trackers)}]")
 
     settings = load_config(config, overrides, seed)
-    folder = out or folder_of(config, settings.seed)
+    folder = out or usual_folder(config, settings.seed)
     if dry_run:
         from hpd.api.distilling import check_run
 
