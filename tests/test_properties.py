@@ -38,11 +38,11 @@ from hpd.errors import LONGEST, GeneratorError, HpdError
 # functions of the user's own, whose errors are their own; and processes, which there are not
 HOOKS = ("processes", "report", "on_setup", "on_estimate")
 FEW = settings(
-    max_examples=350, deadline=None, derandomize=True, database=None,
+    max_examples=240, deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 # what is done whole at every call
-FEWER = {"report": 120, "inspect_dataset": 120, "multi_index": 120}
+FEWER = {"report": 80, "inspect_dataset": 80, "multi_index": 80}
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def line(command):
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_a_command_ends_in_0_or_2_with_one_line(path, world):
-    @settings(FEW, max_examples=160)
+    @settings(FEW, max_examples=110)
     @given(line(COMMANDS[path]))
     def call(given_):
         fresh(world)

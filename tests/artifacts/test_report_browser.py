@@ -91,8 +91,8 @@ def test_a_click_shows_an_image_large(browser, page):
     assert "image 2 of 2" in dialog.text
     browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
     browser.wait_for("!document.querySelector('dialog').open")
-    # back to where one was
-    assert browser.driver.switch_to.active_element == tiles[3]
+    # back to where one was, once the page has heard that the dialog is closed
+    browser.wait_for("document.activeElement === document.querySelectorAll('button.tile')[3]")
     assert browser.complaints() == []
 
 

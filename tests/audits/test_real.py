@@ -46,7 +46,7 @@ def test_what_training_images_say_of_one():
     if not (root / "cifar-10-batches-py").is_dir():
         pytest.skip(f"no CIFAR-10 in {root}")
     data = hpd.load_dataset("cifar10", root=str(root))
-    settings = FindSettings(rows=600, width=64)
+    settings = FindSettings(rows=300, width=64)
     found = find_out(stored(1), Views(data), settings, Given(), Streams(0))
     told = {one.question: one for one in found.findings}
     assert told["values"].answer == "zca standardised"
