@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import CPU, SMALL_STUDENT, tiny_generator
+from small_sets import as_set
 
 from generators import Prior, StoredGenerator
 from hpd.artifacts import DistilledSet
@@ -32,12 +33,6 @@ from hpd.students import STUDENTS
 @pytest.fixture
 def dataset(images):
     return Dataset(images, images)
-
-
-def as_set(images, indices):
-    return DistilledSet(
-        images.unit(indices), images.labels[indices], images.classes, images.normalisation, 192
-    )
 
 
 def settings(**options):

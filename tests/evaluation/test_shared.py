@@ -8,10 +8,10 @@ import threading
 import pytest
 import torch
 from conftest import CPU, SMALL_STUDENT
+from small_sets import as_set
 from threads import in_threads, together
 
 import hpd
-from hpd.artifacts import DistilledSet
 from hpd.artifacts.ledger import Ledger
 from hpd.data import Dataset
 from hpd.errors import NumericError, ProcessError
@@ -30,10 +30,7 @@ SETTINGS = {
 @pytest.fixture
 def evaluate(images):
     """Evaluates in one of several processes."""
-    indices = torch.tensor([0, 12, 24])
-    one_each = DistilledSet(
-        images.unit(indices), images.labels[indices], images.classes, images.normalisation, 192
-    )
+    one_each = as_set(images, torch.tensor([0, 12, 24]))
 
     def go(processes, ledger=None, report=lambda name, done, total: None, **options):
         return evaluate_sets(

@@ -6,16 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_sets import as_set
 
-from hpd.artifacts import DistilledSet
 from hpd.data.nearest import nearest_images
 from hpd.evaluation.similarity import similarity
-
-
-def as_set(images, indices):
-    return DistilledSet(
-        images.unit(indices), images.labels[indices], images.classes, images.normalisation, 192
-    )
 
 
 def test_a_copy_has_distance_zero_and_is_named(images):
