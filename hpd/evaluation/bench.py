@@ -62,6 +62,7 @@ class Bench:
         self._images = dataset.test.seen_on(device)
         self._labels = dataset.test.labels.to(device)
         self._teachers: dict[str, Student] = {}
+        self._operations: dict[str, int] = {}
         self.teaching_seconds = 0.0
         self._given = None if settings.teacher is None else self._read(settings.teacher)
 
@@ -91,12 +92,15 @@ class Bench:
         """
         shape, classes = self._train.image_shape, self._train.num_classes
         kind = STUDENTS.kind_of(student)
-        with torch.device("meta"):
-            one = operations_of(student.make(shape, classes).eval(), shape)
+        key = f"{kind} {student!r}"
+        if key not in self._operations:
+            with torch.device("meta"):
+                network = student.make(shape, classes).eval()
+            self._operations[key] = operations_of(network, shape)
         images = round(contender.images_per_class * classes)
         pace = self._settings.training_of(contender.training, kind).pace(images)
         seen = pace.steps / pace.batches * images
-        return count * one * (_TRAINING * seen + len(self._labels))
+        return count * self._operations[key] * (_TRAINING * seen + len(self._labels))
 
     def teacher(self, student: StudentSettings) -> Student:
         """Return a student of this kind that was trained on the whole training set."""
